@@ -1,0 +1,44 @@
+import { type Channel, channel as diagnosticsChannel } from 'node:diagnostics_channel';
+
+/**
+ * What the low layers tell about themselves. They publish on `node:diagnostics_channel` and import no logger and no
+ * metrics library; only daemon/telemetry/ subscribes. A publisher asks `hasSubscribers` first where building the
+ * payload costs anything. Payloads are plain values; durations and sizes carry their unit in the name.
+ */
+export interface ChannelPayloads {
+  /** A batch went into the journal: the hot path, published only when somebody listens. */
+  'tidemark:journal:append': { group: string; records: number; bytes: number };
+  /** A group commit ended well. */
+  'tidemark:journal:sync': { group: string; durationMs: number; durableLsn: number; waiters: number };
+  /** The writer went on to the next file; `prepared` is false when it was not pre-written in time. */
+  'tidemark:journal:roll': { group: string; sequence: number; prepared: boolean };
+  /** Nothing can be appended any more until the journal was closed and opened again. */
+  'tidemark:journal:poisoned': { group: string; reason: string; message: string };
+  /** The budget is spent: a batch was refused. */
+  'tidemark:journal:full': { group: string; usedBytes: number; budgetBytes: number };
+  /** The next file could not be prepared in the background; it is tried again. */
+  'tidemark:journal:prepare-failed': { group: string; message: string };
+  'tidemark:journal:recovered': {
+    group: string;
+    lastLsn: number;
+    durableLsn: number;
+    cleanStop: boolean;
+    bootChanged: boolean;
+    /** LSN behind which a torn tail was cut; 0: nothing was cut. */
+    cutAfterLsn: number;
+    droppedBytes: number;
+    damagedRanges: number;
+    rewrittenBytes: number;
+    durationMs: number;
+  };
+  /** Records at or below the durable watermark cannot be read. */
+  'tidemark:journal:damage': { group: string; fromLsn: number; toLsn: number; address: number; reason: string };
+  'tidemark:journal:clock-jump': { group: string; fromMicros: number; toMicros: number };
+}
+
+export type ChannelName = keyof ChannelPayloads;
+
+/** The channel of that name: one object per process and name, cheap to keep in a module constant. */
+export function channel<Name extends ChannelName>(name: Name): Channel<string, ChannelPayloads[Name]> {
+  return diagnosticsChannel(name) as Channel<string, ChannelPayloads[Name]>;
+}
