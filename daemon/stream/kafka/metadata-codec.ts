@@ -1,0 +1,144 @@
+import { TidemarkError } from '../../../journal/base/errors.ts';
+
+/**
+ * Metadata request and response, version 10 (KIP-516): the oldest that carries the topic id, which kafkajs (version 6)
+ * does not ask for. Big endian; "compact" lengths are unsigned varints, one more than the length; every structure ends
+ * with a tag section, which is empty in a request and skipped in a response.
+ *
+ * Request: header tags | topics: compact array of {id 16 bytes, name compact nullable string, tags}
+ *   | allowAutoTopicCreation bool | cluster operations bool | topic operations bool | tags
+ * Response: header tags | throttleMs int32 | brokers: compact array of {node int32, host compact string, port int32,
+ *   rack compact nullable string, tags} | cluster id compact nullable string | controller int32
+ *   | topics: compact array of {error int16, name compact string, id 16 bytes, internal bool,
+ *   partitions: compact array of {error int16, index int32, leader int32, leaderEpoch int32, replicas int32[],
+ *   inSync int32[], offline int32[], tags}, operations int32, tags} | cluster operations int32 | tags
+ */
+export const METADATA_API_KEY = 3;
+export const METADATA_API_VERSION = 10;
+
+/** Error code of a topic that does not exist. */
+const UNKNOWN_TOPIC = 3;
+
+export interface TopicMetadata {
+  readonly topicId: string;
+  readonly partitions: number;
+  readonly replicationFactor: number;
+}
+
+export function encodeMetadataRequest(topic: string): Buffer {
+  const name = Buffer.from(topic, 'utf8');
+  return Buffer.concat([
+    Buffer.from([0, 2]),
+    Buffer.alloc(16),
+    encodeVarint(name.length + 1),
+    name,
+    Buffer.from([0, 0, 0, 0, 0]),
+  ]);
+}
+
+/** Undefined when the topic does not exist; throws `stream-unavailable` with the broker's error code otherwise. */
+export function decodeMetadataResponse(payload: Buffer, topic: string): TopicMetadata | undefined {
+  const reader = new FlexibleReader(payload);
+  reader.skipTags();
+  reader.int32();
+  reader.array(() => {
+    reader.int32();
+    reader.skipString();
+    reader.int32();
+    reader.skipString();
+    reader.skipTags();
+  });
+  reader.skipString();
+  reader.int32();
+  let found: TopicMetadata | undefined;
+  let failure = 0;
+  reader.array(() => {
+    const error = reader.int16();
+    reader.skipString();
+    const topicId = reader.take(16).toString('hex');
+    reader.take(1);
+    let replicationFactor = 0;
+    const partitions = reader.array(() => {
+      reader.take(2 + 4 + 4 + 4);
+      const replicas = reader.array(() => reader.int32());
+      replicationFactor = replicationFactor === 0 ? replicas : Math.min(replicationFactor, replicas);
+      reader.array(() => reader.int32());
+      reader.array(() => reader.int32());
+      reader.skipTags();
+    });
+    reader.int32();
+    reader.skipTags();
+    if (error === 0) found = { topicId, partitions, replicationFactor };
+    else failure = error;
+  });
+  if (failure !== 0 && failure !== UNKNOWN_TOPIC) {
+    throw new TidemarkError('stream-unavailable', `the broker cannot describe topic ${topic}: error code ${failure}`);
+  }
+  return found;
+}
+
+function encodeVarint(value: number): Buffer {
+  const bytes: number[] = [];
+  let rest = value;
+  while (rest > 0x7f) {
+    bytes.push((rest & 0x7f) | 0x80);
+    rest >>>= 7;
+  }
+  bytes.push(rest);
+  return Buffer.from(bytes);
+}
+
+class FlexibleReader {
+  readonly #bytes: Buffer;
+  #at = 0;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+  }
+
+  take(length: number): Buffer {
+    if (this.#at + length > this.#bytes.length) {
+      throw new TidemarkError('stream-unavailable', 'the broker sent a metadata response that ends early');
+    }
+    const taken = this.#bytes.subarray(this.#at, this.#at + length);
+    this.#at += length;
+    return taken;
+  }
+
+  int16(): number {
+    return this.take(2).readInt16BE(0);
+  }
+
+  int32(): number {
+    return this.take(4).readInt32BE(0);
+  }
+
+  #varint(): number {
+    let value = 0;
+    for (let shift = 0; shift < 35; shift += 7) {
+      const byte = this.take(1)[0] ?? 0;
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) return value >>> 0;
+    }
+    throw new TidemarkError('stream-unavailable', 'the broker sent a metadata response with a malformed length');
+  }
+
+  skipString(): void {
+    const length = this.#varint();
+    if (length > 1) this.take(length - 1);
+  }
+
+  skipTags(): void {
+    for (let left = this.#varint(); left > 0; left--) {
+      this.#varint();
+      this.take(this.#varint());
+    }
+  }
+
+  /** Returns the number of elements. */
+  array(element: () => void): number {
+    const count = Math.max(0, this.#varint() - 1);
+    for (let index = 0; index < count; index++) element();
+    return count;
+  }
+}
