@@ -1,0 +1,61 @@
+/** The data of the house rules. An exception is a path (a file, or a folder with `/` at its end) and its reason. */
+
+export type Folder = 'journal' | 'replica' | 'daemon' | 'cli' | 'test';
+
+/** The import arrow: cli -> daemon -> replica -> journal. */
+export const MAY_IMPORT: Readonly<Record<Folder, readonly Folder[]>> = {
+  journal: ['journal'],
+  replica: ['replica', 'journal'],
+  daemon: ['daemon', 'replica', 'journal'],
+  cli: ['cli', 'daemon', 'journal'],
+  test: ['test', 'cli', 'daemon', 'replica', 'journal'],
+};
+
+/** What the two lowest layers may import beside `node:` and their own files, and from which folder. */
+export const LOW_LAYER_PACKAGES: readonly { readonly name: string; readonly within: readonly string[] }[] = [
+  { name: '@node-rs/crc32', within: ['journal/'] },
+  { name: 'msgpackr', within: ['journal/'] },
+  { name: 'koffi', within: ['journal/host/'] },
+];
+
+/** A library with one home in the product; `test/` is free. */
+export const PACKAGE_HOMES: readonly { readonly name: RegExp; readonly within: string }[] = [
+  { name: /^kafkajs(?:\/|$)/, within: 'daemon/stream/kafka/' },
+  { name: /^@opentelemetry\//, within: 'daemon/telemetry/' },
+  { name: /^(?:fastify(?:\/|$)|@fastify\/)/, within: 'daemon/control/' },
+];
+
+/** Per write there is no rxjs: these folders are, or hold, the write path. */
+export const HOT_PATH: readonly string[] = [
+  'journal/',
+  'replica/',
+  'daemon/nbd/',
+  'daemon/backing/',
+  'daemon/volume/',
+  'daemon/ship/',
+  'daemon/stream/',
+];
+
+/** Folders that reach disk, clock and random only through `journal/host/`, so that one seed replays a run. */
+export const SEAMED: readonly string[] = ['journal/', 'replica/', 'daemon/volume/', 'daemon/ship/', 'daemon/stream/'];
+
+export const SEAM_EXCEPTIONS: Readonly<Record<string, string>> = {
+  'journal/host/': 'it is the seam',
+  'daemon/stream/kafka/':
+    "the Kafka client owns real sockets and timers; simulated runs use the stream interface's double",
+};
+
+/** Files nobody imports because they are where a program starts. */
+export const ENTRY_POINTS: readonly RegExp[] = [
+  /^cli\/main\.ts$/,
+  /\.test\.ts$/,
+  /\.acceptance\.ts$/,
+  /^test\/demo\/[^/]+\.ts$/,
+  /^test\/performance\/bench\.ts$/,
+  /^test\/setup\/[^/]+\.ts$/,
+];
+
+/** While the first slice grows from the bottom, files nobody imports yet are printed and fail nothing. */
+export const UNIMPORTED_FILES_FAIL = false;
+
+export const FILE_LINES_MAX = 400;
