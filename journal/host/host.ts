@@ -31,6 +31,8 @@ export interface Disk {
   /** Not durable before `syncDirectory`. A missing file is no error. */
   unlink(path: string): void;
   syncDirectory(path: string): Promise<void>;
+  /** The same, blocking: for a journal that had to make its next file in the middle of a write. */
+  syncDirectoryNow(path: string): void;
   /** Bytes that a write may still take on the file system of this directory. */
   freeBytes(directory: string): number;
   /**

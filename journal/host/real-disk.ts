@@ -1,0 +1,119 @@
+import * as fs from 'node:fs';
+import { dirname, join } from 'node:path';
+import { TidemarkError } from '../base/errors.ts';
+import type { DirectoryLock, Disk, DiskFile, OpenMode } from './host.ts';
+import { lockExclusive } from './native.ts';
+import { RealDiskFile } from './real-disk-file.ts';
+import { fromSystemError } from './system-error.ts';
+
+const LOCK_FILE = 'lock';
+
+/** File systems on which a lock of one host says nothing about another: f_type of statfs(2). */
+const NETWORK_FILE_SYSTEMS: ReadonlyMap<number, string> = new Map([
+  [0x6969, 'nfs'],
+  [0xff53_4d42, 'cifs'],
+  [0xfe53_4d42, 'smb2'],
+  [0x517b, 'smb'],
+  [0x0102_1997, '9p'],
+  [0x00c3_6400, 'ceph'],
+  [0x5346_414f, 'afs'],
+]);
+
+/** The machine's disk through node:fs. */
+export class RealDisk implements Disk {
+  open(path: string, mode: OpenMode): DiskFile {
+    const flags = mode === 'read' ? 'r' : mode === 'write' ? 'r+' : 'wx+';
+    return attempt(`open ${path}`, () => new RealDiskFile(path, fs.openSync(path, flags, 0o640)));
+  }
+
+  exists(path: string): boolean {
+    return fs.existsSync(path);
+  }
+
+  list(directory: string): string[] {
+    try {
+      return fs.readdirSync(directory).toSorted();
+    } catch (cause) {
+      const error = fromSystemError(cause, `list ${directory}`);
+      if (error.code === 'not-found') return [];
+      throw error;
+    }
+  }
+
+  makeDirectory(path: string): void {
+    attempt(`make directory ${path}`, () => fs.mkdirSync(path, { recursive: true, mode: 0o750 }));
+  }
+
+  rename(from: string, to: string): void {
+    attempt(`rename ${from} to ${to}`, () => {
+      fs.renameSync(from, to);
+    });
+  }
+
+  unlink(path: string): void {
+    attempt(`remove ${path}`, () => {
+      fs.rmSync(path, { force: true });
+    });
+  }
+
+  async syncDirectory(path: string): Promise<void> {
+    try {
+      const handle = await fs.promises.open(path, 'r');
+      try {
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+    } catch (cause) {
+      throw fromSystemError(cause, `sync directory ${path}`, 'sync-failed');
+    }
+  }
+
+  syncDirectoryNow(path: string): void {
+    attempt(`sync directory ${path}`, () => {
+      const fd = fs.openSync(path, 'r');
+      try {
+        fs.fsyncSync(fd);
+      } finally {
+        fs.closeSync(fd);
+      }
+    });
+  }
+
+  freeBytes(directory: string): number {
+    const statistics = attempt(`statfs ${directory}`, () => fs.statfsSync(directory));
+    return statistics.bavail * statistics.bsize;
+  }
+
+  lockDirectory(directory: string): DirectoryLock {
+    const type = attempt(`statfs ${directory}`, () => fs.statfsSync(directory)).type;
+    // statfs gives the magic as a signed or unsigned number, depending on the file system's word size
+    const network = NETWORK_FILE_SYSTEMS.get(type >>> 0);
+    if (network !== undefined) {
+      throw new TidemarkError('network-file-system', `${directory} is on ${network}: a lock there proves nothing`);
+    }
+    const path = join(directory, LOCK_FILE);
+    const fd = attempt(`open ${path}`, () => fs.openSync(path, 'a', 0o640));
+    const outcome = lockExclusive(fd);
+    if (outcome !== 'taken') {
+      fs.closeSync(fd);
+      if (outcome === 'busy') throw new TidemarkError('journal-locked', `another process uses ${directory}`);
+      throw new TidemarkError('unsupported', `${dirname(path)} cannot be locked (flock is missing)`);
+    }
+    let held = true;
+    return {
+      release: () => {
+        if (held) fs.closeSync(fd);
+        held = false;
+      },
+    };
+  }
+}
+
+function attempt<T>(what: string, run: () => T): T {
+  try {
+    return run();
+  } catch (cause) {
+    throw fromSystemError(cause, what);
+  }
+}
