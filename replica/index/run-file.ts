@@ -1,0 +1,222 @@
+import { crc32c } from '@node-rs/crc32';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { DiskFile, Host } from '../../journal/host/host.ts';
+import { type Lsn, readU64 } from '../../journal/position.ts';
+import { cellSectors, CLASS_COUNT, compareEntryToKey, emptyEntry, ENTRY_BYTES, placeOf, readEntry } from './entry-format.ts';
+import type { LookupWindow } from './lookup-window.ts';
+import type { PageCache } from './page-cache.ts';
+import {
+  checkPage,
+  decodeFooter,
+  ENTRIES_PER_PAGE,
+  entryPageAt,
+  FENCE_BYTES,
+  FENCES_PER_PAGE,
+  fencePageAt,
+  PAGE_BYTES,
+  PAGE_HEADER_BYTES,
+  type RunFooter,
+} from './run-format.ts';
+
+/** One immutable run on disk, searched through the page cache. Entries are addressed by their ordinal in sorted order. */
+export class RunFile {
+  readonly path: string;
+  readonly footer: RunFooter;
+  readonly bytes: number;
+  readonly #file: DiskFile;
+  readonly #cache: PageCache;
+  /** Distinguishes this run's pages in the shared cache. */
+  readonly #number: number;
+  readonly #top: DataView;
+  readonly #entryPages: number;
+
+  private constructor(path: string, file: DiskFile, footer: RunFooter, top: DataView, cache: PageCache, bytes: number) {
+    this.path = path;
+    this.footer = footer;
+    this.bytes = bytes;
+    this.#file = file;
+    this.#cache = cache;
+    this.#top = top;
+    this.#entryPages = Math.ceil(footer.entries / ENTRIES_PER_PAGE);
+    this.#number = cache.newRun();
+  }
+
+  /** Reads footer and top. Throws `journal-damaged`, `journal-foreign`, `format-too-new`. */
+  static async open(host: Host, path: string, groupId: string, cache: PageCache): Promise<RunFile> {
+    const file = host.disk.open(path, 'read');
+    try {
+      const size = file.size();
+      if (size < PAGE_BYTES || size % PAGE_BYTES !== 0) {
+        throw new TidemarkError('journal-damaged', `${path}: ${size} bytes is no whole number of pages`);
+      }
+      const page = Buffer.alloc(PAGE_BYTES);
+      await readFully(file, page, size - PAGE_BYTES);
+      const footer = decodeFooter(page, path);
+      if (footer.groupId !== groupId) {
+        throw new TidemarkError('journal-foreign', `${path} belongs to group ${footer.groupId}`);
+      }
+      const topBytes = footer.groups * FENCE_BYTES;
+      const topAt = size - PAGE_BYTES - Math.ceil(topBytes / PAGE_BYTES) * PAGE_BYTES;
+      if (topAt < 0) throw new TidemarkError('journal-damaged', `${path}: shorter than its footer says`);
+      const top = Buffer.alloc(topBytes);
+      await readFully(file, top, topAt);
+      if (crc32c(top) !== footer.topCrc) throw new TidemarkError('journal-damaged', `${path}: damaged fences`);
+      const view = new DataView(top.buffer, top.byteOffset, top.byteLength);
+      return new RunFile(path, file, footer, view, cache, size);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Paints what is at or below `atLsn` and above `floorLsn`. */
+  async paint(window: LookupWindow, volume: number, atLsn: Lsn, floorLsn: Lsn): Promise<void> {
+    for (let sizeClass = 0; sizeClass < CLASS_COUNT; sizeClass += 1) {
+      if (this.footer.classCounts[sizeClass] === 0) continue;
+      await this.#paintClass(window, volume, sizeClass, atLsn, floorLsn);
+    }
+  }
+
+  /** Ordinal of the first entry at or behind the key; `hint`: no entry before this ordinal is. */
+  async lowerBound(place: number, cell: number, lsn: Lsn, hint: number): Promise<number> {
+    const entries = this.footer.entries;
+    if (hint >= entries) return entries;
+    const hintPage = Math.floor(hint / ENTRIES_PER_PAGE);
+    let page = hintPage;
+    let view = this.entryPageNow(page) ?? (await this.loadEntryPage(page));
+    let count = Math.min(ENTRIES_PER_PAGE, entries - page * ENTRIES_PER_PAGE);
+    if (compareEntryToKey(view, PAGE_HEADER_BYTES + (count - 1) * ENTRY_BYTES, place, cell, lsn) < 0) {
+      page = Math.max(await this.#pageOf(place, cell, lsn), hintPage);
+      view = this.entryPageNow(page) ?? (await this.loadEntryPage(page));
+      count = Math.min(ENTRIES_PER_PAGE, entries - page * ENTRIES_PER_PAGE);
+    }
+    let low = page === hintPage ? hint % ENTRIES_PER_PAGE : 0;
+    let high = count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (compareEntryToKey(view, PAGE_HEADER_BYTES + middle * ENTRY_BYTES, place, cell, lsn) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return page * ENTRIES_PER_PAGE + low;
+  }
+
+  /** The page when it is in memory; its entry `ordinal` stands at `entryOffset(ordinal)`. */
+  entryPageNow(page: number): DataView | undefined {
+    return this.#cache.now(this.#number, entryPageAt(page));
+  }
+
+  loadEntryPage(page: number): Promise<DataView> {
+    return this.#loadPage(entryPageAt(page));
+  }
+
+  /** Reads entry pages [page, page + count) into `buffer`, past the cache, checked: for merges. */
+  async readPages(page: number, count: number, buffer: Buffer): Promise<void> {
+    for (let i = 0; i < count; ) {
+      // A group's entry pages are consecutive in the file; its fence page stands between two groups.
+      const inGroup = Math.min(count - i, FENCES_PER_PAGE - ((page + i) % FENCES_PER_PAGE));
+      const part = buffer.subarray(i * PAGE_BYTES, (i + inGroup) * PAGE_BYTES);
+      await readFully(this.#file, part, entryPageAt(page + i) * PAGE_BYTES);
+      i += inGroup;
+    }
+    for (let i = 0; i < count; i += 1) {
+      checkPage(buffer.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES), `${this.path} page ${page + i}`);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+
+  async #paintClass(
+    window: LookupWindow,
+    volume: number,
+    sizeClass: number,
+    atLsn: Lsn,
+    floorLsn: Lsn,
+  ): Promise<void> {
+    const place = placeOf(volume, sizeClass);
+    const unit = cellSectors(sizeClass);
+    const lastCell = Math.floor((window.sector + window.sectors - 1) / unit);
+    const entry = emptyEntry();
+    let at = await this.lowerBound(place, Math.floor(window.sector / unit), 0, 0);
+    while (await this.#readEntry(at, entry)) {
+      if (entry.place !== place || entry.cell > lastCell) return;
+      const cell = entry.cell;
+      const end = await this.lowerBound(place, cell, atLsn + 1, at);
+      for (let i = end - 1; i >= at; i -= 1) {
+        await this.#readEntry(i, entry);
+        if (entry.lsn <= floorLsn || window.settled(cell * unit, unit, entry.lsn)) break;
+        window.paint(
+          cell * unit + entry.start,
+          entry.sectors,
+          entry.lsn,
+          entry.zero,
+          entry.segment,
+          entry.frame,
+          entry.payload,
+        );
+      }
+      if (cell === lastCell) return;
+      at = await this.lowerBound(place, cell + 1, 0, end);
+    }
+  }
+
+  async #readEntry(ordinal: number, into: ReturnType<typeof emptyEntry>): Promise<boolean> {
+    if (ordinal >= this.footer.entries) return false;
+    const page = Math.floor(ordinal / ENTRIES_PER_PAGE);
+    const view = this.entryPageNow(page) ?? (await this.loadEntryPage(page));
+    readEntry(view, entryOffset(ordinal), into);
+    return true;
+  }
+
+  /** The last entry page whose first key is at or before the key. */
+  async #pageOf(place: number, cell: number, lsn: Lsn): Promise<number> {
+    const group = lastAtOrBefore(this.#top, 0, this.footer.groups, place, cell, lsn);
+    const at = fencePageAt(group, this.#entryPages);
+    const view = this.#cache.now(this.#number, at) ?? (await this.#loadPage(at));
+    const fences = view.getUint32(4, true);
+    return group * FENCES_PER_PAGE + lastAtOrBefore(view, PAGE_HEADER_BYTES, fences, place, cell, lsn);
+  }
+
+  #loadPage(page: number): Promise<DataView> {
+    return this.#cache.load(this.#number, page, async () => {
+      const buffer = Buffer.alloc(PAGE_BYTES);
+      await readFully(this.#file, buffer, page * PAGE_BYTES);
+      checkPage(buffer, `${this.path} page ${page}`);
+      return new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+    });
+  }
+}
+
+/** Where an entry stands in its page. */
+export function entryOffset(ordinal: number): number {
+  return PAGE_HEADER_BYTES + (ordinal % ENTRIES_PER_PAGE) * ENTRY_BYTES;
+}
+
+/** Index of the last of `count` fences at or before the key, 0 when all are behind it. */
+function lastAtOrBefore(
+  view: DataView,
+  offset: number,
+  count: number,
+  place: number,
+  cell: number,
+  lsn: Lsn,
+): number {
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    const at = offset + middle * FENCE_BYTES;
+    const fencePlace = view.getUint16(at, true) * CLASS_COUNT + view.getUint8(at + 2);
+    const order =
+      fencePlace - place || readU64(view, at + 8, 'fence cell') - cell || readU64(view, at + 16, 'fence LSN') - lsn;
+    if (order <= 0) low = middle + 1;
+    else high = middle;
+  }
+  return Math.max(low - 1, 0);
+}
+
+async function readFully(file: DiskFile, into: Buffer, position: number): Promise<void> {
+  const read = await file.read(into, 0, into.length, position);
+  if (read < into.length) throw new TidemarkError('journal-damaged', `${file.path}: ends at ${position + read}`);
+}

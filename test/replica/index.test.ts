@@ -1,0 +1,236 @@
+import test from 'ava';
+import { hasCode } from '../../journal/base/errors.ts';
+import { classOf, CLASS_COUNT } from '../../replica/index/entry-format.ts';
+import { Memtable } from '../../replica/index/memtable.ts';
+import { sortOrder } from '../../replica/index/radix-sort.ts';
+import { type RebuildIndex, VersionIndex } from '../../replica/index/version-index.ts';
+import { memoryHost, SeededRandom } from './support/memory-host.ts';
+
+const GROUP = 'ab'.repeat(16);
+/** 4 TiB in sectors: cells of the largest class are crossed. */
+const DISK_SECTORS = 2 ** 33;
+
+interface Write {
+  volume: number;
+  sector: number;
+  sectors: number;
+  lsn: number;
+  payload: number | undefined;
+}
+
+/** Extents of every size class, most of them small and near one another, some with a border in the middle. */
+function randomWrites(seed: number, count: number): Write[] {
+  const random = new SeededRandom(seed);
+  const writes: Write[] = [];
+  for (let lsn = 1; lsn <= count; lsn += 1) {
+    const pick = random.below(20);
+    const volume = 1 + random.below(2);
+    if (pick === 0) {
+      const sectors = 1 + random.below(2 ** (12 + random.below(20)));
+      const sector = random.below(3) === 0 ? random.below(4096) : random.below(DISK_SECTORS - sectors);
+      writes.push({ volume, sector, sectors, lsn, payload: undefined });
+    } else {
+      const sectors = 1 + random.below([1, 8, 16, 128, 2048][random.below(5)] ?? 1);
+      const hot = random.below(4) > 0 ? 0 : 2 ** 31 - 4096;
+      writes.push({ volume, sector: hot + random.below(8192), sectors, lsn, payload: pick === 1 ? undefined : lsn });
+    }
+  }
+  return writes;
+}
+
+/** The newest write at or below `atLsn` on one sector, as the index would tell it. */
+function expected(writes: readonly Write[], volume: number, sector: number, atLsn: number, floorLsn: number): string {
+  for (let i = Math.min(atLsn, writes.length) - 1; i >= floorLsn; i -= 1) {
+    const write = writes[i];
+    if (write === undefined || write.volume !== volume) continue;
+    if (sector >= write.sector && sector < write.sector + write.sectors) {
+      return write.payload === undefined ? 'zero' : `${write.payload}+${(sector - write.sector) * 512}`;
+    }
+  }
+  return 'base';
+}
+
+function locate(write: Write): { segment: number; frame: number; payload: number } | undefined {
+  return write.payload === undefined ? undefined : { segment: write.payload, frame: 4096, payload: 0 };
+}
+
+/** Rebuilds a gap from the model, as the segments would. */
+function rebuildFrom(writes: readonly Write[], slice = 100): RebuildIndex {
+  return async (gap, emit) => {
+    for (let base = gap.baseLsn; base < gap.lastLsn; base += slice) {
+      const last = Math.min(base + slice, gap.lastLsn);
+      const memtable = new Memtable(base, 64);
+      for (const write of writes.slice(base, last)) {
+        memtable.add(write.volume, write.sector, write.sectors, write.lsn, locate(write));
+      }
+      memtable.lastLsn = last;
+      await emit(memtable, last + 1);
+    }
+  };
+}
+
+function options(floorLsn: number, memtableEntries = 64): Parameters<typeof VersionIndex.open>[1] {
+  return { directory: '/index', groupId: GROUP, floorLsn, cacheBytesMax: 64 * 1024, memtableEntries };
+}
+
+async function feed(index: VersionIndex, writes: readonly Write[]): Promise<void> {
+  for (const write of writes) {
+    if (write.lsn <= index.durableLsn) continue;
+    index.add(write.volume, write.sector, write.sectors, write.lsn, locate(write));
+    index.advance(write.lsn);
+    if (index.memtableFull) await index.rotate(write.lsn + 1);
+  }
+}
+
+async function compare(
+  index: VersionIndex,
+  writes: readonly Write[],
+  random: SeededRandom,
+  floorLsn: number,
+  rounds: number,
+): Promise<string[]> {
+  const wrong: string[] = [];
+  for (let round = 0; round < rounds; round += 1) {
+    const volume = 1 + random.below(2);
+    const atLsn = floorLsn + random.below(writes.length - floorLsn + 1);
+    const near = writes[random.below(writes.length)];
+    const sectors = 1 + random.below(random.below(4) === 0 ? 512 : 24);
+    const sector = Math.max(0, (near?.sector ?? 0) + random.below(64) - 32);
+    let at = sector;
+    for (const part of await index.lookup(volume, sector, sectors, atLsn)) {
+      if (part.sector !== at) wrong.push(`part begins at ${part.sector}, not at ${at}`);
+      for (const probe of new Set([0, part.sectors >>> 1, part.sectors - 1])) {
+        const told = part.kind === 'data' ? `${part.segment}+${part.payload + probe * 512}` : part.kind;
+        const truth = expected(writes, volume, at + probe, atLsn, floorLsn);
+        if (told !== truth) wrong.push(`volume ${volume} sector ${at + probe} at ${atLsn}: ${told}, not ${truth}`);
+      }
+      at += part.sectors;
+    }
+    if (at !== sector + sectors) wrong.push(`${at - sector} of ${sectors} sectors answered`);
+  }
+  return wrong;
+}
+
+test('an extent goes to the smallest class that holds it', (t) => {
+  t.is(classOf(1), 0);
+  t.is(classOf(8), 0);
+  t.is(classOf(9), 1);
+  t.is(classOf(2048), 2);
+  t.is(classOf(2049), 3);
+  t.is(classOf(2 ** 31), CLASS_COUNT - 1);
+  t.is(classOf(2 ** 32 - 1), CLASS_COUNT - 1);
+});
+
+test('the radix sort orders by place and cell and keeps the order of arrival', (t) => {
+  const random = new SeededRandom(4);
+  const count = 5000;
+  const place = Uint32Array.from({ length: count }, () => random.below(3) * 0x1_0000 + random.below(3));
+  const cell = Float64Array.from({ length: count }, () => random.below(7) * 2 ** 38 + random.below(5) * 65537);
+  const naive = Array.from({ length: count }, (_, i) => i).sort(
+    (a, b) => (place[a] ?? 0) - (place[b] ?? 0) || (cell[a] ?? 0) - (cell[b] ?? 0) || a - b,
+  );
+  t.deepEqual([...sortOrder(place, cell, count)], naive);
+});
+
+for (const seed of [1, 2, 3]) {
+  test(`random extents: every lookup equals the naive model, in memory, in runs, merged, reopened (seed ${seed})`, async (t) => {
+    const host = memoryHost(seed);
+    const writes = randomWrites(seed, 3000);
+    const random = new SeededRandom(seed + 100);
+    const index = await VersionIndex.open(host, options(0), rebuildFrom(writes));
+    await feed(index, writes.slice(0, 1500));
+    t.deepEqual(await compare(index, writes.slice(0, 1500), random, 0, 150), []);
+    await feed(index, writes);
+    t.deepEqual(await compare(index, writes, random, 0, 150), []);
+    await index.quiet();
+    t.true(index.status().runs < 20, `merged down to ${index.status().runs} runs`);
+    t.deepEqual(await compare(index, writes, random, 0, 150), []);
+    await index.close();
+
+    const reopened = await VersionIndex.open(host, options(0), rebuildFrom(writes));
+    t.true(reopened.durableLsn > 0);
+    t.deepEqual(reopened.gaps(), []);
+    await feed(reopened, writes);
+    t.deepEqual(await compare(reopened, writes, random, 0, 150), []);
+
+    await reopened.moveFloor(1234);
+    t.deepEqual(await compare(reopened, writes, random, 1234, 150), []);
+    await reopened.moveFloor(2900);
+    t.deepEqual(await compare(reopened, writes, random, 2900, 100), []);
+    await reopened.close();
+
+    const last = await VersionIndex.open(host, options(2900), rebuildFrom(writes));
+    t.deepEqual(last.gaps(), []);
+    await feed(last, writes);
+    t.deepEqual(await compare(last, writes, random, 2900, 100), []);
+  });
+}
+
+test('lost and damaged runs are built again; a run of another group is refused', async (t) => {
+  const host = memoryHost(7);
+  const writes = randomWrites(7, 2000);
+  const index = await VersionIndex.open(host, options(0), rebuildFrom(writes));
+  await feed(index, writes);
+  await index.quiet();
+  await index.close();
+  const runs = host.disk.list('/index');
+  t.true(runs.length >= 4);
+
+  // One file lost, one with a damaged footer, one with a bit flipped in an entry page.
+  host.disk.unlink(`/index/${runs[0]}`);
+  const footer = host.disk.files.get(`/index/${runs[1]}`);
+  footer?.bytes.writeUInt8(1, footer.length - 4000);
+  const page = host.disk.files.get(`/index/${runs[2]}`);
+  page?.bytes.writeUInt8(page.bytes.readUInt8(100) ^ 4, 100);
+
+  const again = await VersionIndex.open(host, options(0), rebuildFrom(writes));
+  const gaps = again.gaps();
+  t.is(gaps.length, 1);
+  for (const gap of gaps) await again.fill(gap);
+  t.deepEqual(again.gaps(), []);
+  await feed(again, writes);
+  t.deepEqual(await compare(again, writes, new SeededRandom(8), 0, 300), []);
+  await again.quiet();
+  await again.close();
+  const foreign = await t.throwsAsync(
+    VersionIndex.open(host, { ...options(0), groupId: 'cd'.repeat(16) }, rebuildFrom(writes)),
+  );
+  t.true(hasCode(foreign, 'journal-foreign'));
+});
+
+test('a survey of the whole disk tells what lookups tell, and steps over what is empty', async (t) => {
+  const host = memoryHost(9);
+  const writes = randomWrites(9, 600);
+  const index = await VersionIndex.open(host, options(0), rebuildFrom(writes));
+  await feed(index, writes);
+  let parts = 0;
+  let at = 0;
+  const wrong: string[] = [];
+  for await (const part of index.survey(1, 0, DISK_SECTORS, 500)) {
+    if (part.sector !== at) wrong.push(`part begins at ${part.sector}, not at ${at}`);
+    at += part.sectors;
+    parts += 1;
+    const told = part.kind === 'data' ? `${part.segment}+${part.payload}` : part.kind;
+    const truth = expected(writes, 1, part.sector, 500, 0);
+    if (told !== truth) wrong.push(`sector ${part.sector}: ${told}, not ${truth}`);
+  }
+  t.deepEqual(wrong, []);
+  t.is(at, DISK_SECTORS);
+  t.true(parts < 20_000, `${parts} parts`);
+});
+
+test('zeroing the whole disk is a handful of entries', async (t) => {
+  const host = memoryHost(10);
+  const index = await VersionIndex.open(host, options(0), rebuildFrom([]));
+  index.add(1, 5, 2 ** 32 - 1, 1, undefined);
+  index.add(1, 5 + 2 ** 32 - 1, 2 ** 32 - 1, 2, undefined);
+  index.advance(2);
+  t.true(index.status().memtableEntries <= 6);
+  t.deepEqual(await index.lookup(1, 2 ** 33 - 8, 8, 2), [
+    { kind: 'zero', sector: 2 ** 33 - 8, sectors: 8 - 0 },
+  ]);
+  t.deepEqual(await index.lookup(1, 0, 8, 2), [
+    { kind: 'base', sector: 0, sectors: 5 },
+    { kind: 'zero', sector: 5, sectors: 3 },
+  ]);
+});
