@@ -21,8 +21,8 @@ fetch_jars() { # DIRECTORY
 XML
   echo "setup: fetching Apache Kafka $version from Maven Central" >&2
   (cd "$1" && mvn -q -B org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory=lib </dev/null >&2)
-  [ -n "$(find "$1/lib" -name "kafka_2.13-$version.jar")" ]
+    -DincludeScope=runtime -DoutputDirectory=lib </dev/null >&2) &&
+    [ -n "$(find "$1/lib" -name "kafka_2.13-$version.jar")" ]
 }
 
 [ -d "$directory" ] || command -v mvn >/dev/null || unavailable 'no Maven, so no Kafka broker'

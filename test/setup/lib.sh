@@ -13,6 +13,7 @@ unavailable() {
 
 # make_once DIRECTORY STAMP COMMAND... : runs the command with a new directory as its last argument and puts that in
 # place of DIRECTORY in one step, unless DIRECTORY was made from the same stamp already. One process at a time.
+# `set -e` does not reach into a function called here: its last status is what counts.
 make_once() {
   local directory=$1 stamp=$2 partial
   shift 2
@@ -22,8 +23,10 @@ make_once() {
   flock 9
   [ "$(cat "$directory/.stamp" 2>/dev/null)" = "$stamp" ] && return 0
   partial=$(mktemp -d "$directory.partial.XXXXXX")
-  # Not `if "$@"`: that would switch off `set -e` inside the command.
-  (set -e; "$@" "$partial") || { rm -rf "$partial"; return 1; }
+  if ! "$@" "$partial"; then
+    rm -rf "$partial"
+    return 1
+  fi
   printf '%s\n' "$stamp" >"$partial/.stamp"
   chmod 755 "$partial"
   rm -rf "$directory"
