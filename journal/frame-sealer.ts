@@ -1,0 +1,232 @@
+import { crc32c } from '@node-rs/crc32';
+import { assert } from './base/assert.ts';
+import { advanceChain, type Chain } from './chain.ts';
+import {
+  CHUNK_BYTES_DEFAULT,
+  CHUNK_BYTES_MAX,
+  CHUNK_ENTRY_BYTES,
+  CHUNK_PACKED,
+  type EntryFields,
+  FRAME_ENTRY_BYTES,
+  FRAME_HEADER_BYTES,
+  FRAME_RECORDS_MAX,
+  pack,
+  writeEntry,
+  writeFrameHeader,
+} from './frame-codec.ts';
+import { type Epoch, type JournalTime, type Lsn, SECTOR_BYTES } from './position.ts';
+import { RECORD_PAYLOAD_BYTES_MAX, RecordKind } from './record.ts';
+import type { Incarnation, OutgoingFrame } from './stream.ts';
+
+/** One record on its way into a frame: a `JournalRecord` with the time of its batch. */
+export interface SealRecord extends EntryFields {
+  readonly lsn: Lsn;
+  readonly payload: Uint8Array;
+}
+
+export interface SealerIdentity {
+  /** 32 hex digits. */
+  readonly groupId: string;
+  readonly epoch: Epoch;
+  readonly incarnation: Incarnation;
+}
+
+export interface SealerOptions {
+  /** Plain bytes of one chunk: a multiple of 512, at most 1 MiB. */
+  readonly chunkBytes: number;
+  /** A frame takes no further record once its plain payload and list would pass this; at most 2 MiB. */
+  readonly targetBytes: number;
+  readonly compress: boolean;
+}
+
+export const SEALER_DEFAULTS: SealerOptions = {
+  chunkBytes: CHUNK_BYTES_DEFAULT,
+  targetBytes: 1024 * 1024,
+  compress: true,
+};
+
+export interface SealedFrame extends OutgoingFrame {
+  readonly recordCount: number;
+  readonly payloadPlainBytes: number;
+  readonly lastTime: JournalTime;
+  readonly chainAfter: Chain;
+}
+
+const TARGET_BYTES_MAX = 2 * 1024 * 1024;
+/** After chunks that would not shrink, at most this many are taken raw untried before zstd gets its next try. */
+const UNTRIED_CHUNKS_MAX = 16;
+
+/**
+ * Collects records and seals them into frames. Payloads and entries are copied on `add`, so that the caller's buffer is
+ * free at once; memory is the target plus one record. A sealed frame has bytes of its own.
+ */
+export class FrameSealer {
+  readonly #identity: SealerIdentity;
+  readonly #options: SealerOptions;
+  readonly #payload: Uint8Array;
+  readonly #entries: Uint8Array = new Uint8Array(FRAME_RECORDS_MAX * FRAME_ENTRY_BYTES);
+  readonly #entriesView: DataView = new DataView(this.#entries.buffer);
+  #nextLsn: Lsn = 0;
+  #chain: Chain | undefined;
+  #count = 0;
+  #payloadBytes = 0;
+  #firstTime: JournalTime = 0;
+  #lastTime: JournalTime = 0;
+  #rawInARow = 0;
+  #untried = 0;
+
+  constructor(identity: SealerIdentity, options: SealerOptions = SEALER_DEFAULTS) {
+    const { chunkBytes, targetBytes } = options;
+    assert(
+      chunkBytes >= SECTOR_BYTES && chunkBytes <= CHUNK_BYTES_MAX && chunkBytes % SECTOR_BYTES === 0,
+      `chunks of ${chunkBytes} bytes`,
+    );
+    assert(targetBytes >= FRAME_ENTRY_BYTES && targetBytes <= TARGET_BYTES_MAX, `frames of ${targetBytes} bytes`);
+    assert(/^[0-9a-f]{32}$/.test(identity.groupId), `group id '${identity.groupId}'`);
+    assert(/^[0-9a-f]{16}$/.test(identity.incarnation.nonce), `nonce '${identity.incarnation.nonce}'`);
+    this.#identity = identity;
+    this.#options = options;
+    this.#payload = new Uint8Array(Math.max(targetBytes, RECORD_PAYLOAD_BYTES_MAX));
+  }
+
+  /** Forgets what was collected; the next record is `nextLsn`, `chain` the value before it. */
+  begin(nextLsn: Lsn, chain: Chain): void {
+    this.#nextLsn = nextLsn;
+    this.#chain = chain;
+    this.#clear();
+  }
+
+  /** LSN of the next record to add. */
+  get nextLsn(): Lsn {
+    return this.#nextLsn;
+  }
+
+  get recordCount(): number {
+    return this.#count;
+  }
+
+  /** Plain bytes collected: payloads and list. */
+  get bytes(): number {
+    return this.#payloadBytes + this.#count * FRAME_ENTRY_BYTES;
+  }
+
+  /** True when a record with so many payload bytes still goes into the frame at hand; an empty one takes any record. */
+  fits(payloadBytes: number): boolean {
+    if (this.#count === 0) return true;
+    return (
+      this.#count < FRAME_RECORDS_MAX && this.bytes + FRAME_ENTRY_BYTES + payloadBytes <= this.#options.targetBytes
+    );
+  }
+
+  /** Takes one record, which `fits` and follows the one before. */
+  add(record: SealRecord): void {
+    const payloadBytes = record.payload.length;
+    assert(this.#chain !== undefined, 'the sealer was not begun');
+    assert(record.lsn === this.#nextLsn, `record ${record.lsn} after ${this.#nextLsn - 1}`);
+    assert(record.kind !== RecordKind.pad, 'a pad has no LSN');
+    assert(payloadBytes <= RECORD_PAYLOAD_BYTES_MAX && this.fits(payloadBytes), `${payloadBytes} bytes do not fit`);
+    assert(this.#count === 0 || record.time >= this.#lastTime, `the time of record ${record.lsn} goes back`);
+    // The crc is taken over the caller's bytes, which its batch was verified over, not over our copy (DESIGN rule 16).
+    const crc = payloadBytes === 0 ? 0 : crc32c(record.payload);
+    writeEntry(this.#entriesView, this.#count * FRAME_ENTRY_BYTES, record, payloadBytes, crc);
+    this.#payload.set(record.payload, this.#payloadBytes);
+    if (this.#count === 0) this.#firstTime = record.time;
+    this.#lastTime = record.time;
+    this.#payloadBytes += payloadBytes;
+    this.#count++;
+    this.#nextLsn++;
+  }
+
+  /** Seals what was collected (one record or more) and begins the next frame behind it. */
+  seal(sourceDurableLsn: Lsn): SealedFrame {
+    assert(this.#count > 0 && this.#chain !== undefined, 'an empty frame is never sealed');
+    const entries = this.#entries.subarray(0, this.#count * FRAME_ENTRY_BYTES);
+    const chainAfter = advanceChain(this.#chain, entries);
+    const listPacked = this.#options.compress ? pack(entries) : undefined;
+    const list = listPacked ?? entries;
+    const chunkCount = Math.ceil(this.#payloadBytes / this.#options.chunkBytes);
+    const table = new Uint8Array(chunkCount * CHUNK_ENTRY_BYTES);
+    const chunks = this.#packChunks(chunkCount, table);
+    const payloadStoredBytes = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
+    const bytes = new Uint8Array(FRAME_HEADER_BYTES + list.length + table.length + payloadStoredBytes);
+    bytes.set(list, FRAME_HEADER_BYTES);
+    bytes.set(table, FRAME_HEADER_BYTES + list.length);
+    let at = FRAME_HEADER_BYTES + list.length + table.length;
+    for (const chunk of chunks) {
+      bytes.set(chunk, at);
+      at += chunk.length;
+    }
+    const firstLsn = this.#nextLsn - this.#count;
+    writeFrameHeader(bytes, {
+      frameBytes: bytes.length,
+      groupId: this.#identity.groupId,
+      firstLsn,
+      recordCount: this.#count,
+      epoch: this.#identity.epoch,
+      incarnation: this.#identity.incarnation,
+      sourceDurableLsn,
+      firstTime: this.#firstTime,
+      lastTime: this.#lastTime,
+      chainBefore: this.#chain,
+      chainAfter,
+      listPlainBytes: entries.length,
+      listStoredBytes: list.length,
+      listCrc: crc32c(list),
+      listPacked: listPacked !== undefined,
+      chunkBytes: this.#options.chunkBytes,
+      chunkCount,
+      payloadPlainBytes: this.#payloadBytes,
+      payloadStoredBytes,
+      tableCrc: crc32c(table),
+    });
+    const frame = {
+      bytes,
+      firstLsn,
+      lastLsn: this.#nextLsn - 1,
+      recordCount: this.#count,
+      payloadPlainBytes: this.#payloadBytes,
+      lastTime: this.#lastTime,
+      chainAfter,
+    };
+    this.#chain = chainAfter;
+    this.#clear();
+    return frame;
+  }
+
+  #packChunks(chunkCount: number, table: Uint8Array): Uint8Array[] {
+    const view = new DataView(table.buffer);
+    const chunks: Uint8Array[] = [];
+    for (let index = 0; index < chunkCount; index++) {
+      const start = index * this.#options.chunkBytes;
+      const plain = this.#payload.subarray(start, Math.min(start + this.#options.chunkBytes, this.#payloadBytes));
+      const packed = this.#tryPack(plain);
+      const stored = packed ?? plain;
+      view.setUint32(
+        index * CHUNK_ENTRY_BYTES,
+        packed === undefined ? stored.length : stored.length + CHUNK_PACKED,
+        true,
+      );
+      view.setUint32(index * CHUNK_ENTRY_BYTES + 4, crc32c(stored), true);
+      chunks.push(stored);
+    }
+    return chunks;
+  }
+
+  /** Data that does not shrink mostly comes in long runs: after each failure zstd is tried less often. */
+  #tryPack(plain: Uint8Array): Uint8Array | undefined {
+    if (!this.#options.compress) return undefined;
+    if (this.#untried > 0) {
+      this.#untried--;
+      return undefined;
+    }
+    const packed = pack(plain);
+    this.#rawInARow = packed === undefined ? this.#rawInARow + 1 : 0;
+    this.#untried = packed === undefined ? Math.min(2 ** this.#rawInARow - 2, UNTRIED_CHUNKS_MAX) : 0;
+    return packed;
+  }
+
+  #clear(): void {
+    this.#count = 0;
+    this.#payloadBytes = 0;
+  }
+}
