@@ -70,13 +70,13 @@ const SOURCE_MISTAKES: [title: string, edit: (text: string) => string, expected:
   [
     'a size without unit',
     (text) => text.replace('budget: 1GiB', 'budget: 1000'),
-    ['x.yaml:5:45: groups.0.journal.budget: "1000" has no unit: write one of B, KiB, MiB, GiB, TiB, like 10GiB'],
+    ['x.yaml:5:44: groups.0.journal.budget: "1000" has no unit: write one of B, KiB, MiB, GiB, TiB, like 10GiB'],
   ],
   [
     'a decimal unit',
     (text) => text.replace('budget: 1GiB', 'budget: 10GB'),
     [
-      'x.yaml:5:45: groups.0.journal.budget: "GB" is not a unit of a size: write one of B, KiB, MiB, GiB, TiB, like 10GiB',
+      'x.yaml:5:44: groups.0.journal.budget: "GB" is not a unit of a size: write one of B, KiB, MiB, GiB, TiB, like 10GiB',
     ],
   ],
   [
