@@ -13,7 +13,7 @@ export const MAY_IMPORT: Readonly<Record<Folder, readonly Folder[]>> = {
 
 /** What the two lowest layers may import beside `node:` and their own files, and from which folder. */
 export const LOW_LAYER_PACKAGES: readonly { readonly name: string; readonly within: readonly string[] }[] = [
-  { name: '@node-rs/crc32', within: ['journal/'] },
+  { name: '@node-rs/crc32', within: ['journal/', 'replica/'] },
   { name: 'msgpackr', within: ['journal/'] },
   { name: 'koffi', within: ['journal/host/'] },
 ];
