@@ -1,0 +1,51 @@
+import type { FastifyInstance } from 'fastify';
+import type {
+  ActionReply,
+  AlarmsReply,
+  BookmarkReply,
+  BookmarkRequest,
+  DryRunRequest,
+  SourceStatusReply,
+} from './control-api.ts';
+import { bookmarkRequest, dryRunRequest, groupParameter } from './control-schemas.ts';
+
+/** What the source's control plane can do; run-source.ts fills it in. Unknown groups reject with not-found. */
+export interface SourceControl {
+  status(): SourceStatusReply;
+  alarms(): AlarmsReply;
+  /** Resolves when the bookmark is durable here. */
+  bookmark(group: string, request: BookmarkRequest): Promise<BookmarkReply>;
+  /** Drains the journal into the backings, stamps them and closes the exports (rule 8). */
+  detach(group: string, dryRun: boolean): Promise<ActionReply>;
+  /** Opens exports that are held since a power loss (rule 12). */
+  release(group: string, dryRun: boolean): Promise<ActionReply>;
+}
+
+type InGroup<Body> = { Params: { group: string }; Body: Body };
+
+export function sourceRoutes(control: SourceControl): (app: FastifyInstance) => void {
+  return (app) => {
+    app.get('/v1/status', { schema: { summary: 'Everything that is known, null where it is not' } }, () =>
+      control.status(),
+    );
+    app.get('/v1/alarms', { schema: { summary: 'What needs a person now' } }, () => control.alarms());
+    app.post<InGroup<BookmarkRequest>>(
+      '/v1/groups/:group/bookmarks',
+      { schema: { summary: 'Name the present moment', params: groupParameter, body: bookmarkRequest } },
+      async (request, reply) => {
+        reply.status(201);
+        return await control.bookmark(request.params.group, request.body);
+      },
+    );
+    app.post<InGroup<DryRunRequest>>(
+      '/v1/groups/:group/detach',
+      { schema: { summary: 'Give the disks back as plain disks', params: groupParameter, body: dryRunRequest } },
+      async (request) => await control.detach(request.params.group, request.body.dryRun ?? false),
+    );
+    app.post<InGroup<DryRunRequest>>(
+      '/v1/groups/:group/release',
+      { schema: { summary: 'Open exports held after a power loss', params: groupParameter, body: dryRunRequest } },
+      async (request) => await control.release(request.params.group, request.body.dryRun ?? false),
+    );
+  };
+}
