@@ -120,7 +120,10 @@ export class ClientNegotiation {
           Buffer.concat([counted(this.#exportName), u32(1), counted(BASE_ALLOCATION)]),
         );
       case 'go':
-        return encodeOption(Option.go, Buffer.concat([counted(this.#exportName), Buffer.from([0, 1, 0, Info.blockSize])]));
+        return encodeOption(
+          Option.go,
+          Buffer.concat([counted(this.#exportName), Buffer.from([0, 1, 0, Info.blockSize])]),
+        );
     }
   }
 
@@ -174,7 +177,8 @@ export class ClientNegotiation {
     if (!Number.isSafeInteger(size)) throw broken('a size above 2^53 bytes');
     if ((this.#flags & TransmissionFlag.hasFlags) === 0) throw broken('transmission flags without HAS_FLAGS');
     const minimum = this.#minimumBlockBytes;
-    if (minimum < 1 || minimum > 65536 || (minimum & (minimum - 1)) !== 0) throw broken(`a minimum block of ${minimum}`);
+    if (minimum < 1 || minimum > 65536 || (minimum & (minimum - 1)) !== 0)
+      throw broken(`a minimum block of ${minimum}`);
     if (this.#payloadBytesMax < minimum) throw broken('a maximum payload below the minimum block');
     this.#stage = 'done';
     return {
@@ -203,7 +207,10 @@ export class ClientNegotiation {
       case OptionReply.errUnsupported:
         return new TidemarkError('unsupported', `the NBD server does not know ${this.#stage.toUpperCase()}${said}`);
       default:
-        return new TidemarkError('device-failed', `the NBD server refused export ${name} (${type.toString(16)})${said}`);
+        return new TidemarkError(
+          'device-failed',
+          `the NBD server refused export ${name} (${type.toString(16)})${said}`,
+        );
     }
   }
 }

@@ -28,7 +28,8 @@ export async function openTransport(
   timeoutMs: number,
 ): Promise<OpenedTransport> {
   const uri = formatNbdUri(address);
-  let socket: Socket = address.kind === 'unix' ? connectSocket(address.path) : connectSocket(address.port, address.host);
+  let socket: Socket =
+    address.kind === 'unix' ? connectSocket(address.path) : connectSocket(address.port, address.host);
   socket.setNoDelay(true);
   const timer = setTimeout(
     () => socket.destroy(new TidemarkError('timed-out', `${uri}: no NBD handshake within ${timeoutMs} ms`)),

@@ -2,12 +2,12 @@ import type { Socket } from 'node:net';
 import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
+import type { NegotiatedExport } from './client-negotiation.ts';
 import { type AwaitedReply, ReplyParser } from './client-replies.ts';
 import { type NbdClientTls, openTransport } from './client-socket.ts';
-import { InFlightBound } from './in-flight-bound.ts';
-import type { NegotiatedExport } from './client-negotiation.ts';
 import { codeOfErrno, errnoName } from './errno.ts';
 import { CommandFlag } from './export.ts';
+import { InFlightBound } from './in-flight-bound.ts';
 import { formatNbdUri, type NbdAddress } from './nbd-uri.ts';
 import { AllocationFlag, Command, REQUEST_BYTES, REQUEST_MAGIC, TransmissionFlag } from './protocol.ts';
 
@@ -377,6 +377,8 @@ export class NbdClient {
   }
 
   #broken(why: string): TidemarkError {
-    return new TidemarkError('device-failed', `${this.#uri}: broken NBD reply: ${why}`, { details: { uri: this.#uri } });
+    return new TidemarkError('device-failed', `${this.#uri}: broken NBD reply: ${why}`, {
+      details: { uri: this.#uri },
+    });
   }
 }

@@ -1,5 +1,5 @@
-import type { DeviceExtent } from '../../journal/block-device.ts';
 import type { ErrorCode } from '../../journal/base/errors.ts';
+import type { DeviceExtent } from '../../journal/block-device.ts';
 
 /**
  * What an NBD session serves. The session speaks the protocol: it parses, refuses what the protocol refuses (range,

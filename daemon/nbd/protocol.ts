@@ -120,7 +120,7 @@ export const AllocationFlag = { hole: 1, zero: 2 } as const;
 export const PAYLOAD_BYTES_MAX: number = 32 * 1024 * 1024;
 /** Section "String encoding". */
 export const STRING_BYTES_MAX = 4096;
-/** Extents in one block status reply; the protocol allows 2^20. */
-export const EXTENTS_PER_REPLY_MAX: number = 1 << 17;
+/** Extents in one block status reply: the protocol allows 2^20, a reply buffer of 256 KiB holds these. */
+export const EXTENTS_PER_REPLY_MAX: number = 1 << 15;
 /** IANA. */
 export const NBD_PORT = 10809;
