@@ -106,9 +106,9 @@ class KafkaReader implements LogReader {
     this.#topic = topic;
   }
 
-  async bounds(): Promise<LogBounds> {
+  async bounds(): Promise<LogBounds | undefined> {
     const topic = await topicMetadata(this.#link, this.#topic);
-    if (topic === undefined) throw new TidemarkError('stream-unavailable', `there is no topic ${this.#topic}`);
+    if (topic === undefined) return undefined;
     const start = await this.#offset(EARLIEST);
     const end = await this.#offset(LATEST);
     return { start, end, topicId: topic.topicId };

@@ -15,7 +15,7 @@ const PATCHED_VERSION = '2.2.4';
 interface RequestQueue {
   readonly pending: readonly unknown[];
   readonly throttledUntil: number;
-  scheduleCheckPendingRequests(this: RequestQueue): void;
+  scheduleCheckPendingRequests: (this: RequestQueue) => void;
 }
 
 export function loadKafkaJs(): typeof KafkaJs {

@@ -48,7 +48,8 @@ export interface LogRecord {
 }
 
 export interface LogReader extends LogPort {
-  bounds(): Promise<LogBounds>;
+  /** Undefined when there is no such topic. */
+  bounds(): Promise<LogBounds | undefined>;
   /**
    * The records from this offset on, up to about `bytesMax` (at least one whole record); waits up to `waitMs` for the
    * first. Throws `LogOutOfRange` when the offset is no longer, or not yet, in the log. Never jumps.

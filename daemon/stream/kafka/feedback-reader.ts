@@ -1,0 +1,120 @@
+import { hasCode, TidemarkError } from '../../../journal/base/errors.ts';
+import { delay, type Host } from '../../../journal/host/host.ts';
+import { type ReplicaFeedback } from '../../../journal/stream.ts';
+import { decodeFeedback } from './feedback-codec.ts';
+import { LogOutOfRange, type LogReader } from './log-ports.ts';
+import { RetryDelay } from './retry-delay.ts';
+
+const READ_BYTES = 1024 * 1024;
+const WAIT_MS = 500;
+/** How often a feedback topic that was deleted and made again is looked for. */
+const CHECK_MS = 60_000;
+
+/**
+ * Reads the replicas' newest states from the feedback topic, for ever: to the topic's end first, silently, then one
+ * call per state that was read to the end, so that an old state is never taken for the present one (DESIGN rule 20).
+ */
+export class FeedbackReader {
+  readonly #host: Host;
+  readonly #reader: LogReader;
+  readonly #groupId: string;
+  readonly #states = new Map<string, ReplicaFeedback>();
+  #onFeedback: (feedback: ReplicaFeedback) => void = () => {};
+  #caughtUp: PromiseWithResolvers<void> = Promise.withResolvers<void>();
+  #running = false;
+  #closed = false;
+  #topicId = '';
+  #next = 0n;
+  #lastCheckMs = 0;
+
+  constructor(host: Host, reader: LogReader, groupId: string) {
+    this.#host = host;
+    this.#reader = reader;
+    this.#groupId = groupId;
+  }
+
+  /** By replica name. */
+  get states(): ReadonlyMap<string, ReplicaFeedback> {
+    return this.#states;
+  }
+
+  /** From now on every newest state is handed over, the present ones first. */
+  subscribe(onFeedback: (feedback: ReplicaFeedback) => void): void {
+    for (const feedback of this.#states.values()) onFeedback(feedback);
+    this.#onFeedback = onFeedback;
+  }
+
+  start(): void {
+    if (this.#running) return;
+    this.#running = true;
+    // The only rejections of `#run` are broken assumptions, which end the process.
+    void this.#run();
+  }
+
+  /** Resolves when everything that stands in the topic now has been read. */
+  async readToEnd(): Promise<void> {
+    this.#caughtUp = Promise.withResolvers<void>();
+    this.start();
+    await this.#caughtUp.promise;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#reader.close();
+  }
+
+  async #run(): Promise<void> {
+    const retry = new RetryDelay(this.#host.clock, this.#host.random);
+    while (!this.#closed) {
+      try {
+        await this.#follow();
+        retry.reset();
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error;
+        if (error instanceof LogOutOfRange) this.#topicId = '';
+        else this.#reader.reset();
+        if (!this.#closed && !hasCode(error, 'trimmed')) await retry.wait();
+      }
+    }
+  }
+
+  /** One turn: to the end as it is now, then hand over what is new. */
+  async #follow(): Promise<void> {
+    const waiting = this.#caughtUp;
+    const now = this.#host.clock.monotonicMs();
+    let end = 0n;
+    if (this.#topicId === '' || now - this.#lastCheckMs > CHECK_MS) {
+      const bounds = await this.#reader.bounds();
+      if (bounds === undefined) {
+        // No topic, no state; asked again soon.
+        waiting.resolve();
+        await delay(this.#host.clock, WAIT_MS);
+        return;
+      }
+      if (bounds.topicId !== this.#topicId || this.#next > bounds.end || this.#next < bounds.start) {
+        this.#topicId = bounds.topicId;
+        this.#next = bounds.start;
+      }
+      this.#lastCheckMs = now;
+      end = bounds.end;
+    }
+    const fresh = new Map<string, ReplicaFeedback>();
+    do {
+      const answer = await this.#reader.read(this.#next, READ_BYTES, this.#next < end ? 0 : WAIT_MS);
+      if (answer.end > end) end = answer.end;
+      for (const record of answer.records) {
+        this.#next = record.offset + 1n;
+        const feedback = decodeFeedback(record.key, record.value, this.#groupId);
+        if (feedback !== undefined) fresh.set(feedback.replica, feedback);
+      }
+      if (answer.records.length === 0 && this.#next < end) {
+        throw new TidemarkError('stream-unavailable', `the broker gives no feedback at offset ${this.#next} of ${end}`);
+      }
+    } while (this.#next < end && !this.#closed);
+    for (const feedback of fresh.values()) {
+      this.#states.set(feedback.replica, feedback);
+      this.#onFeedback(feedback);
+    }
+    waiting.resolve();
+  }
+}

@@ -1,0 +1,383 @@
+import { assert } from '../../../journal/base/assert.ts';
+import { TidemarkError } from '../../../journal/base/errors.ts';
+import { sameChain } from '../../../journal/chain.ts';
+import { type FrameView } from '../../../journal/frame-view.ts';
+import { type Host, type Timer } from '../../../journal/host/host.ts';
+import { type Lsn } from '../../../journal/position.ts';
+import {
+  type FrameSink,
+  type FrameSinkEvents,
+  type OutgoingFrame,
+  type ReplicaFeedback,
+  type SourceIdentity,
+  type StreamStatus,
+} from '../../../journal/stream.ts';
+import { FeedbackReader } from './feedback-reader.ts';
+import { FrameSender } from './frame-sender.ts';
+import { type LogAdmin, type LogBounds, type LogCluster, type LogProducer, type LogReader } from './log-ports.ts';
+import { ResendRequests } from './resend-requests.ts';
+import { RetryDelay } from './retry-delay.ts';
+import { decideSeek, type Seek } from './seek-decision.ts';
+import { SendWindow } from './send-window.ts';
+import { framesFrom } from './stream-history.ts';
+import { checkSuccession, openFrame, readTail } from './stream-tail.ts';
+import { type TopicPolicy } from './topic-policy.ts';
+import { prepareTopics } from './topic-setup.ts';
+import { TopicTrimmer } from './topic-trimmer.ts';
+
+export interface KafkaSinkOptions {
+  /** 32 hex digits. */
+  readonly groupId: string;
+  readonly topic: string;
+  readonly feedbackTopic: string;
+  /** Registered replicas by name (rule 20): what they hold decides what may be trimmed and what is sent again. */
+  readonly replicas: readonly string[];
+  readonly policy: TopicPolicy;
+  /** Frames the sink holds, in bytes; default 16 MiB. */
+  readonly windowBytes?: number;
+  /** Frames under way at once; default 8. */
+  readonly windowFrames?: number;
+  /** How long an answer to a frame may take at first; grows on a slow line. Default 5000. */
+  readonly sendTimeoutMs?: number;
+  /** How often the topic is compared with what it acknowledged; default 60000. */
+  readonly checkIntervalMs?: number;
+  /** How often a refused configuration is looked at again; default 30000. */
+  readonly recheckMs?: number;
+}
+
+const WINDOW_BYTES = 16 * 1024 * 1024;
+const WINDOW_FRAMES = 8;
+const SEND_TIMEOUT_MS = 5_000;
+const CHECK_INTERVAL_MS = 60_000;
+const RECHECK_MS = 30_000;
+const FEEDBACK_WAIT_MS = 10_000;
+
+/** What a person mends at the brokers: looked at again by itself. Everything else that stops needs a restart. */
+const MENDED_ELSEWHERE: readonly string[] = ['stream-misconfigured', 'stream-refused'];
+
+/**
+ * The source's end of a Kafka topic: one topic, one partition, one frame per record, in the order of the frames' own
+ * LSNs. The topic's acknowledgement moves the window and nothing else; what the replicas hold is told by their states
+ * on the feedback topic.
+ *
+ * One loop owns everything: connect (check both topics, find our place) - send until something fails - settle - again.
+ */
+export class KafkaSink implements FrameSink {
+  readonly #host: Host;
+  readonly #cluster: LogCluster;
+  readonly #options: KafkaSinkOptions;
+  readonly #admin: LogAdmin;
+  readonly #reader: LogReader;
+  readonly #producer: LogProducer;
+  readonly #feedback: FeedbackReader;
+  readonly #trimmer: TopicTrimmer;
+  readonly #window: SendWindow;
+  readonly #sender: FrameSender;
+  readonly #resends: ResendRequests;
+  readonly #retry: RetryDelay;
+  readonly #closing = Promise.withResolvers<void>();
+  #events: FrameSinkEvents | undefined;
+  #running: Promise<void> | undefined;
+  #status: StreamStatus = { state: 'connecting', reason: 'not started' };
+  #finished = false;
+  #closed = false;
+  /** Where the topic stands by what it acknowledged; undefined before the first seek. */
+  #acknowledged: { offset: bigint; topicId: string } | undefined;
+  #acceptedLsn: Lsn = 0;
+  #nextLsn: Lsn = 0;
+  /** Why acknowledged frames are gone from the topic. */
+  #lost: string | undefined;
+  #requested: Seek | undefined;
+  /** The last frame of the topic before the first that we send: both must mean the same records. */
+  #tail: FrameView | undefined;
+  #frameBytesMax = 0;
+  #full = false;
+  #check: Timer | undefined;
+
+  constructor(host: Host, cluster: LogCluster, options: KafkaSinkOptions) {
+    this.#host = host;
+    this.#cluster = cluster;
+    this.#options = options;
+    this.#admin = cluster.admin();
+    this.#reader = cluster.reader(options.topic);
+    this.#producer = cluster.producer(options.topic);
+    this.#feedback = new FeedbackReader(host, cluster.reader(options.feedbackTopic), options.groupId);
+    this.#trimmer = new TopicTrimmer(host.clock, cluster.admin(), options.topic, options.replicas);
+    this.#window = new SendWindow(options.windowBytes ?? WINDOW_BYTES, options.windowFrames ?? WINDOW_FRAMES);
+    const timeoutMs = options.sendTimeoutMs ?? SEND_TIMEOUT_MS;
+    this.#sender = new FrameSender(host.clock, this.#producer, this.#window, timeoutMs, (lsn, offset) =>
+      this.#accepted(lsn, offset),
+    );
+    this.#resends = new ResendRequests(host.clock, options.replicas);
+    this.#retry = new RetryDelay(host.clock, host.random);
+  }
+
+  open(identity: SourceIdentity, events: FrameSinkEvents): void {
+    assert(this.#running === undefined && !this.#closed, 'a sink is opened once');
+    assert(identity.groupId === this.#options.groupId, 'a sink serves the group it was made for');
+    this.#events = events;
+    this.#running = this.#run(identity, events);
+  }
+
+  get windowBytes(): number {
+    if (this.#acknowledged === undefined || this.#finished || this.#closed) return 0;
+    return this.#window.empty ? Math.max(1, this.#window.roomBytes) : this.#window.roomBytes;
+  }
+
+  /** Throws `invalid-argument` for a frame that is larger than the topic takes. */
+  send(frame: OutgoingFrame): void {
+    if (this.#finished || this.#closed) return;
+    assert(this.#acknowledged !== undefined, 'frames come after the first seek');
+    assert(
+      frame.firstLsn <= this.#nextLsn && frame.lastLsn >= this.#nextLsn,
+      `frame ${frame.firstLsn}-${frame.lastLsn} does not follow on, ${this.#nextLsn} is next`,
+    );
+    if (frame.bytes.length > this.#frameBytesMax) {
+      throw new TidemarkError(
+        'invalid-argument',
+        `a frame of ${frame.bytes.length} bytes is larger than topic ${this.#options.topic} takes: ${this.#frameBytesMax}`,
+      );
+    }
+    if (!this.#continues(frame)) return;
+    this.#window.add(frame);
+    this.#nextLsn = frame.lastLsn + 1;
+    this.#full = this.windowBytes <= 0;
+    this.#sender.wake();
+  }
+
+  async settle(timeoutMs: number): Promise<{ highestLsn: Lsn }> {
+    const reader = this.#cluster.reader(this.#options.topic);
+    const expired = Promise.withResolvers<never>();
+    const giveUp = new AbortController();
+    const timer = this.#host.clock.after(timeoutMs, () => {
+      giveUp.abort();
+      expired.reject(new TidemarkError('stream-unavailable', `Kafka did not say within ${timeoutMs} ms what it holds`));
+    });
+    try {
+      return await Promise.race([this.#highest(reader, giveUp.signal), expired.promise]);
+    } finally {
+      giveUp.abort();
+      timer.cancel();
+      reader.close();
+    }
+  }
+
+  async #highest(reader: LogReader, giveUp: AbortSignal): Promise<{ highestLsn: Lsn }> {
+    const retry = new RetryDelay(this.#host.clock, this.#host.random);
+    for (;;) {
+      try {
+        const bounds = await reader.bounds();
+        const tail = bounds === undefined ? undefined : await readTail(reader, bounds, this.#options.groupId);
+        await this.#feedback.readToEnd();
+        const durable = [...this.#feedback.states.values()].map((feedback) => feedback.durableLsn);
+        return { highestLsn: Math.max(tail?.highestLsn ?? 0, ...durable) };
+      } catch (error) {
+        if (!(error instanceof TidemarkError) || error.next !== 'retry' || giveUp.aborted) throw error;
+        reader.reset();
+        await retry.wait();
+      }
+    }
+  }
+
+  async *fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    const reader = this.#cluster.reader(this.#options.topic);
+    try {
+      yield* framesFrom(reader, fromLsn, signal);
+    } finally {
+      reader.close();
+    }
+  }
+
+  trim(lsn: Lsn): void {
+    if (!this.#closed) this.#trimmer.allow(lsn);
+  }
+
+  status(): StreamStatus {
+    return this.#status;
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#closing.resolve();
+    this.#check?.cancel();
+    this.#sender.fail(new TidemarkError('shutting-down', 'the stream is being closed'));
+    this.#feedback.close();
+    this.#trimmer.close();
+    this.#admin.close();
+    this.#reader.close();
+    this.#producer.close();
+    await this.#running;
+  }
+
+  async #run(identity: SourceIdentity, events: FrameSinkEvents): Promise<void> {
+    // No callback comes inside a call.
+    await Promise.resolve();
+    this.#setStatus({ state: 'connecting', reason: `connecting to topic ${this.#options.topic}` });
+    this.#feedback.subscribe((feedback) => this.#onFeedback(feedback, events));
+    while (!this.#closed) {
+      try {
+        const warnings = await this.#connect(identity, events);
+        this.#retry.reset();
+        this.#setStatus({ state: 'streaming', reason: warnings.join('; ') });
+        this.#scheduleCheck();
+        await this.#sender.run();
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error;
+        if (this.#closed) return;
+        await this.#recover(error);
+        if (this.#finished) return;
+      }
+    }
+  }
+
+  async #recover(error: TidemarkError): Promise<void> {
+    this.#check?.cancel();
+    const { code, message: reason } = error;
+    if (code === 'gap') {
+      // Our own decision to begin elsewhere; nothing is wrong with the connections.
+      this.#setStatus({ state: 'retrying', reason, code });
+      return;
+    }
+    for (const port of [this.#producer, this.#reader, this.#admin]) port.reset();
+    if (error.next === 'retry') {
+      this.#setStatus({ state: 'retrying', reason, code });
+      await Promise.race([this.#retry.wait(), this.#closing.promise]);
+      return;
+    }
+    this.#finished = !MENDED_ELSEWHERE.includes(code);
+    this.#setStatus({ state: 'stopped', reason, code });
+    if (this.#finished) return;
+    const recheck = Promise.withResolvers<void>();
+    const timer = this.#host.clock.after(this.#options.recheckMs ?? RECHECK_MS, recheck.resolve);
+    await Promise.race([recheck.promise, this.#closing.promise]);
+    timer.cancel();
+  }
+
+  /** Ends with a connected producer and a window whose base follows on what the topic holds. */
+  async #connect(identity: SourceIdentity, events: FrameSinkEvents): Promise<readonly string[]> {
+    const prepared = await prepareTopics(this.#admin, this.#options, this.#options.policy);
+    this.#frameBytesMax = prepared.frameBytesMax;
+    const bounds = await this.#reader.bounds();
+    if (bounds === undefined) throw new TidemarkError('stream-unavailable', `topic ${this.#options.topic} went away`);
+    this.#lost ??= this.#lossOf(bounds);
+    if (this.#acknowledged === undefined || this.#lost !== undefined || this.#requested !== undefined) {
+      await this.#seek(bounds, identity, events);
+    }
+    await this.#producer.connect();
+    return prepared.warnings;
+  }
+
+  async #seek(bounds: LogBounds, identity: SourceIdentity, events: FrameSinkEvents): Promise<void> {
+    await this.#feedbackRead();
+    const tail = await readTail(this.#reader, bounds, identity.groupId);
+    checkSuccession(tail, identity);
+    const seek =
+      this.#requested ??
+      decideSeek({
+        bounds,
+        tailLsn: tail.last?.lastLsn ?? 0,
+        lost: this.#lost,
+        acceptedLsn: this.#acceptedLsn,
+        replicas: this.#options.replicas.map((replica) => this.#feedback.states.get(replica)),
+      });
+    this.#requested = undefined;
+    this.#lost = undefined;
+    this.#window.clear();
+    this.#full = false;
+    this.#acknowledged = { offset: bounds.end - 1n, topicId: bounds.topicId };
+    this.#trimmer.acknowledged(bounds.end - 1n, bounds.topicId);
+    this.#nextLsn = seek.fromLsn;
+    this.#tail = tail.last;
+    events.onSeek(seek.fromLsn, seek.reason);
+  }
+
+  async #feedbackRead(): Promise<void> {
+    const expired = Promise.withResolvers<never>();
+    const timer = this.#host.clock.after(FEEDBACK_WAIT_MS, () => {
+      const reason = `topic ${this.#options.feedbackTopic} cannot be read to its end`;
+      expired.reject(new TidemarkError('stream-unavailable', reason));
+    });
+    try {
+      await Promise.race([this.#feedback.readToEnd(), expired.promise]);
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  /** Rule 19: the topic does not have what it acknowledged. */
+  #lossOf(bounds: LogBounds): string | undefined {
+    const acknowledged = this.#acknowledged;
+    if (acknowledged === undefined) return undefined;
+    if (bounds.topicId !== acknowledged.topicId) return `topic ${this.#options.topic} was deleted and made again`;
+    if (bounds.end > acknowledged.offset) return undefined;
+    return `topic ${this.#options.topic} was truncated: it ends at ${bounds.end}, offset ${acknowledged.offset} was acknowledged`;
+  }
+
+  /** False when the records before this frame are not the ones the topic holds; then everything stops. */
+  #continues(frame: OutgoingFrame): boolean {
+    const tail = this.#tail;
+    this.#tail = undefined;
+    if (tail === undefined || frame.firstLsn !== tail.lastLsn + 1) return true;
+    const view = openFrame(frame.bytes);
+    if (view === undefined || sameChain(view.chainBefore, tail.chainAfter)) return true;
+    const reason = `the topic and this journal hold different records up to ${tail.lastLsn}`;
+    this.#sender.fail(new TidemarkError('divergence', reason, { details: { lsn: tail.lastLsn } }));
+    return false;
+  }
+
+  #accepted(lastLsn: Lsn, offset: bigint): void {
+    const acknowledged = this.#acknowledged;
+    if (acknowledged === undefined || this.#lost !== undefined) return;
+    if (offset <= acknowledged.offset) {
+      this.#lost = `topic ${this.#options.topic} was replaced or truncated: it gave offset ${offset} after ${acknowledged.offset}`;
+      this.#sender.fail(new TidemarkError('gap', this.#lost));
+      return;
+    }
+    acknowledged.offset = offset;
+    this.#trimmer.acknowledged(offset, acknowledged.topicId);
+    this.#acceptedLsn = lastLsn;
+    this.#events?.onAccepted(lastLsn);
+    if (this.#full && this.windowBytes > 0) {
+      this.#full = false;
+      this.#events?.onReady();
+    }
+  }
+
+  #onFeedback(feedback: ReplicaFeedback, events: FrameSinkEvents): void {
+    this.#trimmer.note(feedback);
+    events.onFeedback(feedback);
+    if (this.#acknowledged === undefined) return;
+    const seek = this.#resends.asks(feedback, this.#nextLsn);
+    if (seek === undefined) return;
+    this.#requested = seek;
+    this.#sender.fail(new TidemarkError('gap', seek.reason));
+  }
+
+  #scheduleCheck(): void {
+    this.#check?.cancel();
+    this.#check = this.#host.clock.after(this.#options.checkIntervalMs ?? CHECK_INTERVAL_MS, () => {
+      // The only rejections of `#compare` are broken assumptions, which end the process.
+      void this.#compare();
+    });
+  }
+
+  async #compare(): Promise<void> {
+    try {
+      const bounds = await this.#reader.bounds();
+      if (this.#closed || this.#status.state !== 'streaming') return;
+      this.#lost ??= bounds === undefined ? `topic ${this.#options.topic} was deleted` : this.#lossOf(bounds);
+      if (this.#lost === undefined) this.#scheduleCheck();
+      else this.#sender.fail(new TidemarkError('gap', this.#lost));
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      if (!this.#closed) this.#sender.fail(error);
+    }
+  }
+
+  #setStatus(status: StreamStatus): void {
+    const { state, reason, code } = this.#status;
+    if (state === status.state && reason === status.reason && code === status.code) return;
+    this.#status = status;
+    this.#events?.onStatus(status);
+  }
+}
