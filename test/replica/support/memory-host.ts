@@ -66,6 +66,8 @@ export class MemoryDisk implements Disk {
 
   async syncDirectory(): Promise<void> {}
 
+  syncDirectoryNow(): void {}
+
   freeBytes(): number {
     return this.capacity - this.used();
   }

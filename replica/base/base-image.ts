@@ -1,0 +1,167 @@
+import { crc32c } from '@node-rs/crc32';
+import { assert } from '../../journal/base/assert.ts';
+import type { DiskFile, Host } from '../../journal/host/host.ts';
+import { readWhole, replaceFile, writeFully } from '../store/file-io.ts';
+
+/** Bytes of one bit of the map. */
+export const MAP_UNIT_BYTES: number = 64 * 1024;
+const MAP_MAGIC = 0x314d4254;
+const MAP_HEADER_BYTES = 16;
+const zeroes = new Uint8Array(MAP_UNIT_BYTES);
+
+/**
+ * One volume at the floor: a sparse raw file, and a map that says which 64 KiB of it may hold anything but zeroes (2 MiB
+ * per terabyte), so that an empty stretch is known without asking the file system. Map file: 0 u32 magic 'TBM1'
+ * | 4 u32 crc32c of the rest | 8 u32 unit bytes | 12 u32 0 | 16 bits, lowest first.
+ *
+ * The map is saved before the floor is stated; a crash between leaves bits from before, and the merge is done again.
+ */
+export class BaseImage {
+  readonly #host: Host;
+  readonly #directory: string;
+  readonly #volume: number;
+  #file: DiskFile | undefined;
+  #map: Uint8Array;
+  #mapChanged = false;
+
+  private constructor(host: Host, directory: string, volume: number, file: DiskFile | undefined, map: Uint8Array) {
+    this.#host = host;
+    this.#directory = directory;
+    this.#volume = volume;
+    this.#file = file;
+    this.#map = map;
+  }
+
+  /** A volume without a file is all zeroes. */
+  static async open(host: Host, directory: string, volume: number): Promise<BaseImage> {
+    host.disk.makeDirectory(directory);
+    const path = `${directory}/${volume}.img`;
+    const file = host.disk.exists(path) ? host.disk.open(path, 'write') : undefined;
+    const stored = await readWhole(host.disk, `${directory}/${volume}.map`);
+    const map = stored === undefined ? undefined : decodeMap(stored);
+    // Without a whole map everything may be data: slower, never wrong.
+    const all = new Uint8Array(Math.ceil((file?.size() ?? 0) / MAP_UNIT_BYTES / 8)).fill(0xff);
+    return new BaseImage(host, directory, volume, file, map ?? all);
+  }
+
+  /** Volume ids that have a base in the directory. */
+  static list(host: Host, directory: string): number[] {
+    const names = host.disk.list(directory).map((name) => /^(\d+)\.img$/.exec(name)?.[1]);
+    return names.filter((name) => name !== undefined).map(Number);
+  }
+
+  /** Bytes that may be occupied. */
+  get dataBytes(): number {
+    let units = 0;
+    for (const byte of this.#map) for (let bits = byte; bits > 0; bits &= bits - 1) units += 1;
+    return units * MAP_UNIT_BYTES;
+  }
+
+  /** False: the range is zeroes. */
+  mayHoldData(offset: number, length: number): boolean {
+    for (let unit = Math.floor(offset / MAP_UNIT_BYTES); unit * MAP_UNIT_BYTES < offset + length; unit += 1) {
+      if (this.#bit(unit)) return true;
+    }
+    return false;
+  }
+
+  /** Bytes from `offset`, at most `length`, that are alike: all maybe data, or all zeroes. */
+  stretch(offset: number, length: number): { data: boolean; bytes: number } {
+    const data = this.#bit(Math.floor(offset / MAP_UNIT_BYTES));
+    let at = (Math.floor(offset / MAP_UNIT_BYTES) + 1) * MAP_UNIT_BYTES;
+    while (at < offset + length && this.#bit(at / MAP_UNIT_BYTES) === data) at += MAP_UNIT_BYTES;
+    return { data, bytes: Math.min(at - offset, length) };
+  }
+
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    if (this.#file === undefined || !this.mayHoldData(offset, into.length)) {
+      into.fill(0);
+      return;
+    }
+    const read = await this.#file.read(into, 0, into.length, offset);
+    into.fill(0, read);
+  }
+
+  async write(offset: number, from: Uint8Array): Promise<void> {
+    await writeFully(this.#writable(), from, offset);
+    const last = Math.floor((offset + from.length - 1) / MAP_UNIT_BYTES);
+    for (let unit = Math.floor(offset / MAP_UNIT_BYTES); unit <= last; unit += 1) this.#setBit(unit, true);
+  }
+
+  /** Zeroes a range; whole units lose their bits, so that they need not even be punched. */
+  async zero(offset: number, length: number): Promise<void> {
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const { data, bytes } = this.stretch(at, end - at);
+      if (data) await this.#zeroData(at, bytes);
+      at += bytes;
+    }
+  }
+
+  /** The image is durable, then the map. */
+  async sync(): Promise<void> {
+    if (this.#file !== undefined) await this.#file.dataSync();
+    if (!this.#mapChanged) return;
+    const bytes = Buffer.alloc(MAP_HEADER_BYTES + this.#map.length);
+    bytes.writeUInt32LE(MAP_MAGIC, 0);
+    bytes.writeUInt32LE(MAP_UNIT_BYTES, 8);
+    bytes.set(this.#map, MAP_HEADER_BYTES);
+    bytes.writeUInt32LE(crc32c(bytes.subarray(8)), 4);
+    await replaceFile(this.#host.disk, this.#directory, `${this.#volume}.map`, bytes);
+    this.#mapChanged = false;
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.close();
+    this.#file = undefined;
+  }
+
+  async #zeroData(offset: number, length: number): Promise<void> {
+    const file = this.#writable();
+    const end = Math.min(offset + length, file.size());
+    const whole = Math.ceil(offset / MAP_UNIT_BYTES) * MAP_UNIT_BYTES;
+    const wholeEnd = Math.floor((offset + length) / MAP_UNIT_BYTES) * MAP_UNIT_BYTES;
+    const punched = wholeEnd > whole && file.punchHole(whole, wholeEnd - whole);
+    for (let at = offset; at < end; ) {
+      if (punched && at === whole) {
+        at = wholeEnd;
+        continue;
+      }
+      const bytes = Math.min(MAP_UNIT_BYTES - (at % MAP_UNIT_BYTES), end - at);
+      await writeFully(file, zeroes.subarray(0, bytes), at);
+      at += bytes;
+    }
+    for (let unit = whole / MAP_UNIT_BYTES; unit < wholeEnd / MAP_UNIT_BYTES; unit += 1) this.#setBit(unit, false);
+  }
+
+  #writable(): DiskFile {
+    this.#file ??= this.#host.disk.open(`${this.#directory}/${this.#volume}.img`, 'create');
+    return this.#file;
+  }
+
+  #bit(unit: number): boolean {
+    return ((this.#map[unit >>> 3] ?? 0) & (1 << (unit & 7))) !== 0;
+  }
+
+  #setBit(unit: number, value: boolean): void {
+    const at = unit >>> 3;
+    if (at >= this.#map.length) {
+      if (!value) return;
+      const bigger = new Uint8Array(Math.max(at + 1, this.#map.length * 2));
+      bigger.set(this.#map);
+      this.#map = bigger;
+    }
+    const before = this.#map[at];
+    assert(before !== undefined, 'the map covers the unit');
+    const after = value ? before | (1 << (unit & 7)) : before & ~(1 << (unit & 7));
+    if (after === before) return;
+    this.#map[at] = after;
+    this.#mapChanged = true;
+  }
+}
+
+function decodeMap(bytes: Buffer): Uint8Array | undefined {
+  if (bytes.length < MAP_HEADER_BYTES || bytes.readUInt32LE(0) !== MAP_MAGIC) return undefined;
+  if (crc32c(bytes.subarray(8)) !== bytes.readUInt32LE(4) || bytes.readUInt32LE(8) !== MAP_UNIT_BYTES) return undefined;
+  return Uint8Array.from(bytes.subarray(MAP_HEADER_BYTES));
+}

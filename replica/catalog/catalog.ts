@@ -1,0 +1,247 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Epoch, JournalTime, Lsn } from '../../journal/position.ts';
+import {
+  decodeBookmark,
+  decodeClockJump,
+  decodeEpoch,
+  decodeGap,
+  decodeHeartbeat,
+  decodeIncarnation,
+  decodeSeedEnd,
+  decodeVolumeAdded,
+  decodeVolumeResized,
+} from '../../journal/record-bodies.ts';
+import { RecordKind } from '../../journal/record.ts';
+
+export interface CatalogVolume {
+  readonly id: number;
+  readonly name: string;
+  readonly blockBytes: number;
+  readonly addedLsn: Lsn;
+  /** Bytes, from this LSN on; in order. */
+  readonly sizes: readonly { readonly fromLsn: Lsn; readonly size: number }[];
+  /** Stretches in which the volume's content is no point: from `fromLsn` up to before `toLsn`; 0: still so. */
+  readonly unsettled: readonly { readonly fromLsn: Lsn; readonly toLsn: Lsn; readonly reason: string }[];
+}
+
+export interface CatalogBookmark {
+  readonly name: string;
+  readonly kind: 'crash' | 'application';
+  readonly lsn: Lsn;
+  readonly time: JournalTime;
+  readonly note: string;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** Something the timeline shows. */
+export interface CatalogEvent {
+  readonly kind: 'gap' | 'clock-jump' | 'epoch' | 'incarnation' | 'seeding' | 'seeded' | 'volume-added' | 'volume-resized';
+  readonly lsn: Lsn;
+  readonly time: JournalTime;
+  readonly text: string;
+}
+
+/** What the control records say, up to a position: plain data. */
+export interface Catalog {
+  readonly upToLsn: Lsn;
+  readonly volumes: readonly CatalogVolume[];
+  readonly bookmarks: readonly CatalogBookmark[];
+  readonly events: readonly CatalogEvent[];
+  readonly heartbeat: { readonly lsn: Lsn; readonly time: JournalTime; readonly monotonicMs: number } | undefined;
+  readonly epoch: Epoch;
+}
+
+export const EMPTY_CATALOG: Catalog = {
+  upToLsn: 0,
+  volumes: [],
+  bookmarks: [],
+  events: [],
+  heartbeat: undefined,
+  epoch: 0,
+};
+
+/** Timeline events kept; the oldest go first (bookmarks are kept as long as their position). */
+const EVENTS_MAX = 10_000;
+
+export function isControl(kind: number): boolean {
+  return kind >= RecordKind.bookmark && kind !== RecordKind.seed;
+}
+
+/** Builds a catalog record by record. */
+export class CatalogBuilder {
+  #upToLsn: Lsn;
+  readonly #volumes: Map<number, CatalogVolume>;
+  #bookmarks: CatalogBookmark[];
+  #events: CatalogEvent[];
+  #heartbeat: Catalog['heartbeat'];
+  #epoch: Epoch;
+
+  constructor(from: Catalog) {
+    this.#upToLsn = from.upToLsn;
+    this.#volumes = new Map(from.volumes.map((volume) => [volume.id, volume]));
+    this.#bookmarks = [...from.bookmarks];
+    this.#events = [...from.events];
+    this.#heartbeat = from.heartbeat;
+    this.#epoch = from.epoch;
+  }
+
+  get upToLsn(): Lsn {
+    return this.#upToLsn;
+  }
+
+  get heartbeat(): Catalog['heartbeat'] {
+    return this.#heartbeat;
+  }
+
+  snapshot(): Catalog {
+    return {
+      upToLsn: this.#upToLsn,
+      volumes: [...this.#volumes.values()],
+      bookmarks: [...this.#bookmarks],
+      events: [...this.#events],
+      heartbeat: this.#heartbeat,
+      epoch: this.#epoch,
+    };
+  }
+
+  /** Everything up to `lsn` has been looked at. */
+  advance(lsn: Lsn): void {
+    this.#upToLsn = lsn;
+  }
+
+  /** A seed record: the volume is no point until its seed ends. */
+  seed(volumeId: number, lsn: Lsn, time: JournalTime): void {
+    const volume = this.#volumes.get(volumeId);
+    if (volume === undefined || volume.unsettled.at(-1)?.toLsn === 0) return;
+    // Nobody writes to a volume before its first seed is done: it was no point since it was added.
+    const fromLsn = volume.unsettled.length === 0 && volume.sizes.length === 1 ? volume.addedLsn : lsn;
+    this.#unsettle(volume, fromLsn, 'seeding');
+    this.#event('seeding', lsn, time, `volume ${volume.name}`);
+  }
+
+  /** A control record with its payload. Throws `journal-damaged` when the body cannot be read. */
+  control(kind: number, lsn: Lsn, time: JournalTime, body: Uint8Array): void {
+    switch (kind) {
+      case RecordKind.bookmark: {
+        const { name, kind: how, note, labels } = decodeBookmark(body);
+        this.#bookmarks.push({ name, kind: how, lsn, time, note: note ?? '', labels: labels ?? {} });
+        return;
+      }
+      case RecordKind.epoch: {
+        const { epoch, reason } = decodeEpoch(body);
+        this.#epoch = epoch;
+        this.#event('epoch', lsn, time, `epoch ${epoch}: ${reason}`);
+        return;
+      }
+      case RecordKind.incarnation: {
+        const { counter, cutAfterLsn } = decodeIncarnation(body);
+        const cut = cutAfterLsn === undefined ? '' : `, cut after ${cutAfterLsn}`;
+        this.#event('incarnation', lsn, time, `source start ${counter}${cut}`);
+        return;
+      }
+      case RecordKind.volumeAdded: {
+        const { id, name, size, blockBytes } = decodeVolumeAdded(body);
+        const sizes = [{ fromLsn: lsn, size }];
+        this.#volumes.set(id, { id, name, blockBytes, addedLsn: lsn, sizes, unsettled: [] });
+        this.#event('volume-added', lsn, time, `volume ${name}, ${size} bytes`);
+        return;
+      }
+      case RecordKind.volumeResized: {
+        const { id, size } = decodeVolumeResized(body);
+        const volume = this.#volumes.get(id);
+        if (volume === undefined) throw new TidemarkError('journal-damaged', `volume ${id} is resized before it was added`);
+        this.#volumes.set(id, { ...volume, sizes: [...volume.sizes, { fromLsn: lsn, size }] });
+        this.#event('volume-resized', lsn, time, `volume ${volume.name}, ${size} bytes`);
+        return;
+      }
+      case RecordKind.seedEnd: {
+        const volume = this.#volumes.get(decodeSeedEnd(body).volume);
+        if (volume === undefined) return;
+        this.#settle(volume, lsn);
+        this.#event('seeded', lsn, time, `volume ${volume.name}`);
+        return;
+      }
+      case RecordKind.gap: {
+        const { fromLsn, toLsn, reason } = decodeGap(body);
+        for (const volume of this.#volumes.values()) {
+          if (volume.unsettled.at(-1)?.toLsn !== 0) this.#unsettle(volume, fromLsn, `gap ${fromLsn}-${toLsn}: ${reason}`);
+        }
+        this.#event('gap', lsn, time, `${fromLsn}-${toLsn}: ${reason}`);
+        return;
+      }
+      case RecordKind.clockJump: {
+        const { fromMicros, toMicros } = decodeClockJump(body);
+        this.#event('clock-jump', lsn, time, `${(toMicros - fromMicros) / 1e6} s`);
+        return;
+      }
+      case RecordKind.heartbeat:
+        this.#heartbeat = { lsn, time, monotonicMs: decodeHeartbeat(body).monotonicMs };
+        return;
+      default:
+    }
+  }
+
+  /** Forgets what no position at or above the floor needs. */
+  trim(floorLsn: Lsn): void {
+    this.#bookmarks = this.#bookmarks.filter((bookmark) => bookmark.lsn >= floorLsn);
+    this.#events = this.#events.filter((event) => event.lsn >= floorLsn);
+    for (const volume of this.#volumes.values()) {
+      const current = volume.sizes.findLastIndex((size) => size.fromLsn <= floorLsn);
+      this.#volumes.set(volume.id, {
+        ...volume,
+        sizes: volume.sizes.slice(Math.max(current, 0)),
+        unsettled: volume.unsettled.filter((stretch) => stretch.toLsn === 0 || stretch.toLsn > floorLsn),
+      });
+    }
+  }
+
+  #unsettle(volume: CatalogVolume, fromLsn: Lsn, reason: string): void {
+    this.#volumes.set(volume.id, { ...volume, unsettled: [...volume.unsettled, { fromLsn, toLsn: 0, reason }] });
+  }
+
+  #settle(volume: CatalogVolume, lsn: Lsn): void {
+    const unsettled = volume.unsettled.map((stretch) => (stretch.toLsn === 0 ? { ...stretch, toLsn: lsn } : stretch));
+    this.#volumes.set(volume.id, { ...volume, unsettled });
+  }
+
+  #event(kind: CatalogEvent['kind'], lsn: Lsn, time: JournalTime, text: string): void {
+    this.#events.push({ kind, lsn, time, text });
+    if (this.#events.length > EVENTS_MAX) this.#events.splice(0, this.#events.length - EVENTS_MAX);
+  }
+}
+
+/** A volume as it stands at a position. */
+export interface VolumeAt {
+  readonly id: number;
+  readonly name: string;
+  readonly size: number;
+  readonly blockBytes: number;
+}
+
+/**
+ * The volume at a position. Throws `not-found` when it did not exist yet, `precondition-failed` with the reason when
+ * its content there is no point.
+ */
+export function volumeAt(catalog: Catalog, name: string, lsn: Lsn): VolumeAt {
+  const volume = catalog.volumes.find((other) => other.name === name);
+  if (volume === undefined || volume.addedLsn > lsn) {
+    throw new TidemarkError('not-found', `there is no volume ${name} at LSN ${lsn}`);
+  }
+  const stretch = volume.unsettled.find(({ fromLsn, toLsn }) => lsn >= fromLsn && (toLsn === 0 || lsn < toLsn));
+  if (stretch !== undefined) {
+    const until = stretch.toLsn === 0 ? 'it has not ended yet' : `the next point is LSN ${stretch.toLsn}`;
+    throw new TidemarkError(
+      'precondition-failed',
+      `volume ${name} is not consistent at LSN ${lsn}: ${stretch.reason}; ${until}`,
+      { details: { volume: name, lsn, nextLsn: stretch.toLsn } },
+    );
+  }
+  const size = volume.sizes.findLast((change) => change.fromLsn <= lsn) ?? volume.sizes[0];
+  if (size === undefined) throw new TidemarkError('journal-damaged', `volume ${name} has no size`);
+  return { id: volume.id, name, size: size.size, blockBytes: volume.blockBytes };
+}
+
+/** The volumes that exist at a position. */
+export function volumesAt(catalog: Catalog, lsn: Lsn): string[] {
+  return catalog.volumes.filter((volume) => volume.addedLsn <= lsn).map((volume) => volume.name);
+}

@@ -1,0 +1,97 @@
+import { crc32c } from '@node-rs/crc32';
+import { Packr } from 'msgpackr';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host } from '../../journal/host/host.ts';
+import type { Lsn } from '../../journal/position.ts';
+import type { Catalog } from '../catalog/catalog.ts';
+import { readWhole, replaceFile } from './file-io.ts';
+
+/** Records of ours that the source does not have: kept, readable, never merged (DESIGN rule 4). */
+export interface OrphanBranch {
+  /** The source's position at the fork; ours go on from here. */
+  readonly sourceLsn: Lsn;
+  readonly toLsn: Lsn;
+  /** The incarnation counter that wrote them. */
+  readonly incarnation: number;
+  readonly reason: string;
+}
+
+/** A stretch of history that was found damaged. */
+export interface Damage {
+  readonly fromLsn: Lsn;
+  readonly toLsn: Lsn;
+  /** The file and byte, for a person. */
+  readonly where: string;
+  readonly reason: string;
+}
+
+/** Why a group takes no more frames until a person decides. */
+export interface Halt {
+  readonly state: 'needs-resync' | 'diverged' | 'upgrade-required';
+  readonly reason: string;
+}
+
+/** What changes rarely; replaced as a whole, durable before anybody acts on it. */
+export interface ReplicaState {
+  readonly groupId: string;
+  /** Everything at or below is in the base images. */
+  readonly floorLsn: Lsn;
+  /** A floor move under way: the base is a mixture of floor and intent; no view below the intent may be opened. */
+  readonly floorIntentLsn: Lsn;
+  /** Records below may not be read any more; at or below the floor + 1, lower when a request was open at the floor. */
+  readonly oldestNeededLsn: Lsn;
+  readonly halt: Halt | undefined;
+  readonly orphans: readonly OrphanBranch[];
+  readonly damage: readonly Damage[];
+  /** Control records up to `catalog.upToLsn`; what came later is read from the segments again. */
+  readonly catalog: Catalog;
+}
+
+const NAME = 'state';
+const MAGIC = 0x53534d54;
+const VERSION = 1;
+const HEADER_BYTES = 16;
+const packr = new Packr({ useRecords: false });
+
+/** Throws `journal-damaged`, `journal-foreign`, `format-too-new`; nothing when there is no state yet. */
+export async function readReplicaState(
+  host: Host,
+  directory: string,
+  groupId: string,
+): Promise<ReplicaState | undefined> {
+  const path = `${directory}/${NAME}`;
+  const bytes = await readWhole(host.disk, path);
+  if (bytes === undefined) return undefined;
+  if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== MAGIC) throw damaged(path, 'not a replica state');
+  if (bytes.readUInt16LE(4) > VERSION) {
+    throw new TidemarkError('format-too-new', `${path}: version ${bytes.readUInt16LE(4)}, this program knows ${VERSION}`);
+  }
+  const body = bytes.subarray(HEADER_BYTES);
+  if (body.length !== bytes.readUInt32LE(12) || crc32c(body) !== bytes.readUInt32LE(8)) {
+    throw damaged(path, 'the checksum does not match');
+  }
+  // The bytes are ours, whole and of this version: the shape needs no second check.
+  const state = packr.unpack(body) as ReplicaState;
+  if (state.groupId !== groupId) {
+    throw new TidemarkError('journal-foreign', `${path} belongs to group ${state.groupId}, not ${groupId}`);
+  }
+  return state;
+}
+
+/**
+ * File: 0 u32 magic 'TMSS' | 4 u16 version 1 | 6 u16 0 | 8 u32 crc32c of the body | 12 u32 body bytes | 16 msgpack map.
+ */
+export async function writeReplicaState(host: Host, directory: string, state: ReplicaState): Promise<void> {
+  const body = packr.pack(state);
+  const bytes = Buffer.alloc(HEADER_BYTES + body.length);
+  bytes.writeUInt32LE(MAGIC, 0);
+  bytes.writeUInt16LE(VERSION, 4);
+  bytes.writeUInt32LE(crc32c(body), 8);
+  bytes.writeUInt32LE(body.length, 12);
+  bytes.set(body, HEADER_BYTES);
+  await replaceFile(host.disk, directory, NAME, bytes);
+}
+
+function damaged(path: string, why: string): TidemarkError {
+  return new TidemarkError('journal-damaged', `${path}: ${why}`);
+}

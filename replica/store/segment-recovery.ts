@@ -1,0 +1,76 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
+import { FrameView } from '../../journal/frame-view.ts';
+import type { DiskFile } from '../../journal/host/host.ts';
+import type { Lsn } from '../../journal/position.ts';
+import { readFully, writeFully } from './file-io.ts';
+import { FrameDirectory } from './frame-directory.ts';
+import { SEGMENT_HEADER_BYTES } from './segment-format.ts';
+
+export interface ScannedSegment {
+  readonly directory: FrameDirectory;
+  /** Behind the last whole frame. */
+  readonly end: number;
+  /** Why the scan ended before the file did; empty when it did not. */
+  readonly stoppedBy: string;
+}
+
+/**
+ * Reads an unsealed segment frame by frame and checks every byte of it. Frames whose last LSN is above `durableLsn`
+ * are written again in place: they may be in the page cache only, and after a failed sync the cache may show what the
+ * disk never took. The caller syncs. Throws `format-too-new` as `upgrade-replica-first`.
+ */
+export async function scanSegment(
+  file: DiskFile,
+  groupId: string,
+  firstLsn: Lsn,
+  durableLsn: Lsn,
+): Promise<ScannedSegment> {
+  const directory = new FrameDirectory();
+  const size = file.size();
+  const buffer = Buffer.alloc(FRAME_BYTES_MAX);
+  let at = SEGMENT_HEADER_BYTES;
+  let nextLsn = firstLsn;
+  let stoppedBy = '';
+  while (at < size) {
+    try {
+      const frame = await readFrame(file, buffer, at, size);
+      if (frame.groupId !== groupId) throw new TidemarkError('frame-foreign', `of group ${frame.groupId}`);
+      if (frame.firstLsn > nextLsn || frame.lastLsn < nextLsn) {
+        // A gap that the source declared begins a segment of its own, so inside one there is none.
+        throw new TidemarkError('gap', `LSN ${frame.firstLsn} follows ${nextLsn - 1}`);
+      }
+      if (frame.lastLsn > durableLsn) await writeFully(file, frame.bytes, at);
+      directory.push({
+        firstLsn: nextLsn,
+        lastLsn: frame.lastLsn,
+        offset: at,
+        bytes: frame.bytes.length,
+        records: frame.recordCount,
+        firstTime: frame.record(nextLsn - frame.firstLsn).time,
+        lastTime: frame.lastTime,
+      });
+      nextLsn = frame.lastLsn + 1;
+      at += frame.bytes.length;
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
+      if (!['frame-damaged', 'frame-foreign', 'gap', 'journal-damaged'].includes(error.code)) throw error;
+      stoppedBy = `byte ${at} of ${file.path}: ${error.message}`;
+      break;
+    }
+  }
+  return { directory, end: at, stoppedBy };
+}
+
+async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: number): Promise<FrameView> {
+  if (size - at < FRAME_HEADER_BYTES) throw new TidemarkError('frame-damaged', 'a frame header is cut off');
+  const header = buffer.subarray(0, FRAME_HEADER_BYTES);
+  await readFully(file, header, at);
+  const { frameBytes } = readFrameHeader(header);
+  if (frameBytes > size - at) throw new TidemarkError('frame-damaged', 'a frame is cut off');
+  const bytes = buffer.subarray(0, frameBytes);
+  await readFully(file, bytes, at);
+  const frame = FrameView.open(bytes);
+  frame.verifyChunks();
+  return frame;
+}

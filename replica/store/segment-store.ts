@@ -1,0 +1,454 @@
+import { crc32c } from '@node-rs/crc32';
+import { assert } from '../../journal/base/assert.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import type { DiskFile, Host } from '../../journal/host/host.ts';
+import type { JournalTime, Lsn } from '../../journal/position.ts';
+import { readFully, writeFully } from './file-io.ts';
+import { DIRECTORY_ENTRY_BYTES, FrameDirectory, type FrameEntry } from './frame-directory.ts';
+import type { Damage } from './replica-state.ts';
+import {
+  decodeSegmentFooter,
+  decodeSegmentHeader,
+  encodeSegmentFooter,
+  encodeSegmentHeader,
+  parseSegmentName,
+  SEGMENT_BYTES_MAX,
+  SEGMENT_FOOTER_BYTES,
+  SEGMENT_HEADER_BYTES,
+  segmentName,
+} from './segment-format.ts';
+import { scanSegment } from './segment-recovery.ts';
+
+export interface SegmentStoreOptions {
+  readonly directory: string;
+  readonly groupId: string;
+  /** A segment is sealed once it is this long. */
+  readonly segmentBytes: number;
+  /** Proven durable before: damage at or below is damage, above it is a torn tail. */
+  readonly durableLsn: Lsn;
+}
+
+/** What the store knows of a segment without reading it. */
+export interface SegmentInfo {
+  readonly sequence: number;
+  readonly firstLsn: Lsn;
+  readonly lastLsn: Lsn;
+  readonly bytes: number;
+  readonly firstTime: JournalTime;
+  readonly lastTime: JournalTime;
+  /** See segment-format.ts; the first LSN while unsealed. */
+  readonly openFromLsn: Lsn;
+  readonly sealed: boolean;
+}
+
+/** A frame and where it is. */
+export interface FrameRef extends FrameEntry {
+  readonly segment: number;
+}
+
+export interface AppendFrame {
+  /** Where counting begins, behind what the store holds. */
+  readonly firstLsn: Lsn;
+  readonly lastLsn: Lsn;
+  readonly firstTime: JournalTime;
+  readonly lastTime: JournalTime;
+  readonly records: number;
+}
+
+const OPEN_FILES_MAX = 64;
+const DIRECTORIES_MAX = 64;
+
+/** The replica's journal: frames as they came, in files of bounded size. One writer; any number of readers. */
+export class SegmentStore {
+  readonly #host: Host;
+  readonly #options: SegmentStoreOptions;
+  #segments: SegmentInfo[] = [];
+  #active: { file: DiskFile; directory: FrameDirectory; end: number } | undefined;
+  /** Written since the last sync: sealed files and the active one. */
+  readonly #dirty = new Set<DiskFile>();
+  #directoryDirty = false;
+  readonly #files = new Map<number, DiskFile>();
+  readonly #directories = new Map<number, FrameDirectory>();
+  readonly damage: Damage[] = [];
+  /** Bytes above the durable mark that were cut off when the store was opened. */
+  droppedBytes = 0;
+
+  private constructor(host: Host, options: SegmentStoreOptions) {
+    assert(options.segmentBytes <= SEGMENT_BYTES_MAX, 'a segment stays below 4 GiB');
+    this.#host = host;
+    this.#options = options;
+  }
+
+  /**
+   * Opens what is there: footers of sealed segments are read, an unsealed one is scanned (segment-recovery.ts). What is
+   * cut off at or below the durable mark goes to `quarantine/` and into `damage`. Throws `journal-foreign`,
+   * `format-too-new`.
+   */
+  static async open(host: Host, options: SegmentStoreOptions): Promise<SegmentStore> {
+    const store = new SegmentStore(host, options);
+    host.disk.makeDirectory(options.directory);
+    const sequences = host.disk.list(options.directory).map(parseSegmentName);
+    const known = sequences.filter((sequence) => sequence !== undefined);
+    for (const [i, sequence] of known.entries()) await store.#openSegment(sequence, i === known.length - 1);
+    await store.sync();
+    return store;
+  }
+
+  get segments(): readonly SegmentInfo[] {
+    return this.#segments;
+  }
+
+  /** The newest LSN held; 0 when empty. */
+  get lastLsn(): Lsn {
+    return this.#segments.at(-1)?.lastLsn ?? 0;
+  }
+
+  get oldestLsn(): Lsn {
+    return this.#segments[0]?.firstLsn ?? 0;
+  }
+
+  get bytes(): number {
+    return this.#segments.reduce((sum, segment) => sum + segment.bytes, 0);
+  }
+
+  /** Another frame would make the active segment longer than it should be. */
+  get wantsSeal(): boolean {
+    return this.#active !== undefined && this.#active.end >= this.#options.segmentBytes;
+  }
+
+  /**
+   * Appends a frame verbatim; durable after the next `sync`. A failed or short write is taken back whole and thrown
+   * (`no-space`, `device-failed`): the store stands where it stood.
+   */
+  async append(bytes: Uint8Array, frame: AppendFrame): Promise<{ segment: number; offset: number }> {
+    const active = this.#active ?? (await this.#startSegment(frame));
+    const offset = active.end;
+    try {
+      await writeFully(active.file, bytes, offset);
+    } catch (error) {
+      active.file.truncate(offset);
+      throw error;
+    }
+    active.directory.push({ ...frame, offset, bytes: bytes.length });
+    active.end += bytes.length;
+    this.#dirty.add(active.file);
+    const info = this.#segments.at(-1);
+    assert(info !== undefined, 'an active segment is listed');
+    this.#segments[this.#segments.length - 1] = {
+      ...info,
+      lastLsn: frame.lastLsn,
+      bytes: active.end,
+      firstTime: info.firstTime === 0 ? frame.firstTime : info.firstTime,
+      lastTime: frame.lastTime,
+    };
+    return { segment: info.sequence, offset };
+  }
+
+  /** Ends the active segment; the next frame begins another. `openFromLsn`: see segment-format.ts. */
+  async seal(openFromLsn: Lsn): Promise<void> {
+    const active = this.#active;
+    const info = this.#segments.at(-1);
+    if (active === undefined || info === undefined) return;
+    const directory = active.directory.bytes;
+    const footer = encodeSegmentFooter({
+      directoryCrc: crc32c(directory),
+      entries: active.directory.count,
+      directoryOffset: active.end,
+      firstLsn: info.firstLsn,
+      lastLsn: info.lastLsn,
+      openFromLsn,
+      firstTime: info.firstTime,
+      lastTime: info.lastTime,
+    });
+    try {
+      await writeFully(active.file, Buffer.concat([directory, footer]), active.end);
+    } catch (error) {
+      active.file.truncate(active.end);
+      throw error;
+    }
+    const bytes = active.end + directory.length + footer.length;
+    this.#segments[this.#segments.length - 1] = { ...info, bytes, openFromLsn, sealed: true };
+    this.#directories.set(info.sequence, active.directory);
+    this.#dirty.add(active.file);
+    this.#active = undefined;
+  }
+
+  /** Everything appended before the call is durable when it resolves. `sync-failed` poisons the store's owner. */
+  async sync(): Promise<void> {
+    const files = [...this.#dirty];
+    this.#dirty.clear();
+    if (this.#directoryDirty) {
+      this.#directoryDirty = false;
+      await this.#host.disk.syncDirectory(this.#options.directory);
+    }
+    for (const file of files) await file.dataSync();
+  }
+
+  /** The frame that holds `lsn`. Throws `trimmed` below what is held, `not-found` above. */
+  async find(lsn: Lsn): Promise<FrameRef> {
+    const info = this.#segmentAt((segment) => segment.lastLsn >= lsn);
+    if (info === undefined) throw new TidemarkError('not-found', `LSN ${lsn} has not arrived, the newest is ${this.lastLsn}`);
+    if (lsn < info.firstLsn) throw new TidemarkError('trimmed', `LSN ${lsn} is not held, the oldest is ${this.oldestLsn}`);
+    const directory = await this.directory(info);
+    return { segment: info.sequence, ...directory.entry(directory.atLsn(lsn)) };
+  }
+
+  /** The first frame whose last record is at or behind `time`; nothing when all history is older. */
+  async findTime(time: JournalTime): Promise<FrameRef | undefined> {
+    const info = this.#segmentAt((segment) => segment.lastTime >= time);
+    if (info === undefined) return undefined;
+    const directory = await this.directory(info);
+    return { segment: info.sequence, ...directory.entry(directory.atTime(time)) };
+  }
+
+  /** Frames that hold LSNs of [fromLsn, toLsn], in order. */
+  async *frames(fromLsn: Lsn, toLsn: Lsn): AsyncGenerator<FrameRef> {
+    let next = fromLsn;
+    while (next <= toLsn) {
+      const info = this.#segmentAt((segment) => segment.lastLsn >= next);
+      if (info === undefined) return;
+      const directory = await this.directory(info);
+      for (let i = directory.atLsn(next); i < directory.count; i += 1) {
+        const entry = directory.entry(i);
+        if (entry.firstLsn > toLsn) return;
+        yield { segment: info.sequence, ...entry };
+        next = entry.lastLsn + 1;
+      }
+    }
+  }
+
+  async directory(info: SegmentInfo): Promise<FrameDirectory> {
+    if (!info.sealed && this.#active !== undefined) return this.#active.directory;
+    const cached = this.#directories.get(info.sequence);
+    if (cached !== undefined) {
+      this.#directories.delete(info.sequence);
+      this.#directories.set(info.sequence, cached);
+      return cached;
+    }
+    const directory = await readDirectory(this.#file(info.sequence));
+    this.#directories.set(info.sequence, directory);
+    evictOldest(this.#directories, DIRECTORIES_MAX);
+    return directory;
+  }
+
+  /** Bytes of a segment. Throws `trimmed` when it has gone below the floor. */
+  async read(sequence: number, position: number, into: Uint8Array): Promise<void> {
+    await readFully(this.#file(sequence), into, position);
+  }
+
+  /** Deletes sealed segments whose every record is below `lsn`. */
+  async removeBelow(lsn: Lsn): Promise<void> {
+    const going = this.#segments.filter((segment) => segment.sealed && segment.lastLsn < lsn);
+    if (going.length === 0) return;
+    this.#segments = this.#segments.filter((segment) => !going.includes(segment));
+    for (const { sequence } of going) {
+      const file = this.#files.get(sequence);
+      this.#files.delete(sequence);
+      this.#directories.delete(sequence);
+      this.#host.disk.unlink(this.#path(sequence));
+      await file?.close();
+    }
+    await this.#host.disk.syncDirectory(this.#options.directory);
+  }
+
+  async close(): Promise<void> {
+    for (const file of this.#files.values()) await file.close();
+    this.#files.clear();
+    await this.#active?.file.close();
+    this.#active = undefined;
+  }
+
+  #segmentAt(accept: (segment: SegmentInfo) => boolean): SegmentInfo | undefined {
+    let low = 0;
+    let high = this.#segments.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const segment = this.#segments[middle];
+      if (segment !== undefined && accept(segment)) high = middle;
+      else low = middle + 1;
+    }
+    return this.#segments[low];
+  }
+
+  #file(sequence: number): DiskFile {
+    if (this.#active !== undefined && this.#segments.at(-1)?.sequence === sequence) return this.#active.file;
+    const open = this.#files.get(sequence);
+    if (open !== undefined) {
+      this.#files.delete(sequence);
+      this.#files.set(sequence, open);
+      return open;
+    }
+    let file: DiskFile;
+    try {
+      file = this.#host.disk.open(this.#path(sequence), 'read');
+    } catch (error) {
+      if (hasCode(error, 'not-found')) {
+        throw new TidemarkError('trimmed', `segment ${sequence} is gone: the floor has moved past it`);
+      }
+      throw error;
+    }
+    this.#files.set(sequence, file);
+    const oldest = evictOldest(this.#files, OPEN_FILES_MAX);
+    // Reads under way end before the descriptor is closed (DiskFile.close waits for them).
+    if (oldest !== undefined) void oldest.close();
+    return file;
+  }
+
+  #path(sequence: number): string {
+    return `${this.#options.directory}/${segmentName(sequence)}`;
+  }
+
+  async #startSegment(frame: AppendFrame): Promise<{ file: DiskFile; directory: FrameDirectory; end: number }> {
+    const sequence = (this.#segments.at(-1)?.sequence ?? 0) + 1;
+    const { groupId } = this.#options;
+    // A leftover of a start that failed for want of space.
+    this.#host.disk.unlink(this.#path(sequence));
+    const file = this.#host.disk.open(this.#path(sequence), 'create');
+    try {
+      await writeFully(file, encodeSegmentHeader({ groupId, sequence, firstLsn: frame.firstLsn }), 0);
+    } catch (error) {
+      await file.close();
+      this.#host.disk.unlink(this.#path(sequence));
+      throw error;
+    }
+    this.#directoryDirty = true;
+    this.#active = { file, directory: new FrameDirectory(), end: SEGMENT_HEADER_BYTES };
+    this.#segments.push({
+      sequence,
+      firstLsn: frame.firstLsn,
+      lastLsn: frame.firstLsn - 1,
+      bytes: SEGMENT_HEADER_BYTES,
+      firstTime: 0,
+      lastTime: 0,
+      openFromLsn: frame.firstLsn,
+      sealed: false,
+    });
+    return this.#active;
+  }
+
+  async #openSegment(sequence: number, newest: boolean): Promise<void> {
+    const path = this.#path(sequence);
+    const file = this.#host.disk.open(path, 'write');
+    const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
+    if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, newest, 'shorter than its header');
+    await readFully(file, page, 0);
+    let firstLsn: Lsn;
+    try {
+      const header = decodeSegmentHeader(page, path);
+      if (header.groupId !== this.#options.groupId) {
+        throw new TidemarkError('journal-foreign', `${path} belongs to group ${header.groupId}`);
+      }
+      firstLsn = header.firstLsn;
+    } catch (error) {
+      if (!hasCode(error, 'journal-damaged')) {
+        await file.close();
+        throw error;
+      }
+      return this.#dropEmpty(file, path, newest, error.message);
+    }
+    const footer = await sealedFooter(file, path);
+    if (footer !== undefined) {
+      const { lastLsn, firstTime, lastTime, openFromLsn } = footer;
+      const bytes = file.size();
+      this.#segments.push({ sequence, firstLsn, lastLsn, bytes, firstTime, lastTime, openFromLsn, sealed: true });
+      await file.close();
+      return;
+    }
+    const scanned = await scanSegment(file, this.#options.groupId, firstLsn, this.#options.durableLsn);
+    const last = scanned.directory.count === 0 ? undefined : scanned.directory.entry(scanned.directory.count - 1);
+    const size = file.size();
+    if (size > scanned.end) await this.#cut(file, sequence, scanned.end, size, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
+    this.#segments.push({
+      sequence,
+      firstLsn,
+      lastLsn: last?.lastLsn ?? firstLsn - 1,
+      bytes: scanned.end,
+      firstTime: scanned.directory.count === 0 ? 0 : scanned.directory.entry(0).firstTime,
+      lastTime: last?.lastTime ?? 0,
+      openFromLsn: firstLsn,
+      sealed: false,
+    });
+    this.#active = { file, directory: scanned.directory, end: scanned.end };
+    this.#dirty.add(file);
+    // Its seal did not survive a power loss: seal again; how far back it was open is not known any more, so as far as before.
+    if (!newest) await this.seal(this.#segments.at(-2)?.openFromLsn ?? firstLsn);
+  }
+
+  async #cut(
+    file: DiskFile,
+    sequence: number,
+    end: number,
+    size: number,
+    lastLsn: Lsn,
+    reason: string,
+  ): Promise<void> {
+    const { durableLsn, directory } = this.#options;
+    if (lastLsn < durableLsn) {
+      const quarantine = `${directory}/quarantine`;
+      this.#host.disk.makeDirectory(quarantine);
+      const path = `${quarantine}/${segmentName(sequence)}.${end}`;
+      this.#host.disk.unlink(path);
+      const copy = this.#host.disk.open(path, 'create');
+      const buffer = Buffer.alloc(1024 * 1024);
+      for (let at = end; at < size; at += buffer.length) {
+        const part = buffer.subarray(0, Math.min(buffer.length, size - at));
+        await readFully(file, part, at);
+        await writeFully(copy, part, at - end);
+      }
+      await copy.dataSync();
+      await copy.close();
+      await this.#host.disk.syncDirectory(quarantine);
+      this.damage.push({ fromLsn: lastLsn + 1, toLsn: durableLsn, where: path, reason });
+    } else {
+      this.droppedBytes += size - end;
+    }
+    file.truncate(end);
+  }
+
+  async #dropEmpty(file: DiskFile, path: string, newest: boolean, reason: string): Promise<void> {
+    await file.close();
+    const held = this.lastLsn;
+    if (!newest || held < this.#options.durableLsn) {
+      const toLsn = this.#options.durableLsn;
+      this.damage.push({ fromLsn: held + 1, toLsn, where: path, reason });
+      this.#host.disk.rename(path, `${path}.damaged`);
+    } else {
+      this.#host.disk.unlink(path);
+    }
+  }
+}
+
+async function sealedFooter(file: DiskFile, path: string): Promise<ReturnType<typeof decodeSegmentFooter> | undefined> {
+  const size = file.size();
+  if (size < SEGMENT_HEADER_BYTES + SEGMENT_FOOTER_BYTES) return undefined;
+  const bytes = Buffer.alloc(SEGMENT_FOOTER_BYTES);
+  await readFully(file, bytes, size - SEGMENT_FOOTER_BYTES);
+  try {
+    const footer = decodeSegmentFooter(bytes, path);
+    const ends = footer.directoryOffset + footer.entries * DIRECTORY_ENTRY_BYTES + SEGMENT_FOOTER_BYTES;
+    if (ends !== size || footer.entries === 0) return undefined;
+    return footer;
+  } catch (error) {
+    if (!hasCode(error, 'journal-damaged')) throw error;
+    return undefined;
+  }
+}
+
+async function readDirectory(file: DiskFile): Promise<FrameDirectory> {
+  const footer = await sealedFooter(file, file.path);
+  if (footer === undefined) throw new TidemarkError('journal-damaged', `${file.path}: the footer is damaged`);
+  const bytes = Buffer.alloc(footer.entries * DIRECTORY_ENTRY_BYTES);
+  await readFully(file, bytes, footer.directoryOffset);
+  if (crc32c(bytes) !== footer.directoryCrc) {
+    throw new TidemarkError('journal-damaged', `${file.path}: the frame directory is damaged`);
+  }
+  return new FrameDirectory(bytes);
+}
+
+function evictOldest<T>(map: Map<number, T>, countMax: number): T | undefined {
+  if (map.size <= countMax) return undefined;
+  const oldest = map.entries().next();
+  if (oldest.done === true) return undefined;
+  map.delete(oldest.value[0]);
+  return oldest.value[1];
+}
