@@ -1,0 +1,99 @@
+import type { GroupState, ReplicaGroupReply, SourceGroupReply, StreamReply } from '../control/control-api.ts';
+import type { AlarmCode } from './alarm-codes.ts';
+import type { AlarmCondition } from './alarms.ts';
+
+/** What a status says is wrong: pure, so that status, metric, log line and hook can never disagree. */
+
+const STATE_ALARMS: Partial<Record<GroupState, AlarmCode>> = {
+  failed: 'group-failed',
+  stalled: 'group-stalled',
+  held: 'group-held',
+  blocked: 'group-blocked',
+  unprotected: 'unprotected',
+};
+
+const REPLICA_ALARMS: Readonly<Record<string, AlarmCode>> = {
+  'replica-full': 'replica-full',
+  'needs-resync': 'needs-resync',
+  diverged: 'diverged',
+  'upgrade-required': 'upgrade-required',
+  stopped: 'stream-stopped',
+};
+
+/** Share of a budget or of a reserve at which an alarm is raised (rule 24). */
+const SPACE_STEPS = [95, 80, 50] as const;
+
+export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCondition[] {
+  return groups.flatMap((group) => [
+    ...stateConditions(group),
+    ...streamConditions(group.name, group.stream),
+    ...journalConditions(group),
+    ...group.replicas.flatMap((replica) => {
+      const code = REPLICA_ALARMS[replica.state];
+      if (code === undefined) return [];
+      return [{ code, group: group.name, subject: replica.name, message: `${replica.state}: ${replica.reason}` }];
+    }),
+    ...group.volumes
+      .filter((volume) => volume.state === 'failed')
+      .map((volume) => condition('backing-failed', group.name, `backing ${volume.backing} errs`, volume.name)),
+  ]);
+}
+
+export function replicaConditions(groups: readonly ReplicaGroupReply[]): AlarmCondition[] {
+  return groups.flatMap((group) => [
+    ...stateConditions(group),
+    ...streamConditions(group.name, group.stream),
+    ...reserveConditions(group),
+    ...group.restores
+      .filter((job) => job.state === 'failed')
+      .map((job) => condition('restore-failed', group.name, job.error?.message ?? 'failed', job.id)),
+  ]);
+}
+
+function condition(code: AlarmCode, group: string, message: string, subject = ''): AlarmCondition {
+  return { code, group, subject, message };
+}
+
+function stateConditions(group: SourceGroupReply | ReplicaGroupReply): AlarmCondition[] {
+  const byCode = group.code === null ? undefined : REPLICA_ALARMS[group.code];
+  const code = STATE_ALARMS[group.state] ?? (group.state === 'stopped' ? (byCode ?? 'stream-stopped') : byCode);
+  return code === undefined ? [] : [condition(code, group.name, group.reason)];
+}
+
+function streamConditions(group: string, stream: StreamReply): AlarmCondition[] {
+  if (stream.state === 'stopped') return [condition('stream-stopped', group, stream.reason)];
+  return stream.state === 'retrying' ? [condition('stream-away', group, stream.reason)] : [];
+}
+
+function journalConditions(group: SourceGroupReply): AlarmCondition[] {
+  const { journal } = group;
+  const damaged = group.notes.filter((note) => note.startsWith('damage'));
+  const found = damaged.map((note, index) => condition('journal-damaged', group.name, note, String(index)));
+  if (journal === null || journal.budgetBytes === 0) return found;
+  const percent = (journal.usedBytes / journal.budgetBytes) * 100;
+  // a journal recycles its files only in whole: half full is its ordinary state when the budget is small
+  const step = SPACE_STEPS.find((limit) => percent >= limit && limit > 50);
+  return step === undefined
+    ? found
+    : [...found, condition('journal-space', group.name, `the journal is more than ${step} % full`)];
+}
+
+function reserveConditions(group: ReplicaGroupReply): AlarmCondition[] {
+  const { store } = group;
+  if (store === null) return [];
+  const room = roomOf(store);
+  if (room === null) return [];
+  const percent = (store.usedBytes / (store.usedBytes + room)) * 100;
+  if (room <= 0) return [condition('replica-full', group.name, 'at the reserve: nothing is acknowledged any more')];
+  const step = SPACE_STEPS.find((limit) => percent >= limit);
+  if (step === undefined) return [];
+  return [condition('replica-space', group.name, `more than ${step} % of the space for history is used`)];
+}
+
+/** Bytes history may still grow by; null when neither is known. */
+function roomOf(store: NonNullable<ReplicaGroupReply['store']>): number | null {
+  const byBudget = store.budgetBytes === null ? Number.POSITIVE_INFINITY : store.budgetBytes - store.usedBytes;
+  const byReserve = store.freeBytes === null ? Number.POSITIVE_INFINITY : store.freeBytes - store.reserveBytes;
+  const room = Math.min(byBudget, byReserve);
+  return room === Number.POSITIVE_INFINITY ? null : room;
+}

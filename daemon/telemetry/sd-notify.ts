@@ -1,0 +1,15 @@
+import { spawn } from 'node:child_process';
+import type { Log } from './log.ts';
+
+/**
+ * Tells systemd that the daemon is ready or stopping (Type=notify, NotifyAccess=all). Node has no unix datagram
+ * sockets, so systemd's own helper says it; without NOTIFY_SOCKET nothing happens.
+ */
+export function sdNotify(message: 'ready' | 'stopping', log: Log): void {
+  if (process.env['NOTIFY_SOCKET'] === undefined) return;
+  const child = spawn('systemd-notify', [`--${message}`, `--pid=${process.pid}`], { stdio: 'ignore' });
+  child.once('error', (error) => {
+    log.warn({ code: 'sd-notify-failed', error }, 'systemd-notify cannot be started: systemd does not learn our state');
+  });
+  child.unref();
+}

@@ -1,0 +1,187 @@
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import pino from 'pino';
+import type { SourceGroupReply, StatusReply } from '../../daemon/control/control-api.ts';
+import { AlarmCommand } from '../../daemon/telemetry/alarm-command.ts';
+import { sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
+import { type AlarmChange, AlarmRegistry } from '../../daemon/telemetry/alarms.ts';
+import { METRICS } from '../../daemon/telemetry/metric-definitions.ts';
+import { startTelemetry } from '../../daemon/telemetry/open-telemetry.ts';
+
+const GROUP: SourceGroupReply = {
+  name: 'shop',
+  groupId: 'a'.repeat(32),
+  state: 'protecting',
+  reason: '',
+  code: null,
+  ageSeconds: 0.1,
+  epoch: 1,
+  incarnation: 3,
+  head: { writtenLsn: 10, durableLsn: 9, checkpointLsn: 8, time: '2026-11-20T10:00:00.000000Z' },
+  journal: { directory: '/j', usedBytes: 10, budgetBytes: 100, oldestLsn: 1 },
+  overlay: { bytes: 1, bytesMax: 2 },
+  volumes: [
+    {
+      name: 'root',
+      id: 1,
+      sizeBytes: 4096,
+      backing: '/x',
+      state: 'serving',
+      seed: null,
+      uri: 'nbd+unix:///root?socket=/s',
+      traffic: { reads: 1, readBytes: 2, writes: 3, writeBytes: 4, flushes: 5 },
+    },
+  ],
+  listen: '/s',
+  clients: 1,
+  stream: { kind: 'direct', state: 'streaming', reason: '', code: null },
+  replicas: [
+    {
+      name: 'b',
+      required: true,
+      state: 'receiving',
+      reason: '',
+      durableLsn: 9,
+      lag: { records: 1, bytes: null, seconds: null },
+    },
+  ],
+  backlog: { records: 1, bytes: null, seconds: null },
+  notes: [],
+};
+
+function status(groups: SourceGroupReply[], alarms: StatusReply['alarms'] = []): StatusReply {
+  const now = '2026-11-20T10:00:01.000000Z';
+  return { role: 'source', daemon: { version: '0', pid: 1, startedAt: now, now, ready: true }, groups, alarms };
+}
+
+test('the endpoint serves what is known and leaves out what is not', async (t) => {
+  const listen = { host: '127.0.0.1', port: 0 };
+  const telemetry = await startTelemetry({ listen, tracesEndpoint: null }, '0', () => status([GROUP]));
+  try {
+    const text = await (await fetch(telemetry.metricsUrl ?? '')).text();
+    t.regex(text, /^tidemark_head_lsn\{group="shop"\} 10$/m);
+    t.regex(text, /^tidemark_volume_writes_total\{group="shop",volume="root"\} 3$/m);
+    t.regex(text, /^tidemark_replica_lag_records\{group="shop",replica="b"\} 1$/m);
+    t.notRegex(text, /^tidemark_replica_lag_seconds\{/m);
+    t.notRegex(text, /target_info/);
+    t.is((await fetch((telemetry.metricsUrl ?? '').replace('/metrics', '/other'))).status, 404);
+    t.is(await telemetry.trace('test', {}, () => Promise.resolve(7)), 7);
+    await t.throwsAsync(
+      telemetry.trace('test', {}, () => Promise.reject(new Error('x'))),
+      { message: 'x' },
+    );
+  } finally {
+    await telemetry.close();
+  }
+});
+
+test('docs/metrics.md lists every metric and no other', (t) => {
+  const page = readFileSync(join(import.meta.dirname, '../../docs/metrics.md'), 'utf8');
+  const listed = [...page.matchAll(/^\| `(\w+)` \| (\w+) \| [^|]* \| (.*) \|$/gm)].map((match) => match.slice(1));
+  t.deepEqual(
+    listed,
+    METRICS.map((metric) => [metric.name, metric.kind, metric.help]),
+  );
+  for (const { name } of METRICS) t.regex(name, /^tidemark_[a-z_]+$/);
+});
+
+test('a status says what is wrong, each thing once', (t) => {
+  t.deepEqual(sourceConditions([GROUP]), []);
+  const bad: SourceGroupReply = {
+    ...GROUP,
+    state: 'blocked',
+    reason: 'the journal is full',
+    journal: { directory: '/j', usedBytes: 96, budgetBytes: 100, oldestLsn: 1 },
+    stream: { kind: 'direct', state: 'retrying', reason: 'connection refused', code: 'stream-unavailable' },
+    replicas: [
+      {
+        ...GROUP.replicas[0],
+        name: 'b',
+        required: true,
+        state: 'replica-full',
+        reason: 'reserve',
+        durableLsn: 1,
+        lag: GROUP.backlog,
+      },
+    ],
+  };
+  t.deepEqual(
+    sourceConditions([bad]).map(({ code, subject }) => [code, subject]),
+    [
+      ['group-blocked', ''],
+      ['stream-away', ''],
+      ['journal-space', ''],
+      ['replica-full', 'b'],
+    ],
+  );
+});
+
+test('an alarm is raised once, keeps its time, and is cleared', (t) => {
+  const changes: AlarmChange[] = [];
+  let clock = 0;
+  const registry = new AlarmRegistry(
+    (change) => changes.push(change),
+    () => `t${(clock += 1)}`,
+  );
+  const away = { code: 'stream-away', group: 'shop', subject: '', message: 'refused' } as const;
+  registry.update([away]);
+  registry.update([{ ...away, message: 'refused again' }]);
+  t.is(changes.length, 1);
+  t.is(registry.standing[0]?.since, 't1');
+  t.is(registry.standing[0]?.message, 'refused again');
+  t.is(registry.standing[0]?.severity, 'warning');
+  registry.update([]);
+  t.deepEqual(
+    changes.map(({ change, alarm }) => [change, alarm.code]),
+    [
+      ['raised', 'stream-away'],
+      ['cleared', 'stream-away'],
+    ],
+  );
+});
+
+test('the alarm command gets the change as JSON; one that fails or hangs is reported and ended', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-alarm-'));
+  try {
+    const lines: string[] = [];
+    const log = pino({ level: 'info' }, { write: (line: string) => lines.push(line) });
+    const alarm = {
+      code: 'stream-away',
+      severity: 'warning',
+      group: 'g',
+      subject: '',
+      message: 'm',
+      since: 's',
+    } as const;
+    const script = join(directory, 'hook');
+    writeFileSync(script, `#!/bin/sh\ncat >> ${join(directory, 'out')}\n`);
+    chmodSync(script, 0o755);
+    const good = new AlarmCommand([script], log);
+    good.run({ change: 'raised', alarm });
+    good.run({ change: 'cleared', alarm });
+    await good.idle();
+    const written = readFileSync(join(directory, 'out'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as object);
+    t.deepEqual(written, [
+      { change: 'raised', ...alarm },
+      { change: 'cleared', ...alarm },
+    ]);
+    t.deepEqual(lines, []);
+    for (const argv of [['/bin/false'], ['/nonexistent/hook'], ['/bin/sleep', '60']]) {
+      const bad = new AlarmCommand(argv, log, 100);
+      bad.run({ change: 'raised', alarm });
+      await bad.idle();
+    }
+    const messages = lines.map((line) => (JSON.parse(line) as { msg: string }).msg);
+    t.is(messages.length, 3);
+    t.regex(messages[0] ?? '', /ended with 1/);
+    t.regex(messages[1] ?? '', /cannot be started/);
+    t.regex(messages[2] ?? '', /longer than 100 ms/);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+});
