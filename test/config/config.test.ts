@@ -6,7 +6,7 @@ import { sourceSchema } from '../../daemon/config/source-schema.ts';
 import { formatDuration, formatSize, parseDuration, parseSize } from '../../daemon/config/units.ts';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 
-const examples = join(import.meta.dirname, '../../docker/examples');
+const docker = join(import.meta.dirname, '../../docker');
 
 const SOURCE = `stateDir: /var/lib/tidemark
 control: { socket: /run/tidemark/control.sock }
@@ -216,14 +216,16 @@ test('TLS on a unix socket and client certificates without authorities are refus
   );
 });
 
-test('the example files are valid', async (t) => {
-  const source = await loadSourceConfig(join(examples, 'source.yaml'));
-  const replica = await loadReplicaConfig(join(examples, 'replica.yaml'));
-  t.deepEqual(
-    source.groups.map((group) => group.name),
-    replica.groups.map((group) => group.name),
-  );
-});
+for (const directory of ['examples', 'compose']) {
+  test(`the files in docker/${directory} are valid`, async (t) => {
+    const source = await loadSourceConfig(join(docker, directory, 'source.yaml'));
+    const replica = await loadReplicaConfig(join(docker, directory, 'replica.yaml'));
+    t.deepEqual(
+      source.groups.map((group) => group.name),
+      replica.groups.map((group) => group.name),
+    );
+  });
+}
 
 test('a file that is not there is named', async (t) => {
   const error = await t.throwsAsync(loadSourceConfig('/nonexistent/source.yaml'));

@@ -182,6 +182,7 @@ ${volumes.join('\n')}
 ${this.#kafkaConfig() ?? `      direct:\n        replicas:\n          - name: site-b\n            connect: ${replica}`}
     replicas:
       - name: site-b
+    outOfRoom: block
 ${this.#options.sourceExtra ?? ''}`;
   }
 
