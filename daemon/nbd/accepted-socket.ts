@@ -24,5 +24,8 @@ export function readDirectly(accepted: Socket, reader: SocketReader): Socket {
       callback: (bytes: number, into: Uint8Array) => reader.filled(bytes, into),
     },
   };
-  return new Socket(options as unknown as SocketConstructorOpts);
+  const socket = new Socket(options as unknown as SocketConstructorOpts);
+  // The server counts the socket it made; without this its `close` would wait for ever.
+  socket.once('close', () => accepted.destroy());
+  return socket;
 }

@@ -151,7 +151,8 @@ export class ClientNegotiation {
         if (type === OptionReply.info) this.#info(data);
         if (type !== OptionReply.ack) return { send: [], event: undefined };
         return { send: [], event: { kind: 'ready', export: this.#agreed() } };
-      default:
+      case 'greeting':
+      case 'done':
         throw broken('an option reply out of turn');
     }
   }

@@ -69,7 +69,7 @@ async function haggle(
   negotiation: ClientNegotiation,
   first: readonly Uint8Array[],
 ): Promise<{ kind: 'start-tls' } | { kind: 'ready'; export: NegotiatedExport }> {
-  return await new Promise((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     let pending: Buffer = Buffer.alloc(0);
     const finish = (settle: () => void): void => {
       socket.pause();

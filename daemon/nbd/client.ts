@@ -262,7 +262,7 @@ export class NbdClient {
 
   async #slices(length: number, most: number, run: (at: number, length: number) => Promise<void>): Promise<void> {
     if (length === 0) return;
-    if (length <= most) return await run(0, length);
+    if (length <= most) return run(0, length);
     const parts: Promise<void>[] = [];
     for (let at = 0; at < length; at += most) parts.push(run(at, Math.min(most, length - at)));
     const settled = await Promise.allSettled(parts);

@@ -112,7 +112,7 @@ class DeviceClient implements ExportClient {
   }
 
   async extents(offset: number, length: number): Promise<DeviceExtent[]> {
-    return await this.#device.extents(offset, length);
+    return this.#device.extents(offset, length);
   }
 
   /** Nothing to be gained: the kernel's cache, or the upstream server's, does the reading ahead. */

@@ -59,7 +59,7 @@ async function prepareUnixPath(path: string): Promise<void> {
 }
 
 async function somebodyListens(path: string): Promise<boolean> {
-  return await new Promise<boolean>((done, failed) => {
+  return new Promise<boolean>((done, failed) => {
     const probe = connect(path);
     probe.once('connect', () => {
       probe.destroy();

@@ -131,7 +131,7 @@ export class NbdServer {
   async close(): Promise<void> {
     this.#closing = true;
     const stopped = this.#listeners.map(
-      async (listener) => await new Promise<void>((done) => listener.server.close(() => done())),
+      async (listener) => new Promise<void>((done) => listener.server.close(() => done())),
     );
     for (const session of this.#connections.keys()) session.shutdown();
     await this.#until(() => this.#connections.size === 0);

@@ -40,7 +40,7 @@ export class TlsUpgrader {
     // A server of its own for each connection: it alone checks client certificates by a documented way, and neither
     // session nor ticket outlives the certificates it was made with.
     const server = createServer({ ...optionsOf(this.#tls), handshakeTimeout: handshakeMs });
-    return await new Promise<TLSSocket>((resolve, reject) => {
+    return new Promise<TLSSocket>((resolve, reject) => {
       server.once('secureConnection', resolve);
       server.once('tlsClientError', (error) => {
         reject(new TidemarkError('invalid-argument', `TLS handshake: ${error.message}`, { cause: error }));
