@@ -1,10 +1,32 @@
-import type { Host } from './host/host.ts';
-import type { JournalReader } from './journal-reader.ts';
+import { assert } from './base/assert.ts';
+import { channel } from './base/channels.ts';
+import { TidemarkError } from './base/errors.ts';
+import { BATCH_HEADER_BYTES } from './batch-codec.ts';
+import { BatchWindow } from './batch-window.ts';
+import { FilePool } from './file-pool.ts';
+import { FileReads, listSequences } from './file-reads.ts';
+import type { DirectoryLock, Host } from './host/host.ts';
+import { JournalReader } from './journal-reader.ts';
+import { type Appended, JournalWriter, type WriterOptions } from './journal-writer.ts';
+import { LocalMarks } from './local-marks.ts';
+import { locate } from './locate.ts';
+import { LsnIndex } from './lsn-index.ts';
 import type { Marks } from './marks.ts';
-import type { Epoch, JournalAddress, JournalTime, Lsn } from './position.ts';
-import type { RecordKind } from './record.ts';
+import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn } from './position.ts';
+import {
+  changesVolume,
+  RECORD_HEADER_BYTES,
+  RECORD_PAYLOAD_BYTES_MAX,
+  RecordKind,
+  writeRecordHeader,
+} from './record.ts';
+import { decodeEpoch, decodeIncarnation, encodeClockJump, encodeIncarnation } from './record-bodies.ts';
+import { type RecoveredLog, recoverLog } from './recovery.ts';
 import type { RecoveryReport } from './recovery-report.ts';
+import { writeStopMark } from './stop-mark.ts';
 import type { Incarnation } from './stream.ts';
+
+export type { Appended } from './journal-writer.ts';
 
 export interface JournalOptions {
   readonly directory: string;
@@ -19,19 +41,9 @@ export interface JournalOptions {
   readonly syncIntervalMs: number;
 }
 
-export interface Appended {
-  readonly firstLsn: Lsn;
-  readonly lastLsn: Lsn;
-  /** Of the first record header: header of record i lies at `address + (its offset in the slab - start)`. */
-  readonly address: JournalAddress;
-  /** Where the next batch begins. */
-  readonly endAddress: JournalAddress;
-  readonly time: JournalTime;
-}
-
 export interface AppendOptions {
   readonly volume?: number;
-  /** A msgpack body, or the payload of a seed block. */
+  /** A msgpack body (record-bodies.ts), or the payload of a seed block or write. */
   readonly body?: Uint8Array;
   readonly sector?: number;
   readonly sectors?: number;
@@ -51,57 +63,370 @@ export interface RestoredRecord {
   readonly payload: Uint8Array;
 }
 
-export declare class Journal {
-  /**
-   * Takes the directory's lock and recovers what is there, or makes an empty journal. Nothing may be appended before
-   * `begin`. `marks` (a LocalMarks when left out) is advanced at `written` and `durable`; the rest is others'.
-   */
-  static open(host: Host, options: JournalOptions, marks?: Marks): Promise<Journal>;
+const NO_INCARNATION: Incarnation = { counter: 0, nonce: '0'.repeat(16) };
+const FILE_GRANULE_BYTES: number = 64 * 1024;
+const recoveredChannel = channel('tidemark:journal:recovered');
+const damageChannel = channel('tidemark:journal:damage');
+const jumpChannel = channel('tidemark:journal:clock-jump');
+
+/**
+ * A group's write-ahead log: one ordering point, one process (the directory is locked), one thread that appends.
+ *
+ * Life: `open` (recovers) -> `restoreRecords` where the far side held more -> `begin` -> appends -> `close`.
+ * After `journal-poisoned` the object is finished: `close` it and `open` again, which writes everything unproven anew.
+ */
+export class Journal {
   readonly report: RecoveryReport;
   readonly marks: Marks;
+  readonly #host: Host;
+  readonly #options: JournalOptions;
+  readonly #lock: DirectoryLock;
+  readonly #reads: FileReads;
+  readonly #pool: FilePool;
+  readonly #index: LsnIndex;
+  readonly #writer: JournalWriter;
+  readonly #window: BatchWindow;
+  /** Headroom, one record of the largest size, and the padding behind it. */
+  readonly #slab: Buffer = Buffer.alloc(BATCH_HEADER_BYTES + RECORD_HEADER_BYTES + RECORD_PAYLOAD_BYTES_MAX + 4096);
+  readonly #slabView: DataView;
+  #incarnation: Incarnation | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(host: Host, options: JournalOptions, lock: DirectoryLock, recovered: RecoveredLog, marks: Marks) {
+    const { fileBytes, directory } = options;
+    this.#host = host;
+    this.#options = options;
+    this.#lock = lock;
+    this.report = recovered.report;
+    this.marks = marks;
+    this.#slabView = new DataView(this.#slab.buffer, this.#slab.byteOffset, this.#slab.byteLength);
+    this.#reads = new FileReads(host.disk, directory);
+    this.#index = recovered.index;
+    this.#window = new BatchWindow(this.#reads, fileBytes, recovered.salt);
+    const begun = recovered.endAddress % fileBytes !== 0;
+    const nextSequence = Math.floor(recovered.endAddress / fileBytes) + (begun ? 1 : 0);
+    this.#pool = new FilePool(host, options, recovered.sequences.length, nextSequence, recovered.spareSequences);
+    const state = {
+      salt: recovered.salt,
+      address: recovered.endAddress,
+      chain: recovered.chain,
+      nextLsn: recovered.report.lastLsn + 1,
+      time: recovered.time,
+      epoch: recovered.epoch,
+      incarnation: recovered.report.incarnation,
+    };
+    const writerOptions: WriterOptions = options;
+    this.#writer = new JournalWriter(host, writerOptions, state, marks, this.#pool, this.#index, recovered.sequences);
+  }
+
   /**
-   * Puts back records that the far side holds and we lost, in order, from `report.lastLsn + 1` on; only before `begin`.
-   * They are durable when `begin` returns.
+   * Takes the directory's lock and recovers what is there, or makes an empty journal. Nothing may be appended before
+   * `begin`. The journal advances `written` and `durable` of the marks (a LocalMarks when left out). Rejects with
+   * `journal-locked`, `journal-foreign`, `format-too-new` (all leave the directory untouched), `journal-damaged` when no
+   * file header can be read, `device-failed`, `network-file-system`, `precondition-failed` for another file size.
    */
-  restoreRecords(records: readonly RestoredRecord[]): void;
+  static async open(host: Host, options: JournalOptions, marks: Marks = new LocalMarks()): Promise<Journal> {
+    checkOptions(options);
+    host.disk.makeDirectory(options.directory);
+    const lock = host.disk.lockDirectory(options.directory);
+    try {
+      const began = host.clock.monotonicMs();
+      const recovered = await recoverLog(host, options);
+      const journal = new Journal(host, options, lock, recovered ?? emptyLog(host, options), marks);
+      if (recovered !== undefined) publishRecovery(options.groupName, journal.report, host.clock.monotonicMs() - began);
+      await host.disk.syncDirectory(options.directory);
+      // everything kept was proven durable or has just been written again and synced
+      marks.advanceAddress('written', recovered?.endAddress ?? 0);
+      marks.advanceAddress('durable', recovered?.endAddress ?? 0);
+      marks.advanceLsn('written', journal.report.lastLsn);
+      marks.advanceLsn('durable', journal.report.lastLsn);
+      journal.#pool.prepare();
+      return journal;
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  get lastLsn(): Lsn {
+    return this.#writer.state.nextLsn - 1;
+  }
+
+  /** Where the next batch will begin, or the end of the file before it. */
+  get endAddress(): JournalAddress {
+    return this.#writer.state.address;
+  }
+
+  get epoch(): Epoch {
+    return this.#writer.state.epoch;
+  }
+
+  /** Of this run; undefined before `begin`. */
+  get incarnation(): Incarnation | undefined {
+    return this.#incarnation;
+  }
+
+  /** LSN of the oldest record still held; `lastLsn + 1` when none is. */
+  get oldestLsn(): Lsn {
+    return this.#index.oldestLsn ?? this.lastLsn + 1;
+  }
+
+  /** Where a reader of everything begins. */
+  get oldestAddress(): JournalAddress {
+    return this.#writer.oldestSequence * this.#options.fileBytes;
+  }
+
+  get usedBytes(): number {
+    return this.#writer.usedBytes;
+  }
+
+  /** What may still be appended within the budget. */
+  get freeBytes(): number {
+    return this.#writer.freeBytes;
+  }
+
+  /** Why nothing can be appended any more: `no-space`, `short-write`, `device-failed`, `sync-failed` ...; else undefined. */
+  get poisonedBy(): string | undefined {
+    return this.#writer.poisonedBy;
+  }
+
   /**
-   * Starts a new incarnation: its record is durable when this resolves. Rejects with `needs-resync` (details: headLsn,
-   * farLsn) when the far side holds more than we do: restore those records, or give the surplus up.
+   * Puts back records that the far side holds and we lost, in order, from `lastLsn + 1` on, under the incarnation that
+   * wrote them; only before `begin`, which makes them durable.
    */
-  begin(settled?: { readonly highestLsn: Lsn }): Promise<Incarnation>;
+  restoreRecords(records: readonly RestoredRecord[]): void {
+    assert(this.#incarnation === undefined, 'records are restored before begin');
+    for (const record of records) {
+      assert(record.lsn === this.lastLsn + 1, `LSN ${record.lsn} restored behind ${this.lastLsn}`);
+      const { state } = this.#writer;
+      if (record.kind === RecordKind.incarnation) {
+        const body = decodeIncarnation(record.payload);
+        state.incarnation = { counter: body.counter, nonce: body.nonce };
+      } else if (record.kind === RecordKind.epoch) {
+        state.epoch = decodeEpoch(record.payload).epoch;
+      }
+      this.#writer.setTime(record.time);
+      this.#appendOne(
+        record.kind,
+        record.flags,
+        record.volume,
+        record.payload,
+        record.sector,
+        record.sectors,
+        record.requestId,
+        true,
+      );
+    }
+  }
+
+  /**
+   * Starts a new incarnation: its record is durable when this resolves (rule 1). Rejects with `needs-resync` (details:
+   * headLsn, farLsn) when the far side holds more than we do: restore those records first.
+   */
+  async begin(settled: { readonly highestLsn: Lsn } = { highestLsn: LSN_NONE }): Promise<Incarnation> {
+    assert(this.#incarnation === undefined, 'begin is called once');
+    if (settled.highestLsn > this.lastLsn) {
+      throw new TidemarkError(
+        'needs-resync',
+        `the far side holds records up to LSN ${settled.highestLsn}, this journal ends at ${this.lastLsn}`,
+        { details: { headLsn: this.lastLsn, farLsn: settled.highestLsn } },
+      );
+    }
+    const { state } = this.#writer;
+    const nonce = Buffer.from(this.#host.random.bytes(8)).toString('hex');
+    const incarnation = { counter: state.incarnation.counter + 1, nonce };
+    const cut = this.report.cut === undefined ? {} : { cutAfterLsn: this.report.cut.afterLsn };
+    state.incarnation = incarnation;
+    const body = encodeIncarnation({ ...incarnation, bootId: this.#host.bootId, ...cut });
+    this.#appendOne(RecordKind.incarnation, 0, 0, body, 0, 0, 0, true);
+    await this.#writer.sync();
+    this.#incarnation = incarnation;
+    return incarnation;
+  }
+
   /**
    * Records laid out in [start, end) of the slab become a batch; the 64 bytes before `start` are overwritten by its
-   * header, and what follows `end` up to 4 KiB may be written too. One synchronous write. `count`: records without PADs.
-   * Throws `journal-full` (nothing happened, may be tried again) or `journal-poisoned`.
+   * header, and what follows `end` up to the next 4 KiB of the file may be written too (give the slab that much room).
+   * One synchronous write. `count`: records without PADs, at least one; at most 4 MiB. Throws `journal-full` (nothing
+   * happened; may be tried again) or `journal-poisoned` (details: reason).
    */
-  appendInPlace(slab: Buffer, start: number, end: number, count: number): Appended;
-  /** One record: control records, seed blocks, zeroes. Control records may use the reserve when the budget is spent. */
-  append(kind: RecordKind, options?: AppendOptions): Appended;
-  /** All appended so far is durable; one fdatasync serves all waiters. Rejects `journal-poisoned`. */
-  sync(): Promise<void>;
-  /** The same, blocking: for a lone flush. */
-  syncNow(): void;
-  /** Payload bytes at an address, from the page cache. Throws `trimmed`. */
-  readInto(address: JournalAddress, length: number, into: Uint8Array, offset: number): void;
-  /** `from`: the address of a batch header, as `addressOf` or a mark gives it. */
-  reader(from: JournalAddress): JournalReader;
-  /** Address of the batch that holds the record; behind the last record: the end. Throws `trimmed`. */
-  addressOf(lsn: Lsn): JournalAddress;
-  /** Of the oldest record still held. */
-  get oldestLsn(): Lsn;
-  get oldestAddress(): JournalAddress;
-  get lastLsn(): Lsn;
-  get endAddress(): JournalAddress;
-  get epoch(): Epoch;
-  /** Of this run; undefined before `begin`. */
-  get incarnation(): Incarnation | undefined;
-  get usedBytes(): number;
-  /** What may still be appended within the budget. */
-  get freeBytes(): number;
-  /** Why nothing can be appended any more: `no-space`, `short-write`, `device-failed` or `sync-failed`. */
-  get poisonedBy(): string | undefined;
-  /** Whole files below may be reused. */
-  recycleBelow(address: JournalAddress): void;
-  /** Ends the run; a clean stop is recorded unless the journal is poisoned. Idempotent. */
-  close(): Promise<void>;
+  appendInPlace(slab: Buffer, start: number, end: number, count: number): Appended {
+    this.#beforeAppend();
+    return this.#writer.append(slab, start, end, count, false);
+  }
+
+  /**
+   * One record of its own batch: control records, seed blocks, zeroes. Control records may use the reserve when the
+   * budget is spent. An EPOCH record changes the epoch from its own batch on.
+   */
+  append(kind: RecordKind, options: AppendOptions = {}): Appended {
+    this.#beforeAppend();
+    const body = options.body ?? NOTHING;
+    if (kind === RecordKind.epoch) this.#writer.state.epoch = decodeEpoch(body).epoch;
+    const { volume = 0, sector = 0, sectors = 0, flags = 0 } = options;
+    return this.#appendOne(kind, flags, volume, body, sector, sectors, 0, !changesVolume(kind));
+  }
+
+  /** All appended so far is durable; one fdatasync serves all who wait. Rejects `journal-poisoned`. */
+  sync(): Promise<void> {
+    return this.#writer.sync();
+  }
+
+  /** The same, blocking: for a lone flush. Right also while a `sync` is under way. Throws `journal-poisoned`. */
+  syncNow(): void {
+    this.#writer.syncNow();
+  }
+
+  /** True while a `sync` is under way: joining it is cheaper than `syncNow`. */
+  get syncing(): boolean {
+    return this.#writer.syncing;
+  }
+
+  /** Payload bytes at an address, from the page cache; not verified. Throws `trimmed`, `device-failed`. */
+  readInto(address: JournalAddress, length: number, into: Uint8Array, offset: number): void {
+    const { fileBytes } = this.#options;
+    const sequence = Math.floor(address / fileBytes);
+    if (address < this.oldestAddress) throw this.#trimmed(address);
+    assert(address + length <= this.endAddress, 'only what was written can be read');
+    const done = this.#reads.read(sequence, address - sequence * fileBytes, into, offset, length);
+    if (done !== length) throw new TidemarkError('device-failed', `${done} of ${length} bytes read at ${address}`);
+  }
+
+  /** `from`: the address of a batch, as `addressOf`, `oldestAddress` or a mark gives it. */
+  reader(from: JournalAddress): JournalReader {
+    if (from < this.oldestAddress) throw this.#trimmed(from);
+    const { directory, fileBytes, groupId } = this.#options;
+    const shape = { salt: this.#writer.state.salt, fileBytes, groupId };
+    return new JournalReader(this.#host.disk, directory, new FileReads(this.#host.disk, directory), shape, from);
+  }
+
+  /** Address of the batch that holds the record; behind the last record: the end. Throws `trimmed`, `journal-damaged`. */
+  addressOf(lsn: Lsn): JournalAddress {
+    if (lsn > this.lastLsn) return this.endAddress;
+    const from = this.#index.floor(lsn);
+    if (from === undefined) throw new TidemarkError('trimmed', `LSN ${lsn} is older than ${this.oldestLsn}`);
+    return locate(this.#window, this.#options.fileBytes, lsn, from, this.endAddress);
+  }
+
+  /** Whole files below the address may be reused; never anything that is not durable. */
+  recycleBelow(address: JournalAddress): void {
+    for (const sequence of this.#writer.recycleBelow(address)) {
+      this.#reads.drop(sequence);
+      this.#pool.recycle(sequence);
+    }
+    this.#index.dropBelow(this.#writer.oldestSequence);
+  }
+
+  /** Syncs, records a clean stop unless the journal is poisoned or never began, releases the directory. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      if (this.#incarnation !== undefined && this.poisonedBy === undefined) await this.#stopCleanly(this.#incarnation);
+    } finally {
+      await this.#writer.close();
+      await this.#pool.close();
+      await this.#reads.close();
+      this.#lock.release();
+    }
+  }
+
+  async #stopCleanly(incarnation: Incarnation): Promise<void> {
+    await this.#writer.sync();
+    await writeStopMark(this.#host.disk, this.#options.directory, {
+      groupId: this.#options.groupId,
+      incarnation: incarnation.counter,
+      nonce: incarnation.nonce,
+      lastLsn: this.lastLsn,
+      endAddress: this.endAddress,
+    });
+  }
+
+  #beforeAppend(): void {
+    assert(this.#incarnation !== undefined, 'nothing is appended before begin');
+    const jump = this.#writer.clockJump();
+    if (jump === undefined) return;
+    jumpChannel.publish({ group: this.#options.groupName, ...jump });
+    this.#appendOne(RecordKind.clockJump, 0, 0, encodeClockJump(jump), 0, 0, 0, true);
+  }
+
+  #appendOne(
+    kind: RecordKind,
+    flags: number,
+    volume: number,
+    payload: Uint8Array,
+    sector: number,
+    sectors: number,
+    requestId: number,
+    reserve: boolean,
+  ): Appended {
+    assert(payload.length <= RECORD_PAYLOAD_BYTES_MAX, 'the payload of a record is at most 1 MiB');
+    const start = BATCH_HEADER_BYTES;
+    writeRecordHeader(this.#slabView, start, kind, flags, volume, payload.length, sector, sectors, requestId);
+    this.#slab.set(payload, start + RECORD_HEADER_BYTES);
+    return this.#writer.append(this.#slab, start, start + RECORD_HEADER_BYTES + payload.length, 1, reserve);
+  }
+
+  #trimmed(address: JournalAddress): TidemarkError {
+    return new TidemarkError('trimmed', `journal address ${address} is older than ${this.oldestAddress}`);
+  }
+}
+
+const NOTHING = new Uint8Array(0);
+
+function checkOptions(options: JournalOptions): void {
+  const { fileBytes, budgetBytes, groupId } = options;
+  if (!/^[0-9a-f]{32}$/.test(groupId)) throw new TidemarkError('invalid-argument', 'a group id is 32 hex digits');
+  if (!Number.isSafeInteger(fileBytes) || fileBytes <= 0 || fileBytes % FILE_GRANULE_BYTES !== 0) {
+    throw new TidemarkError('invalid-argument', `journal files must be multiples of 64 KiB, not ${fileBytes} bytes`);
+  }
+  if (budgetBytes < 3 * fileBytes) {
+    throw new TidemarkError('invalid-argument', `a journal budget of ${budgetBytes} bytes is less than three files`);
+  }
+}
+
+function emptyLog(host: Host, options: JournalOptions): RecoveredLog {
+  return {
+    salt: new DataView(Uint8Array.from(host.random.bytes(4)).buffer).getUint32(0, true),
+    endAddress: 0,
+    chain: 0,
+    time: 0,
+    epoch: 1,
+    sequences: [],
+    spareSequences: listSequences(host.disk, options.directory),
+    index: new LsnIndex(options.fileBytes),
+    report: {
+      lastLsn: LSN_NONE,
+      durableLsn: LSN_NONE,
+      cleanStop: false,
+      bootChanged: false,
+      damage: [],
+      incarnation: NO_INCARNATION,
+      bootId: '',
+      epoch: 1,
+      rewrittenBytes: 0,
+    },
+  };
+}
+
+function publishRecovery(group: string, report: RecoveryReport, durationMs: number): void {
+  const { lastLsn, durableLsn, cleanStop, bootChanged, cut, damage, rewrittenBytes } = report;
+  recoveredChannel.publish({
+    group,
+    lastLsn,
+    durableLsn,
+    cleanStop,
+    bootChanged,
+    cutAfterLsn: cut?.afterLsn ?? 0,
+    droppedBytes: cut?.droppedBytes ?? 0,
+    damagedRanges: damage.length,
+    rewrittenBytes,
+    durationMs,
+  });
+  for (const { fromLsn, toLsn, address, reason } of damage) {
+    damageChannel.publish({ group, fromLsn, toLsn, address, reason });
+  }
 }

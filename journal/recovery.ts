@@ -1,0 +1,213 @@
+import { TidemarkError } from './base/errors.ts';
+import { BatchWindow } from './batch-window.ts';
+import { FileReads, journalFileName, listSequences } from './file-reads.ts';
+import type { Host } from './host/host.ts';
+import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
+import { LsnIndex } from './lsn-index.ts';
+import type { Epoch, JournalAddress, JournalTime } from './position.ts';
+import type { RecoveryReport } from './recovery-report.ts';
+import { type LogRun, scanLog } from './recovery-scan.ts';
+import { judge, type RecoveryVerdict } from './recovery-verdict.ts';
+import { rewriteUnproven } from './rewrite-tail.ts';
+import { readStopMark, type StopMark } from './stop-mark.ts';
+
+/*
+ * How a journal is recovered, every step repeatable after a kill at any point (invariant R6):
+ *   1. read every file header; refuse what is foreign or newer and leave it untouched
+ *   2. begin at the newest file before which everything is proven durable: what is older needs no looking at
+ *   3. read on from there, find every whole batch, tell torn tail from damage (recovery-verdict.ts)
+ *   4. make files behind a cut unused, so that their stale headers are never believed
+ *   5. write everything unproven again from checked bytes and sync it (the page cache may lie after a failed sync)
+ * Nothing is given a new LSN before all of it is done.
+ */
+
+export interface RecoveredLog {
+  readonly salt: number;
+  /** Where the next batch goes: in a file, or at the start of one that is still to be begun. */
+  readonly endAddress: JournalAddress;
+  readonly chain: number;
+  readonly time: JournalTime;
+  readonly epoch: Epoch;
+  /** Files that hold the log, ascending; everything else in the directory is spare. */
+  readonly sequences: readonly number[];
+  readonly spareSequences: readonly number[];
+  readonly index: LsnIndex;
+  readonly report: RecoveryReport;
+}
+
+export interface RecoveryOptions {
+  readonly directory: string;
+  readonly groupId: string;
+  readonly fileBytes: number;
+}
+
+/** Recovers the journal in the directory; undefined when there is none yet. */
+export async function recoverLog(host: Host, options: RecoveryOptions): Promise<RecoveredLog | undefined> {
+  const reads = new FileReads(host.disk, options.directory);
+  try {
+    const files = readHeaders(host, reads, options);
+    const stop = await readStopMark(host.disk, options.directory);
+    if (stop !== undefined && stop.groupId !== options.groupId) throw foreign(options.directory, stop.groupId);
+    if (files.live.length === 0) {
+      assertUnused(files, stop, options.directory, reads);
+      return undefined;
+    }
+    return await recoverFiles(host, options, reads, files, stop);
+  } finally {
+    await reads.close();
+  }
+}
+
+interface FoundFiles {
+  readonly sequences: readonly number[];
+  /** Files that were begun, ascending. */
+  readonly live: readonly JournalFileHeader[];
+}
+
+function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): FoundFiles {
+  const sequences = listSequences(host.disk, options.directory);
+  const live: JournalFileHeader[] = [];
+  for (const sequence of sequences) {
+    const header = reads.header(sequence);
+    if (typeof header === 'string') continue;
+    if (header.groupId !== options.groupId) throw foreign(options.directory, header.groupId);
+    if (header.fileBytes !== options.fileBytes) {
+      throw new TidemarkError(
+        'precondition-failed',
+        `the journal in ${options.directory} has files of ${header.fileBytes} bytes, not ${options.fileBytes}`,
+      );
+    }
+    if (header.sequence === sequence) live.push(header);
+  }
+  return { sequences, live };
+}
+
+/** Files without a single readable header are taken for an unborn journal only when they hold nothing at all. */
+function assertUnused(files: FoundFiles, stop: StopMark | undefined, directory: string, reads: FileReads): void {
+  if (stop !== undefined && stop.lastLsn > 0) {
+    throw new TidemarkError(
+      'journal-damaged',
+      `the journal files of ${directory} are gone; LSN ${stop.lastLsn} was written`,
+    );
+  }
+  for (const sequence of files.sequences) {
+    const header = reads.header(sequence);
+    const begins = new Uint8Array(FILE_HEADER_BYTES);
+    reads.read(sequence, FILE_HEADER_BYTES, begins, 0, begins.length);
+    if ((header !== 'empty' && header !== 'the file header is cut off') || begins.some((byte) => byte !== 0)) {
+      throw new TidemarkError('journal-damaged', `no journal file in ${directory} has a readable header`);
+    }
+  }
+}
+
+async function recoverFiles(
+  host: Host,
+  options: RecoveryOptions,
+  reads: FileReads,
+  files: FoundFiles,
+  stop: StopMark | undefined,
+): Promise<RecoveredLog> {
+  const { fileBytes } = options;
+  const witnessed = Math.max(stop?.lastLsn ?? 0, ...files.live.map((header) => header.durableLsn));
+  const newest = files.live.at(-1);
+  const start = files.live.findLast((header) => header.firstLsn <= witnessed + 1) ?? files.live[0];
+  if (newest === undefined || start === undefined) throw new TidemarkError('journal-damaged', 'no journal file');
+  // the file behind the newest may have been begun without its header having reached the disk
+  const scanEnd = (newest.sequence + 2) * fileBytes;
+  const scan = scanLog(reads, newest, start, scanEnd);
+  const verdict = judge(scan, witnessed, host.bootId, fileBytes);
+  const last = verdict.kept.at(-1);
+  if (last === undefined) throw new TidemarkError('journal-damaged', 'the journal has no readable stretch');
+  const furthest = scan.runs.at(-1) ?? last;
+  const endAddress = verdict.endDamaged ? untouchedFile(reads, newest.sequence, furthest, fileBytes) : last.end;
+  const tailSequence = Math.floor(endAddress / fileBytes);
+  await wipeBehind(host, options.directory, files.live, tailSequence);
+  const window = new BatchWindow(reads, fileBytes, newest.salt);
+  const rewrittenBytes = await rewriteUnproven(host, options.directory, fileBytes, window, verdict);
+  const cleanStop =
+    stop !== undefined &&
+    stop.lastLsn === verdict.lastLsn &&
+    stop.endAddress === endAddress &&
+    stop.incarnation === last.incarnation.counter &&
+    stop.nonce === last.incarnation.nonce;
+  const report: RecoveryReport = {
+    lastLsn: verdict.lastLsn,
+    durableLsn: verdict.provenLsn,
+    cleanStop,
+    bootChanged: verdict.bootChanged,
+    ...(verdict.cut === undefined ? {} : { cut: verdict.cut }),
+    damage: verdict.damage,
+    incarnation: last.incarnation,
+    bootId: last.bootId,
+    epoch: last.epoch,
+    rewrittenBytes,
+  };
+  const begun = endAddress % fileBytes !== 0;
+  return {
+    salt: newest.salt,
+    endAddress,
+    chain: last.chain,
+    time: last.time,
+    epoch: last.epoch,
+    sequences: files.sequences.filter((sequence) => sequence < tailSequence || (begun && sequence === tailSequence)),
+    spareSequences: files.sequences.filter(
+      (sequence) => sequence > tailSequence || (!begun && sequence === tailSequence),
+    ),
+    index: buildIndex(files.live, start, verdict, tailSequence, fileBytes),
+    report,
+  };
+}
+
+/** Start of the first file that damaged records at the end of the log cannot reach into. */
+function untouchedFile(reads: FileReads, newest: number, furthest: LogRun, fileBytes: number): JournalAddress {
+  let sequence = Math.max(newest, Math.floor(furthest.end / fileBytes)) + 1;
+  const header = reads.header(sequence);
+  if (typeof header === 'string' && header !== 'empty' && header !== 'missing') sequence++;
+  return sequence * fileBytes;
+}
+
+async function wipeBehind(
+  host: Host,
+  directory: string,
+  live: readonly JournalFileHeader[],
+  tailSequence: number,
+): Promise<void> {
+  const zeroes = new Uint8Array(FILE_HEADER_BYTES);
+  for (const { sequence } of live.filter((header) => header.sequence > tailSequence).toReversed()) {
+    const name = journalFileName(sequence);
+    const file = host.disk.open(`${directory}/${name}`, 'write');
+    try {
+      if ((await file.write(zeroes, 0, zeroes.length, 0)) !== zeroes.length) {
+        throw new TidemarkError('short-write', `${name}: the header of a cut file could not be cleared`);
+      }
+      await file.dataSync();
+    } finally {
+      await file.close();
+    }
+  }
+}
+
+function buildIndex(
+  live: readonly JournalFileHeader[],
+  start: JournalFileHeader,
+  verdict: RecoveryVerdict,
+  tailSequence: number,
+  fileBytes: number,
+): LsnIndex {
+  const index = new LsnIndex(fileBytes);
+  for (const header of live) {
+    if (header.sequence <= start.sequence && header.sequence <= tailSequence)
+      index.addFile(header.sequence, header.firstLsn);
+  }
+  for (const run of verdict.kept) {
+    for (const note of run.notes) {
+      index.addFile(Math.floor(note.address / fileBytes), note.lsn);
+      index.note(note.lsn, note.address);
+    }
+  }
+  return index;
+}
+
+function foreign(directory: string, groupId: string): TidemarkError {
+  return new TidemarkError('journal-foreign', `${directory} holds the journal of group ${groupId}`);
+}

@@ -1,0 +1,94 @@
+import { TidemarkError } from './base/errors.ts';
+import { batchEnd } from './batch-codec.ts';
+import type { BatchWindow } from './batch-window.ts';
+import { journalFileName } from './file-reads.ts';
+import type { DiskFile, Host } from './host/host.ts';
+import { FILE_HEADER_BYTES } from './journal-file-header.ts';
+import type { JournalAddress } from './position.ts';
+import type { LogRun } from './recovery-scan.ts';
+import type { RecoveryVerdict } from './recovery-verdict.ts';
+
+/**
+ * Writes every kept batch that nothing proves durable once more, at its own place and from bytes whose crcs were just
+ * checked, together with the headers of the files they lie in, and syncs (invariant D5). After a failed sync the page
+ * cache shows bytes that the medium does not have and calls them clean: only writing makes them dirty again.
+ * Resolves with the bytes written.
+ */
+export async function rewriteUnproven(
+  host: Host,
+  directory: string,
+  fileBytes: number,
+  window: BatchWindow,
+  verdict: RecoveryVerdict,
+): Promise<number> {
+  const files = new Map<number, DiskFile>();
+  let bytes = 0;
+  try {
+    for (const run of verdict.kept) {
+      if (run.nextLsn - 1 <= verdict.provenLsn) continue;
+      let address = firstCandidate(run, verdict.provenLsn);
+      while (address < run.end) {
+        const next = skipBorder(address, fileBytes);
+        if (next !== address) {
+          address = next;
+          continue;
+        }
+        const batch = window.batch(address, run.end);
+        if (typeof batch === 'string') {
+          throw new TidemarkError(
+            'device-failed',
+            `journal address ${address} changed while it was recovered: ${batch}`,
+          );
+        }
+        if (batch.lastLsn > verdict.provenLsn) {
+          const file = await open(host, directory, address, fileBytes, files);
+          bytes += await rewrite(file, window.bytesOf(batch), address % fileBytes);
+        }
+        address = batch.header.closesFile
+          ? address - (address % fileBytes) + fileBytes
+          : batchEnd(address, batch.header.bodyBytes);
+      }
+    }
+    for (const file of files.values()) await file.dataSync();
+    if (files.size > 0) await host.disk.syncDirectory(directory);
+  } finally {
+    for (const file of files.values()) await file.close();
+  }
+  return bytes;
+}
+
+function firstCandidate(run: LogRun, provenLsn: number): JournalAddress {
+  return run.notes.findLast((note) => note.lsn <= provenLsn + 1)?.address ?? run.from;
+}
+
+/** A batch begins neither in a file header nor in the last bytes of a file. */
+function skipBorder(address: JournalAddress, fileBytes: number): JournalAddress {
+  const offset = address % fileBytes;
+  if (offset < FILE_HEADER_BYTES) return address - offset + FILE_HEADER_BYTES;
+  return fileBytes - offset < 64 ? address - offset + fileBytes : address;
+}
+
+async function open(
+  host: Host,
+  directory: string,
+  address: JournalAddress,
+  fileBytes: number,
+  files: Map<number, DiskFile>,
+): Promise<DiskFile> {
+  const sequence = Math.floor(address / fileBytes);
+  const known = files.get(sequence);
+  if (known !== undefined) return known;
+  const file = host.disk.open(`${directory}/${journalFileName(sequence)}`, 'write');
+  files.set(sequence, file);
+  const header = new Uint8Array(FILE_HEADER_BYTES);
+  if (file.readSync(header, 0, header.length, 0) === header.length) await rewrite(file, header, 0);
+  return file;
+}
+
+async function rewrite(file: DiskFile, bytes: Uint8Array, position: number): Promise<number> {
+  const written = await file.write(bytes, 0, bytes.length, position);
+  if (written !== bytes.length) {
+    throw new TidemarkError('no-space', `${file.path}: ${written} of ${bytes.length} bytes written again`);
+  }
+  return written;
+}
