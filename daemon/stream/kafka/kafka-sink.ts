@@ -150,11 +150,13 @@ export class KafkaSink implements FrameSink {
     const expired = Promise.withResolvers<never>();
     const giveUp = new AbortController();
     const timer = this.#host.clock.after(timeoutMs, () => {
-      giveUp.abort();
       expired.reject(new TidemarkError('stream-unavailable', `Kafka did not say within ${timeoutMs} ms what it holds`));
     });
+    const closed = this.#closing.promise.then(() => {
+      throw new TidemarkError('stream-unavailable', 'the stream is being closed');
+    });
     try {
-      return await Promise.race([this.#highest(reader, giveUp.signal), expired.promise]);
+      return await Promise.race([this.#highest(reader, giveUp.signal), expired.promise, closed]);
     } finally {
       giveUp.abort();
       timer.cancel();
@@ -320,6 +322,7 @@ export class KafkaSink implements FrameSink {
     if (tail === undefined || frame.firstLsn !== tail.lastLsn + 1) return true;
     const view = openFrame(frame.bytes);
     if (view === undefined || sameChain(view.chainBefore, tail.chainAfter)) return true;
+    this.#finished = true;
     const reason = `the topic and this journal hold different records up to ${tail.lastLsn}`;
     this.#sender.fail(new TidemarkError('divergence', reason, { details: { lsn: tail.lastLsn } }));
     return false;

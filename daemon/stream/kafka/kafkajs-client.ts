@@ -1,7 +1,7 @@
 import net from 'node:net';
 import tls from 'node:tls';
 import type { ISocketFactory, KafkaConfig, SASLOptions } from 'kafkajs';
-import { TidemarkError } from '../../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../../journal/base/errors.ts';
 import { streamError } from './client-errors.ts';
 import { type KafkaClientOptions, type KafkaTls } from './client-options.ts';
 import { loadKafkaJs } from './kafkajs-patches.ts';
@@ -146,17 +146,21 @@ export class KafkaLink {
   }
 
   reset(): void {
-    const ended = this.#generation;
-    this.#generation = new Generation();
-    this.#cluster = undefined;
     this.#connected = new Map();
-    this.#rotate();
-    ended.end();
+    this.#dropConnections();
   }
 
   close(): void {
     this.#closed = true;
     this.reset();
+  }
+
+  #dropConnections(): void {
+    const ended = this.#generation;
+    this.#generation = new Generation();
+    this.#cluster = undefined;
+    this.#rotate();
+    ended.end();
   }
 
   #rotate(): void {
@@ -171,14 +175,31 @@ export class KafkaLink {
     if (this.#closed) return Promise.reject(new TidemarkError('shutting-down', 'the Kafka client is closed'));
     let broker = this.#connected.get(what);
     if (broker === undefined) {
-      this.#cluster ??= this.#newCluster();
-      const cluster = this.#cluster;
-      const connecting = cluster.connect().then(() => find(cluster));
-      const doing = `connecting to the ${what} by ${this.#brokers[0] ?? ''}`;
-      broker = this.bounded(doing, this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS, connecting);
+      broker = this.#connectByAny(what, find);
       this.#connected.set(what, broker);
     }
     return broker;
+  }
+
+  /** Asks one broker of the list after the other: any of them knows the whole cluster. */
+  async #connectByAny(
+    what: string,
+    find: (cluster: KafkaCluster) => Promise<KafkaBrokerConnection>,
+  ): Promise<KafkaBrokerConnection> {
+    const connected = this.#connected;
+    for (let left = this.#brokers.length; ; left--) {
+      this.#cluster ??= this.#newCluster();
+      const cluster = this.#cluster;
+      const doing = `connecting to the ${what} by ${this.#brokers[0] ?? ''}`;
+      const connecting = cluster.connect().then(() => find(cluster));
+      try {
+        return await this.bounded(doing, this.#options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS, connecting);
+      } catch (error) {
+        const abandoned = connected !== this.#connected;
+        if (abandoned || left <= 1 || !hasCode(error, 'stream-unavailable')) throw error;
+        if (cluster === this.#cluster) this.#dropConnections();
+      }
+    }
   }
 
   #newCluster(): KafkaCluster {

@@ -16,8 +16,9 @@ import { TidemarkError } from '../../../journal/base/errors.ts';
 export const METADATA_API_KEY = 3;
 export const METADATA_API_VERSION = 10;
 
-/** Error code of a topic that does not exist. */
+/** Error codes: a topic that does not exist; one that this user may not see. */
 const UNKNOWN_TOPIC = 3;
+const TOPIC_AUTHORIZATION_FAILED = 29;
 
 export interface TopicMetadata {
   readonly topicId: string;
@@ -36,7 +37,7 @@ export function encodeMetadataRequest(topic: string): Buffer {
   ]);
 }
 
-/** Undefined when the topic does not exist; throws `stream-unavailable` with the broker's error code otherwise. */
+/** Undefined when the topic does not exist; throws `stream-refused` without the right, else `stream-unavailable`. */
 export function decodeMetadataResponse(payload: Buffer, topic: string): TopicMetadata | undefined {
   const reader = new FlexibleReader(payload);
   reader.skipTags();
@@ -71,6 +72,9 @@ export function decodeMetadataResponse(payload: Buffer, topic: string): TopicMet
     if (error === 0) found = { topicId, partitions, replicationFactor };
     else failure = error;
   });
+  if (failure === TOPIC_AUTHORIZATION_FAILED) {
+    throw new TidemarkError('stream-refused', `this user has no right to describe topic ${topic}`);
+  }
   if (failure !== 0 && failure !== UNKNOWN_TOPIC) {
     throw new TidemarkError('stream-unavailable', `the broker cannot describe topic ${topic}: error code ${failure}`);
   }

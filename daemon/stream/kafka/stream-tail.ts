@@ -1,4 +1,4 @@
-import { TidemarkError } from '../../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../../journal/base/errors.ts';
 import { FrameView } from '../../../journal/frame-view.ts';
 import { type Lsn } from '../../../journal/position.ts';
 import { type SourceIdentity } from '../../../journal/stream.ts';
@@ -49,12 +49,15 @@ export async function readTail(reader: LogReader, bounds: LogBounds, groupId: st
   return summarize(frames);
 }
 
-/** The frame in a record, or undefined when it is none: anybody with the right may write rubbish to a topic. */
+/**
+ * The frame in a record, or undefined when it is none: anybody with the right may write rubbish to a topic. A frame of
+ * a newer format is no rubbish: throws what `FrameView` says.
+ */
 export function openFrame(bytes: Uint8Array): FrameView | undefined {
   try {
     return FrameView.open(bytes);
   } catch (error) {
-    if (error instanceof TidemarkError) return undefined;
+    if (hasCode(error, 'frame-damaged')) return undefined;
     throw error;
   }
 }
