@@ -34,6 +34,14 @@ export interface ChannelPayloads {
   /** Records at or below the durable watermark cannot be read. */
   'tidemark:journal:damage': { group: string; fromLsn: number; toLsn: number; address: number; reason: string };
   'tidemark:journal:clock-jump': { group: string; fromMicros: number; toMicros: number };
+  /** The part of the journal's budget that is not released went above (or fell below) 50, 80 or 95 percent. */
+  'tidemark:group:room': { group: string; percent: number; above: boolean; budgetBytes: number; outOfRoom: string };
+  /** History up to `toLsn` was given up for want of room: the replica will not get it. */
+  'tidemark:group:unprotected': { group: string; fromLsn: number; toLsn: number; reason: string };
+  /** The write-out to the backings changed its state: running, retrying, failed, stopped. */
+  'tidemark:group:destage': { group: string; state: string; reason: string; code: string };
+  /** A volume's content is being journalled; `done` when its export opened. */
+  'tidemark:group:seeding': { group: string; volume: string; seededBytes: number; totalBytes: number; done: boolean };
 }
 
 export type ChannelName = keyof ChannelPayloads;

@@ -1,0 +1,213 @@
+import { crc32 } from '@node-rs/crc32';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { DiskFile, Host } from '../../journal/host/host.ts';
+import { type JournalAddress, type Lsn, readU64, SECTOR_BYTES, writeU64 } from '../../journal/position.ts';
+
+/*
+ * The change map: which parts of each volume changed in a stretch of history that was given up (DESIGN rule 13). One
+ * file, made at full size when the group opens, so that it can be written when nothing else can. Two slots, written in
+ * turn: a torn write leaves the other one.
+ *
+ *   slot  0 u32 magic 'TMC1'
+ *         4 u32 crc32 of the rest of the slot
+ *         8 u64 turn               the higher one counts
+ *        16 u64 first LSN given up; 0: nothing is
+ *        24 u64 last LSN given up
+ *        32 u64 address           everything below is in the map
+ *        40 u64 last LSN announced by a GAP record
+ *        48 u32 volumes, u32 0
+ *        56 per volume: u64 id, u64 size in bytes; then per volume, in the same order, its bits:
+ *           bit n of byte n/8: the granule of 64 KiB at n * 64 KiB changed
+ */
+const MAGIC = 0x31434d54;
+const HEADER_BYTES = 56;
+const VOLUME_BYTES = 16;
+export const GRANULE_BYTES: number = 64 * 1024;
+const GRANULE_SECTORS = GRANULE_BYTES / SECTOR_BYTES;
+const NAME = 'change-map.state';
+const SLOT_ALIGN = 4096;
+
+/** A stretch of history that the journal no longer holds though nobody has it. */
+export interface GivenUp {
+  readonly fromLsn: Lsn;
+  readonly toLsn: Lsn;
+  readonly address: JournalAddress;
+  readonly announcedLsn: Lsn;
+}
+
+export interface MappedVolume {
+  readonly id: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+export class ChangeMap {
+  readonly #file: DiskFile;
+  readonly #volumes: readonly MappedVolume[];
+  readonly #bits: Map<number, Uint8Array> = new Map();
+  readonly #slotBytes: number;
+  #turn = 0;
+  #givenUp: GivenUp | undefined;
+
+  /** Opens the map, or makes it with room for these volumes. Throws `journal-damaged` when neither slot can be read. */
+  static async open(host: Host, directory: string, volumes: readonly MappedVolume[]): Promise<ChangeMap> {
+    const path = `${directory}/${NAME}`;
+    const old = host.disk.exists(path) ? readSlots(host.disk.open(path, 'write'), path) : undefined;
+    if (old !== undefined && sameVolumes(old.volumes, volumes)) {
+      const map = new ChangeMap(old.file, volumes, old.slotBytes);
+      map.#restore(old);
+      return map;
+    }
+    await old?.file.close();
+    const temporary = `${path}.new`;
+    host.disk.unlink(temporary);
+    const map = new ChangeMap(host.disk.open(temporary, 'create'), volumes, slotBytesFor(volumes));
+    if (old !== undefined) map.#restore(old);
+    await map.save(map.#givenUp);
+    await map.save(map.#givenUp);
+    host.disk.rename(temporary, path);
+    await host.disk.syncDirectory(directory);
+    return map;
+  }
+
+  private constructor(file: DiskFile, volumes: readonly MappedVolume[], slotBytes: number) {
+    this.#file = file;
+    this.#volumes = volumes;
+    this.#slotBytes = slotBytes;
+    for (const volume of volumes) this.#bits.set(volume.id, new Uint8Array(bitBytes(volume.size)));
+  }
+
+  /** undefined: all history is whole. */
+  get givenUp(): GivenUp | undefined {
+    return this.#givenUp;
+  }
+
+  /** In memory; durable with the next `save`. */
+  mark(volume: number, sector: number, sectors: number): void {
+    const bits = this.#bits.get(volume);
+    if (bits === undefined) return;
+    const last = Math.floor((sector + sectors - 1) / GRANULE_SECTORS);
+    for (let granule = Math.floor(sector / GRANULE_SECTORS); granule <= last; granule++) {
+      bits[granule >>> 3] = bits[granule >>> 3]! | (1 << (granule & 7));
+    }
+  }
+
+  isMarked(volume: number, sector: number): boolean {
+    const granule = Math.floor(sector / GRANULE_SECTORS);
+    return ((this.#bits.get(volume)?.[granule >>> 3] ?? 0) & (1 << (granule & 7))) !== 0;
+  }
+
+  /** Granules marked, of all volumes. */
+  get markedGranules(): number {
+    let count = 0;
+    for (const bits of this.#bits.values()) {
+      for (const byte of bits) for (let rest = byte; rest !== 0; rest &= rest - 1) count++;
+    }
+    return count;
+  }
+
+  /** Durable when the promise resolves; until then the map on disk is the one before. */
+  async save(givenUp: GivenUp | undefined): Promise<void> {
+    const turn = this.#turn + 1;
+    const slot = Buffer.alloc(this.#slotBytes);
+    const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
+    view.setUint32(0, MAGIC, true);
+    writeU64(view, 8, turn);
+    writeU64(view, 16, givenUp?.fromLsn ?? 0);
+    writeU64(view, 24, givenUp?.toLsn ?? 0);
+    writeU64(view, 32, givenUp?.address ?? 0);
+    writeU64(view, 40, givenUp?.announcedLsn ?? 0);
+    view.setUint32(48, this.#volumes.length, true);
+    let bitsAt = HEADER_BYTES + this.#volumes.length * VOLUME_BYTES;
+    for (const [index, volume] of this.#volumes.entries()) {
+      writeU64(view, HEADER_BYTES + index * VOLUME_BYTES, volume.id);
+      writeU64(view, HEADER_BYTES + index * VOLUME_BYTES + 8, volume.size);
+      const bits = this.#bits.get(volume.id) ?? new Uint8Array(0);
+      slot.set(bits, bitsAt);
+      bitsAt += bits.length;
+    }
+    view.setUint32(4, crc32(slot.subarray(8)), true);
+    const written = await this.#file.write(slot, 0, slot.length, (turn % 2) * this.#slotBytes);
+    if (written !== slot.length) throw new TidemarkError('no-space', `${this.#file.path}: the change map has no room`);
+    await this.#file.dataSync();
+    this.#turn = turn;
+    this.#givenUp = givenUp;
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  #restore(old: StoredMap): void {
+    this.#turn = old.turn;
+    this.#givenUp = old.givenUp;
+    for (const [id, bits] of old.bits) this.#bits.get(id)?.set(bits);
+  }
+}
+
+interface StoredMap {
+  readonly file: DiskFile;
+  readonly slotBytes: number;
+  readonly turn: number;
+  readonly givenUp: GivenUp | undefined;
+  readonly volumes: readonly MappedVolume[];
+  readonly bits: ReadonlyMap<number, Uint8Array>;
+}
+
+function readSlots(file: DiskFile, path: string): StoredMap {
+  const slotBytes = Math.floor(file.size() / 2);
+  let newest: StoredMap | undefined;
+  for (const position of [0, slotBytes]) {
+    const slot = Buffer.alloc(slotBytes);
+    if (file.readSync(slot, 0, slotBytes, position) !== slotBytes) continue;
+    const stored = parseSlot(slot, file);
+    if (stored !== undefined && stored.turn > (newest?.turn ?? 0)) newest = stored;
+  }
+  if (newest !== undefined) return newest;
+  void file.close();
+  throw new TidemarkError('journal-damaged', `${path}: no readable change map`, { details: { path } });
+}
+
+function parseSlot(slot: Buffer, file: DiskFile): StoredMap | undefined {
+  if (slot.length < HEADER_BYTES) return undefined;
+  const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
+  if (view.getUint32(0, true) !== MAGIC || view.getUint32(4, true) !== crc32(slot.subarray(8))) return undefined;
+  const fromLsn = readU64(view, 16, 'first LSN');
+  const volumes: MappedVolume[] = [];
+  for (let index = 0; index < view.getUint32(48, true); index++) {
+    const at = HEADER_BYTES + index * VOLUME_BYTES;
+    volumes.push({ id: readU64(view, at, 'volume id'), size: readU64(view, at + 8, 'volume size') });
+  }
+  const bits = new Map<number, Uint8Array>();
+  let bitsAt = HEADER_BYTES + volumes.length * VOLUME_BYTES;
+  for (const volume of volumes) {
+    bits.set(volume.id, slot.subarray(bitsAt, bitsAt + bitBytes(volume.size)));
+    bitsAt += bitBytes(volume.size);
+  }
+  const givenUp =
+    fromLsn === 0
+      ? undefined
+      : {
+          fromLsn,
+          toLsn: readU64(view, 24, 'last LSN'),
+          address: readU64(view, 32, 'address'),
+          announcedLsn: readU64(view, 40, 'announced LSN'),
+        };
+  return { file, slotBytes: slot.length, turn: readU64(view, 8, 'turn'), givenUp, volumes, bits };
+}
+
+function bitBytes(size: number): number {
+  return Math.ceil(size / GRANULE_BYTES / 8);
+}
+
+function slotBytesFor(volumes: readonly MappedVolume[]): number {
+  const bytes = volumes.reduce((sum, volume) => sum + VOLUME_BYTES + bitBytes(volume.size), HEADER_BYTES);
+  return Math.ceil(bytes / SLOT_ALIGN) * SLOT_ALIGN;
+}
+
+function sameVolumes(one: readonly MappedVolume[], other: readonly MappedVolume[]): boolean {
+  return (
+    one.length === other.length &&
+    one.every((volume, at) => volume.id === other[at]?.id && volume.size === other[at]?.size)
+  );
+}

@@ -1,0 +1,152 @@
+import type { BlockDevice } from '../../journal/block-device.ts';
+import { SECTOR_BYTES } from '../../journal/position.ts';
+import { ExtentMap, ZERO_SOURCE } from './extent-map.ts';
+
+/** Source of an extent whose zeroes must stay allocated (NO_HOLE). */
+const KEPT_ZERO_SOURCE = -3;
+
+/** One write to a backing at most. */
+const WRITE_BYTES_MAX = 1024 * 1024;
+/** Writes in flight at once; they never overlap, because the extents of a window do not. */
+const WRITES_MAX = 4;
+
+/** One write to a backing: extents of the window that lie side by side on the disk, or one extent of zeroes. */
+interface BackingWrite {
+  readonly device: BlockDevice;
+  /** Bytes. */
+  readonly offset: number;
+  length: number;
+  /** Places in the slab, in order; empty for zeroes. */
+  readonly parts: { readonly at: number; readonly length: number }[];
+  readonly mayUnmap: boolean;
+}
+
+/**
+ * A stretch of the journal on its way to the backings: the last version of every sector it touches, sorted. What was
+ * overwritten within the window is never written; neighbours become one write.
+ */
+export class DestageWindow {
+  readonly #slab: Buffer;
+  #used = 0;
+  readonly #maps: Map<BlockDevice, ExtentMap> = new Map();
+
+  /** `bytes`: payload the window holds at most. */
+  constructor(bytes: number) {
+    this.#slab = Buffer.allocUnsafeSlow(bytes);
+  }
+
+  get freeBytes(): number {
+    return this.#slab.length - this.#used;
+  }
+
+  get usedBytes(): number {
+    return this.#used;
+  }
+
+  /** Takes `length` bytes (not more than `freeBytes`) for a sector range; the caller fills what is returned. */
+  take(device: BlockDevice, sector: number, length: number): Uint8Array {
+    const at = this.#used;
+    this.#used += length;
+    this.#map(device).insert(sector, sector + length / SECTOR_BYTES, at, 0);
+    return this.#slab.subarray(at, at + length);
+  }
+
+  zero(device: BlockDevice, sector: number, sectors: number, keepAllocated: boolean): void {
+    this.#map(device).insert(sector, sector + sectors, keepAllocated ? KEPT_ZERO_SOURCE : ZERO_SOURCE, 0);
+  }
+
+  /** Writes everything; rejects with the first error when all that was begun has ended. `onWrite` gets bytes as they go. */
+  async writeOut(onWrite: (bytes: number) => void): Promise<void> {
+    const writes = this.#plan();
+    let next = 0;
+    let failure: unknown;
+    const worker = async (): Promise<void> => {
+      const buffer = new Lazy(() => Buffer.allocUnsafe(WRITE_BYTES_MAX));
+      while (next < writes.length && failure === undefined) {
+        const write = writes[next++]!;
+        try {
+          await this.#issue(write, buffer);
+        } catch (error) {
+          failure ??= error;
+          return;
+        }
+        onWrite(write.length);
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(WRITES_MAX, writes.length) }, worker));
+    if (failure !== undefined) throw failure;
+  }
+
+  clear(): void {
+    this.#used = 0;
+    this.#maps.clear();
+  }
+
+  #map(device: BlockDevice): ExtentMap {
+    let map = this.#maps.get(device);
+    if (map === undefined) {
+      map = new ExtentMap();
+      this.#maps.set(device, map);
+    }
+    return map;
+  }
+
+  #plan(): BackingWrite[] {
+    const writes: BackingWrite[] = [];
+    for (const [device, map] of this.#maps) {
+      let open: BackingWrite | undefined;
+      map.forEach((start, end, source) => {
+        const offset = start * SECTOR_BYTES;
+        const length = (end - start) * SECTOR_BYTES;
+        if (source < 0) {
+          open = undefined;
+          writes.push({ device, offset, length, parts: [], mayUnmap: source === ZERO_SOURCE });
+          return;
+        }
+        for (let at = 0; at < length; ) {
+          if (open === undefined || open.offset + open.length !== offset + at || open.length === WRITE_BYTES_MAX) {
+            open = { device, offset: offset + at, length: 0, parts: [], mayUnmap: false };
+            writes.push(open);
+          }
+          const part = Math.min(length - at, WRITE_BYTES_MAX - open.length);
+          open.parts.push({ at: source + at, length: part });
+          open.length += part;
+          at += part;
+        }
+      });
+    }
+    return writes;
+  }
+
+  async #issue(write: BackingWrite, buffer: Lazy<Buffer>): Promise<void> {
+    const [first] = write.parts;
+    if (first === undefined) {
+      await write.device.zero(write.offset, write.length, write.mayUnmap);
+    } else if (write.parts.length === 1) {
+      await write.device.write(write.offset, this.#slab.subarray(first.at, first.at + first.length));
+    } else {
+      const merged = buffer.value;
+      let at = 0;
+      for (const part of write.parts) {
+        this.#slab.copy(merged, at, part.at, part.at + part.length);
+        at += part.length;
+      }
+      await write.device.write(write.offset, merged.subarray(0, at));
+    }
+  }
+}
+
+/** A buffer made at its first use: most windows have workers that never merge. */
+class Lazy<T> {
+  readonly #make: () => T;
+  #made: T | undefined;
+
+  constructor(make: () => T) {
+    this.#make = make;
+  }
+
+  get value(): T {
+    this.#made ??= this.#make();
+    return this.#made;
+  }
+}

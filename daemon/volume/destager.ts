@@ -1,0 +1,350 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { BlockDevice } from '../../journal/block-device.ts';
+import { delay, type Host, type Timer } from '../../journal/host/host.ts';
+import type { JournalReader } from '../../journal/journal-reader.ts';
+import type { Marks } from '../../journal/marks.ts';
+import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
+import { RecordFlag, RecordKind } from '../../journal/record.ts';
+import { type Checkpoint, writeCheckpoint } from './checkpoint.ts';
+import { DestageWindow } from './destage-window.ts';
+import { nextHealthyBatch } from './healthy-batches.ts';
+import { type Effect, JournalEffects } from './journal-effects.ts';
+
+/** What the destager needs of a journal. */
+export interface DestageSource {
+  reader(from: JournalAddress): JournalReader;
+  readInto(address: JournalAddress, length: number, into: Uint8Array, offset: number): void;
+}
+
+export interface DestagerOptions {
+  /** Where the checkpoint is kept. */
+  readonly directory: string;
+  /** Payload bytes sorted together; 1 MiB or more. */
+  readonly windowBytes: number;
+  /** The backings are synced when so much of the journal was written to them, ... */
+  readonly flushBytes: number;
+  /** ... or so long after the last of it. */
+  readonly flushAgeMs: number;
+  /** 0: nothing waits for room, 1: a bound is reached; from a half on, syncs come early. */
+  readonly pressure: () => number;
+  /** Told at every change of state, for status and alarms. */
+  readonly onState: (state: DestageState) => void;
+}
+
+export interface DestageState {
+  /** `failed`: the journal cannot be read, a person has to decide. */
+  readonly state: 'running' | 'retrying' | 'failed' | 'stopped';
+  readonly reason: string;
+  readonly code?: string;
+}
+
+const RETRY_FIRST_MS = 100;
+const RETRY_MOST_MS = 5_000;
+/** Bytes taken into a window before the event loop gets a turn. */
+const FILL_SLICE_BYTES = 2 * 1024 * 1024;
+const URGENT_FROM = 0.5;
+
+interface DrainWaiter {
+  readonly address: JournalAddress;
+  readonly resolve: () => void;
+  readonly reject: (error: TidemarkError) => void;
+}
+
+/**
+ * Writes the journal to the backings, behind what is durable and never ahead of it.
+ *
+ *   journal   ----|checkpoint----|applied-------|position---------|durable----|written
+ *                  replay begins  synced in the  written to the
+ *                  here           backings       backings, not synced
+ *
+ * One loop: fill a window, write it out, and now and then sync the backings and move the marks. The overlay answers
+ * for everything above `applied`, so no read depends on what was written and not synced. When a backing fails, what it
+ * was given since `applied` counts as lost: the loop waits a little and begins again from the checkpoint (DESIGN rule
+ * 9), passing over what lies below `applied`. The checkpoint stays below the oldest open piece (rule 5).
+ */
+export class Destager {
+  readonly #host: Host;
+  readonly #source: DestageSource;
+  readonly #marks: Marks;
+  readonly #targets: ReadonlyMap<number, BlockDevice>;
+  readonly #options: DestagerOptions;
+  readonly #window: DestageWindow;
+  #effects = new JournalEffects();
+  #reader: JournalReader;
+  /** Effects of the batch read last that the window had no room for yet. */
+  #pending: Effect[] = [];
+  #pendingAt = 0;
+  #windowEnd: Checkpoint;
+  #position: Checkpoint;
+  #applied: Checkpoint;
+  #checkpoint: Checkpoint;
+  readonly #dirty: Set<BlockDevice> = new Set();
+  #dirtySinceMs = 0;
+  #drains: DrainWaiter[] = [];
+  #state: DestageState = { state: 'running', reason: '' };
+  #retryMs = RETRY_FIRST_MS;
+  #stopping = false;
+  #wake: (() => void) | undefined;
+  #moved = false;
+  #running: Promise<void> | undefined;
+  #destagedBytes = 0;
+
+  constructor(
+    host: Host,
+    source: DestageSource,
+    marks: Marks,
+    targets: ReadonlyMap<number, BlockDevice>,
+    start: Checkpoint,
+    options: DestagerOptions,
+  ) {
+    this.#host = host;
+    this.#source = source;
+    this.#marks = marks;
+    this.#targets = targets;
+    this.#options = options;
+    this.#window = new DestageWindow(options.windowBytes);
+    this.#reader = source.reader(start.address);
+    this.#windowEnd = start;
+    this.#position = start;
+    this.#applied = start;
+    this.#checkpoint = start;
+  }
+
+  get state(): DestageState {
+    return this.#state;
+  }
+
+  /** Synced in the backings. */
+  get applied(): Checkpoint {
+    return this.#applied;
+  }
+
+  /** Bytes written to the backings since the start. */
+  get destagedBytes(): number {
+    return this.#destagedBytes;
+  }
+
+  start(): void {
+    const unsubscribe = this.#marks.onMove(() => this.#notify());
+    this.#running = this.#run().finally(unsubscribe);
+  }
+
+  /** Resolves when everything below `address` is synced in its backing; rejects when a backing fails meanwhile. */
+  drainTo(address: JournalAddress): Promise<void> {
+    if (this.#applied.address >= address) return Promise.resolve();
+    if (this.#stopping || this.#state.state === 'failed') {
+      return Promise.reject(new TidemarkError('shutting-down', 'the write-out to the backings has stopped'));
+    }
+    return new Promise((resolve, reject) => {
+      this.#drains.push({ address, resolve, reject });
+      this.#notify();
+    });
+  }
+
+  /** Ends the loop behind the window under way and syncs once more; a failing backing does not hold it up. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    this.#notify();
+    await this.#running;
+    this.#rejectDrains(new TidemarkError('shutting-down', 'the write-out to the backings has stopped'));
+    await this.#reader.close();
+    if (this.#state.state !== 'failed') this.#enter({ state: 'stopped', reason: this.#state.reason });
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopping) {
+      try {
+        const moved = await this.#fill();
+        if (moved) await this.#writeWindow();
+        if (this.#mustFlush(!moved)) await this.#flush();
+        else if (!moved) await this.#sleep();
+        if (this.#state.state === 'retrying' && this.#dirty.size === 0) this.#recovered();
+      } catch (error) {
+        if (!(error instanceof TidemarkError)) throw error;
+        if (error.code === 'journal-damaged' || error.code === 'trimmed') {
+          this.#fail(error);
+          return;
+        }
+        await this.#beginAgain(error);
+      }
+    }
+    try {
+      if (this.#state.state === 'running') await this.#flush();
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      this.#enter({ state: 'retrying', reason: error.message, code: error.code });
+    }
+  }
+
+  /** Takes durable batches into the window until it is full; false when there is nothing new. */
+  async #fill(): Promise<boolean> {
+    let sliceBytes = 0;
+    let moved = false;
+    for (;;) {
+      if (!this.#placePending()) return true;
+      if (sliceBytes >= FILL_SLICE_BYTES) {
+        await delay(this.#host.clock, 0);
+        if (this.#stopping) return moved;
+        sliceBytes = 0;
+      }
+      const batch = nextHealthyBatch(this.#reader, this.#marks.address('durable'));
+      if (batch === undefined) return moved;
+      for (const record of batch) {
+        this.#effects.feed(record, batch, (effect) => {
+          if (effect.stamp >= this.#applied.address) this.#pending.push(effect);
+        });
+        sliceBytes += record.payload.length;
+      }
+      const end = { address: this.#reader.address, lsn: Math.max(batch.lastLsn, this.#windowEnd.lsn) };
+      moved = true;
+      if (!this.#placePending()) {
+        this.#unfinished = end;
+        return true;
+      }
+      this.#windowEnd = end;
+    }
+  }
+
+  /** The end of a batch whose effects are not all in a window yet. */
+  #unfinished: Checkpoint | undefined;
+
+  /** False when the window is full before the pending effects end. */
+  #placePending(): boolean {
+    while (this.#pendingAt < this.#pending.length) {
+      if (!this.#place(this.#pending[this.#pendingAt]!)) return false;
+      this.#pendingAt++;
+    }
+    this.#pending.length = 0;
+    this.#pendingAt = 0;
+    if (this.#unfinished !== undefined) this.#windowEnd = this.#unfinished;
+    this.#unfinished = undefined;
+    return true;
+  }
+
+  #place(effect: Effect): boolean {
+    const device = this.#targets.get(effect.volume);
+    // Only a detached volume has no target, and all of it was written before it was detached.
+    if (device === undefined) return true;
+    if (effect.kind !== RecordKind.write) {
+      const keep = effect.kind === RecordKind.zero && (effect.flags & RecordFlag.noHole) !== 0;
+      this.#window.zero(device, effect.sector, effect.sectors, keep);
+    } else {
+      const bytes = effect.sectors * SECTOR_BYTES;
+      if (bytes > this.#window.freeBytes) return false;
+      const slot = this.#window.take(device, effect.sector, bytes);
+      if (effect.payload === undefined) this.#source.readInto(effect.payloadAddress, bytes, slot, 0);
+      else slot.set(effect.payload);
+    }
+    if (this.#dirty.size === 0) this.#dirtySinceMs = this.#host.clock.monotonicMs();
+    this.#dirty.add(device);
+    return true;
+  }
+
+  async #writeWindow(): Promise<void> {
+    await this.#window.writeOut((bytes) => {
+      this.#destagedBytes += bytes;
+    });
+    this.#window.clear();
+    this.#position = this.#windowEnd;
+  }
+
+  #mustFlush(caughtUp: boolean): boolean {
+    const ahead = this.#position.address - this.#applied.address;
+    if (ahead <= 0) return false;
+    if (ahead >= this.#options.flushBytes) return true;
+    if (this.#drains.some((drain) => drain.address <= this.#position.address)) return true;
+    if (this.#options.pressure() >= URGENT_FROM && (caughtUp || ahead >= this.#options.flushBytes / 8)) return true;
+    return (
+      caughtUp &&
+      this.#dirty.size > 0 &&
+      this.#host.clock.monotonicMs() - this.#dirtySinceMs >= this.#options.flushAgeMs
+    );
+  }
+
+  /** Backings first, then the durable checkpoint, then the marks that everybody sees. */
+  async #flush(): Promise<void> {
+    const reached = this.#position;
+    if (reached.address <= this.#applied.address) return;
+    const results = await Promise.allSettled([...this.#dirty].map((device) => device.flush()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    const open = this.#effects.oldestOpen;
+    const checkpoint = open !== undefined && open.address < reached.address ? open : reached;
+    if (checkpoint.address > this.#checkpoint.address) {
+      await writeCheckpoint(this.#host, this.#options.directory, checkpoint);
+      this.#checkpoint = checkpoint;
+    }
+    this.#applied = reached;
+    this.#dirty.clear();
+    this.#marks.advanceAddress('applied', reached.address);
+    this.#marks.advanceAddress('checkpoint', this.#checkpoint.address);
+    this.#marks.advanceLsn('checkpoint', this.#checkpoint.lsn);
+    const reachedDrains = this.#drains.filter((drain) => drain.address <= reached.address);
+    this.#drains = this.#drains.filter((drain) => drain.address > reached.address);
+    for (const drain of reachedDrains) drain.resolve();
+  }
+
+  async #beginAgain(error: TidemarkError): Promise<void> {
+    this.#enter({ state: 'retrying', reason: error.message, code: error.code });
+    this.#rejectDrains(error);
+    this.#window.clear();
+    this.#pending.length = 0;
+    this.#pendingAt = 0;
+    this.#unfinished = undefined;
+    this.#effects = new JournalEffects();
+    this.#reader.seek(this.#checkpoint.address);
+    this.#position = this.#checkpoint;
+    this.#windowEnd = this.#checkpoint;
+    const retryMs = this.#retryMs;
+    this.#retryMs = Math.min(retryMs * 2, RETRY_MOST_MS);
+    await this.#sleep(retryMs);
+  }
+
+  #recovered(): void {
+    this.#retryMs = RETRY_FIRST_MS;
+    this.#enter({ state: 'running', reason: '' });
+  }
+
+  #fail(error: TidemarkError): void {
+    this.#enter({ state: 'failed', reason: error.message, code: error.code });
+    this.#rejectDrains(error);
+  }
+
+  #enter(state: DestageState): void {
+    this.#state = state;
+    this.#options.onState(state);
+  }
+
+  #rejectDrains(error: TidemarkError): void {
+    const drains = this.#drains;
+    this.#drains = [];
+    for (const drain of drains) drain.reject(error);
+  }
+
+  #notify(): void {
+    this.#moved = true;
+    this.#wake?.();
+  }
+
+  /** Until something moves or a sync becomes due by its age; with `ms`: that long, or until `stop`. */
+  async #sleep(ms?: number): Promise<void> {
+    if (this.#stopping || (ms === undefined && this.#moved)) {
+      this.#moved = false;
+      return;
+    }
+    const untilDue =
+      this.#dirty.size === 0
+        ? undefined
+        : Math.max(1, this.#dirtySinceMs + this.#options.flushAgeMs - this.#host.clock.monotonicMs());
+    let timer: Timer | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = () => {
+        if (ms === undefined || this.#stopping) resolve();
+      };
+      const waitMs = ms ?? untilDue;
+      if (waitMs !== undefined) timer = this.#host.clock.after(waitMs, resolve);
+    });
+    timer?.cancel();
+    this.#wake = undefined;
+    this.#moved = false;
+  }
+}

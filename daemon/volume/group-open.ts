@@ -1,0 +1,219 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { BlockDevice } from '../../journal/block-device.ts';
+import type { Host } from '../../journal/host/host.ts';
+import type { Journal } from '../../journal/journal.ts';
+import type { Marks } from '../../journal/marks.ts';
+import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { decodeVolumeAdded, encodeVolumeAdded } from '../../journal/record-bodies.ts';
+import type { Backing } from '../backing/backing.ts';
+import { checkStamp, plainIdentity, readStamp, type StampState, writeStamp } from '../backing/backing-stamp.ts';
+import { type Checkpoint, readCheckpoint } from './checkpoint.ts';
+import type { GroupOptions, VolumeOptions } from './group-options.ts';
+import { ProtectedVolume, type VolumeGroup } from './protected-volume.ts';
+import { replayJournal } from './recovery-replay.ts';
+import { isEmpty } from './seeding.ts';
+import { type RegisteredVolume, VolumeRegistry } from './volume-registry.ts';
+
+export interface OpenedVolume {
+  readonly volume: ProtectedVolume;
+  readonly registered: RegisteredVolume;
+  readonly backing: Backing;
+}
+
+/** The volumes of a group on their way from what the directory says to being open. */
+export class OpenedVolumes {
+  readonly registry: VolumeRegistry;
+  /** Where replay and write-out begin. */
+  readonly checkpoint: Checkpoint;
+  readonly volumes: OpenedVolume[] = [];
+  /** Backings by volume id, for the destager. */
+  readonly targets: Map<number, BlockDevice> = new Map();
+  journalPressure: () => number = () => 0;
+  readonly #host: Host;
+  readonly #options: GroupOptions;
+  readonly #marks: Marks;
+  readonly #journal: Journal;
+
+  constructor(
+    host: Host,
+    options: GroupOptions,
+    marks: Marks,
+    journal: Journal,
+    registry: VolumeRegistry,
+    checkpoint: Checkpoint,
+  ) {
+    this.registry = registry;
+    this.checkpoint = checkpoint;
+    this.#host = host;
+    this.#options = options;
+    this.#marks = marks;
+    this.#journal = journal;
+  }
+
+  /** 0: there is room; 1: a bound is reached, in memory or in the journal. */
+  pressure(): number {
+    return Math.max(this.overlayBytes / this.#options.overlayBytesMax, this.journalPressure());
+  }
+
+  get overlayBytes(): number {
+    return this.volumes.reduce((sum, { volume }) => sum + (volume.overlay.isEmpty ? 0 : volume.overlay.bytes), 0);
+  }
+
+  /** The disks of known volumes are what they were: nothing was written yet when this refuses one. */
+  async verify(shared: VolumeGroup): Promise<void> {
+    for (const registered of this.registry.all) {
+      const wanted = this.#options.volumes.find(({ name }) => name === registered.name);
+      if (wanted === undefined) {
+        if (registered.standing === 'detached') continue;
+        throw new TidemarkError('precondition-failed', `volume ${registered.name} is in the journal: detach it first`);
+      }
+      await this.#verifyOne(registered, wanted);
+      if (registered.standing === 'detached') registered.standing = 'protected';
+      this.add(shared, registered, wanted);
+    }
+    const { directory } = this.#options.journal;
+    for (const { volume, registered } of this.volumes) {
+      if (registered.standing === 'protected') await this.#stamp(volume, directory, 'dirty');
+    }
+    await this.registry.save();
+  }
+
+  add(shared: VolumeGroup, registered: RegisteredVolume, wanted: VolumeOptions): OpenedVolume {
+    const volume = new ProtectedVolume(shared, registered.id, registered.name, wanted.backing);
+    volume.overlay.deadBelow = this.#marks.address('applied');
+    const opened: OpenedVolume = { volume, registered, backing: wanted.backing };
+    this.volumes.push(opened);
+    this.targets.set(registered.id, wanted.backing);
+    return opened;
+  }
+
+  /** Rebuilds the overlays from the journal above the checkpoint. */
+  async replay(writeOut: (address: JournalAddress) => Promise<void>): Promise<void> {
+    const reader = this.#journal.reader(this.checkpoint.address);
+    try {
+      await replayJournal(reader, {
+        end: this.#journal.endAddress,
+        overlay: (id) => this.volumes.find(({ volume }) => volume.id === id)?.volume.overlay,
+        onRecord: (record) => {
+          if (record.kind === RecordKind.volumeAdded) this.registry.learn(decodeVolumeAdded(record.payload));
+          if (record.kind !== RecordKind.seed) return;
+          const seeding = this.registry.byId(record.volume);
+          if (seeding?.standing !== 'seeding') return;
+          seeding.seededBytes = Math.max(seeding.seededBytes, (record.sector + record.sectors) * SECTOR_BYTES);
+        },
+        overlayBytes: () => this.overlayBytes,
+        overlayBytesMax: this.#options.overlayBytesMax / 2,
+        writeOut: async (address) => {
+          await writeOut(address);
+          const applied = this.#marks.address('applied');
+          for (const { volume } of this.volumes) volume.forgetBelow(applied);
+        },
+      });
+    } finally {
+      await reader.close();
+    }
+  }
+
+  /** All of the volume's content is in the journal or is zeroes: from now on it is protected. */
+  async protect(volume: ProtectedVolume, registered: RegisteredVolume, directory: string): Promise<void> {
+    await this.#stamp(volume, directory, 'dirty');
+    registered.standing = 'protected';
+    registered.seededBytes = volume.size;
+    await this.registry.save();
+  }
+
+  /** Its content must stay as it is until it is journalled, over restarts too. */
+  async beginSeeding(volume: ProtectedVolume, directory: string): Promise<void> {
+    await this.#stamp(volume, directory, 'clean');
+    await this.registry.save();
+  }
+
+  async #verifyOne(registered: RegisteredVolume, wanted: VolumeOptions): Promise<void> {
+    if (wanted.id !== undefined && wanted.id !== registered.id) {
+      throw new TidemarkError(
+        'invalid-argument',
+        `volume ${wanted.name} has the id ${registered.id}, not ${wanted.id}`,
+      );
+    }
+    const stamp = readStamp(this.#host, this.#options.journal.directory, registered.id);
+    const found = (await wanted.backing.identity?.()) ?? plainIdentity(wanted.backing.size);
+    if (stamp !== undefined) checkStamp(wanted.name, stamp, found, this.#journal.report.lastLsn);
+    checkSize(wanted, registered.size);
+  }
+
+  async #stamp(volume: ProtectedVolume, directory: string, state: StampState): Promise<void> {
+    const backing: Backing = volume.backing;
+    const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
+    const { lsn } = this.checkpoint;
+    await writeStamp(this.#host, directory, volume.id, { state, lsn, identity });
+  }
+}
+
+/** What the directory says about volumes and the checkpoint. Throws `journal-damaged` when that cannot be. */
+export function recoverVolumes(host: Host, options: GroupOptions, marks: Marks, journal: Journal): OpenedVolumes {
+  const { directory } = options.journal;
+  const registry = VolumeRegistry.load(host, directory);
+  const checkpoint = readCheckpoint(host, directory) ?? { address: journal.oldestAddress, lsn: 0 };
+  if (checkpoint.address > journal.endAddress || checkpoint.lsn > journal.lastLsn) {
+    throw new TidemarkError(
+      'journal-damaged',
+      `the journal ends at record ${journal.lastLsn}, but the backings hold record ${checkpoint.lsn}`,
+    );
+  }
+  const lost = journal.report.damage.find(
+    ({ fromLsn, toLsn, address }) => toLsn >= fromLsn && address >= checkpoint.address,
+  );
+  if (lost !== undefined) {
+    throw new TidemarkError(
+      'journal-damaged',
+      `records ${lost.fromLsn} to ${lost.toLsn} cannot be read, and the backings do not hold them: ${lost.reason}`,
+      { details: { fromLsn: lost.fromLsn, toLsn: lost.toLsn, file: lost.file, offset: lost.offset } },
+    );
+  }
+  marks.advanceAddress('applied', checkpoint.address);
+  marks.advanceAddress('checkpoint', checkpoint.address);
+  marks.advanceLsn('checkpoint', checkpoint.lsn);
+  return new OpenedVolumes(host, options, marks, journal, registry, checkpoint);
+}
+
+/** New volumes come in: checked to be empty, or to be seeded (rule 11); told by a durable VOLUME_ADDED record first. */
+export async function admitVolumes(
+  options: GroupOptions,
+  journal: Journal,
+  opened: OpenedVolumes,
+  shared: VolumeGroup,
+): Promise<void> {
+  const { directory } = options.journal;
+  for (const wanted of options.volumes) {
+    if (opened.volumes.some(({ volume }) => volume.name === wanted.name)) continue;
+    checkSize(wanted, wanted.backing.size);
+    const learnt = opened.registry.find(wanted.name);
+    if (learnt !== undefined) checkSize(wanted, learnt.size);
+    if (wanted.seed !== true && !(await isEmpty(wanted.backing))) {
+      const why = `volume ${wanted.name}: the disk is not empty; seed it, or give an empty one`;
+      throw new TidemarkError('backing-not-empty', why, { details: { volume: wanted.name } });
+    }
+    const registered = learnt ?? opened.registry.add(wanted.name, wanted.backing.size, wanted.id);
+    if (learnt === undefined) {
+      const { id, name, size } = registered;
+      const body = encodeVolumeAdded({ id, name, size, blockBytes: SECTOR_BYTES });
+      journal.append(RecordKind.volumeAdded, { body });
+      await journal.sync();
+    }
+    const { volume } = opened.add(shared, registered, wanted);
+    if (wanted.seed === true) await opened.beginSeeding(volume, directory);
+    else await opened.protect(volume, registered, directory);
+  }
+}
+
+function checkSize(wanted: VolumeOptions, size: number): void {
+  for (const found of [wanted.backing.size, wanted.size ?? size]) {
+    if (found === size) continue;
+    throw new TidemarkError(
+      'unsupported',
+      `volume ${wanted.name} has ${size} bytes, not ${found}: resizing a protected volume is not supported`,
+      { details: { volume: wanted.name } },
+    );
+  }
+}

@@ -1,0 +1,49 @@
+import type { Journal, JournalOptions } from '../../journal/journal.ts';
+import type { Lsn } from '../../journal/position.ts';
+import type { Backing } from '../backing/backing.ts';
+
+export interface VolumeOptions {
+  readonly name: string;
+  /** Of a new volume; the next free one when left out. Ids are never used again. */
+  readonly id?: number;
+  /** Belongs to the group once `open` has resolved: the group closes it. */
+  readonly backing: Backing;
+  /** Bytes; when given it must be the backing's. */
+  readonly size?: number;
+  /** A new volume that is not empty: journal its content before its export opens. */
+  readonly seed?: boolean;
+}
+
+/**
+ * What happens when the journal's budget is spent because what is in it was not shipped. `block`: the guest waits.
+ * `stop-protecting`: history is given up, the guest goes on (DESIGN rule 13).
+ */
+export type OutOfRoomPolicy = 'block' | 'stop-protecting';
+
+export interface GroupOptions {
+  readonly journal: JournalOptions;
+  readonly volumes: readonly VolumeOptions[];
+  /** Memory for the overlays of all volumes; writers are slowed down before it is spent. */
+  readonly overlayBytesMax: number;
+  readonly outOfRoom: OutOfRoomPolicy;
+  /** After a power loss: keep remote guests out until `release`, or let them go on (rule 12); hold-remote. */
+  readonly afterPowerLoss?: 'hold-remote' | 'serve';
+  /** Payload bytes sorted together on their way to the backings; 16 MiB. */
+  readonly destageWindowBytes?: number;
+  /** Journal bytes between two syncs of the backings; 64 MiB. */
+  readonly flushBytes?: number;
+  /** ... or this long after the last write to them; 5 s. */
+  readonly flushAgeMs?: number;
+  /** Between two HEARTBEAT records (rule 7); 1 s. */
+  readonly heartbeatMs?: number;
+  /**
+   * Asks the far side what it holds before a cut is accepted (rule 4), and puts back what was lost here (`journal
+   * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked.
+   */
+  readonly settle?: (journal: Journal) => Promise<{ readonly highestLsn: Lsn } | undefined>;
+}
+
+export const DESTAGE_WINDOW_BYTES: number = 16 * 1024 * 1024;
+export const FLUSH_BYTES: number = 64 * 1024 * 1024;
+export const FLUSH_AGE_MS = 5_000;
+export const HEARTBEAT_MS = 1_000;

@@ -1,0 +1,171 @@
+import { channel } from '../../journal/base/channels.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Journal } from '../../journal/journal.ts';
+import type { Marks } from '../../journal/marks.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
+import { changesVolume, RecordKind } from '../../journal/record.ts';
+import { encodeGap } from '../../journal/record-bodies.ts';
+import type { ChangeMap, GivenUp } from './change-map.ts';
+import type { OutOfRoomPolicy } from './group-options.ts';
+import { nextHealthyBatch } from './healthy-batches.ts';
+
+const roomChannel = channel('tidemark:group:room');
+const gapChannel = channel('tidemark:group:unprotected');
+
+/** Parts of the budget at which somebody should look. */
+const LEVELS_PERCENT = [50, 80, 95] as const;
+/** History is given up from this part of the budget on, a file at a time. */
+const GIVE_UP_FROM = 0.8;
+/** Kept free for windows that were read already when writers are stopped. */
+const RESERVE_BYTES_MAX = 8 * 1024 * 1024;
+const GAP_REASON = 'the journal was full and the stream had not taken it';
+
+export interface RetentionOptions {
+  readonly group: string;
+  readonly fileBytes: number;
+  readonly budgetBytes: number;
+  readonly outOfRoom: OutOfRoomPolicy;
+  /** Present with the policy `stop-protecting`. */
+  readonly changeMap: ChangeMap | undefined;
+}
+
+/**
+ * Decides which journal files may be used again: those that every backing holds synced and every required replica
+ * durably. When the second never comes the policy decides. To stop protecting, a file's extents go into the durable
+ * change map first, then the file is given free, then a GAP record tells the timeline (DESIGN rule 13).
+ */
+export class GroupRetention {
+  readonly #journal: Journal;
+  readonly #marks: Marks;
+  readonly #options: RetentionOptions;
+  #level = 0;
+  #givingUp: Promise<void> | undefined;
+  #failure: TidemarkError | undefined;
+  #stopped = false;
+
+  constructor(journal: Journal, marks: Marks, options: RetentionOptions) {
+    this.#journal = journal;
+    this.#marks = marks;
+    this.#options = options;
+  }
+
+  get givenUp(): GivenUp | undefined {
+    return this.#options.changeMap?.givenUp;
+  }
+
+  /** Why history could not be given up; the guest waits until it can. */
+  get failure(): TidemarkError | undefined {
+    return this.#failure;
+  }
+
+  /** What writers have to wait for: everything below it is no longer needed. */
+  get releasedBelow(): JournalAddress {
+    const checkpoint = this.#marks.address('checkpoint');
+    if (this.#options.outOfRoom === 'stop-protecting' && this.#failure === undefined) return checkpoint;
+    return Math.min(checkpoint, this.#shippedOrGivenUp);
+  }
+
+  /** Part of the budget that is taken by what writers have to wait for. */
+  get pressure(): number {
+    return this.#part(this.releasedBelow);
+  }
+
+  /** To be called after any mark moved, when the overlays have forgotten what they must. */
+  onMove(): void {
+    if (this.#stopped) return;
+    this.#recycle();
+    this.#noteLevel(this.#part(Math.min(this.#marks.address('checkpoint'), this.#shippedOrGivenUp)));
+    if (this.#options.changeMap === undefined || this.#givingUp !== undefined) return;
+    if (!this.#mustGiveUp()) return;
+    this.#givingUp = this.#giveUp(this.#options.changeMap).finally(() => {
+      this.#givingUp = undefined;
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#givingUp;
+  }
+
+  get #shippedOrGivenUp(): JournalAddress {
+    return Math.max(this.#marks.address('shipped'), this.givenUp?.address ?? 0);
+  }
+
+  #recycle(): void {
+    this.#journal.recycleBelow(Math.min(this.#marks.address('checkpoint'), this.#shippedOrGivenUp));
+  }
+
+  #part(heldFrom: JournalAddress): number {
+    const { budgetBytes, fileBytes } = this.#options;
+    const usable = budgetBytes - Math.min(RESERVE_BYTES_MAX, budgetBytes / 8);
+    const from = Math.max(heldFrom, this.#journal.oldestAddress);
+    return Math.max(0, this.#journal.endAddress - fileBytes * Math.floor(from / fileBytes)) / usable;
+  }
+
+  #mustGiveUp(): boolean {
+    if (this.#part(this.#shippedOrGivenUp) < GIVE_UP_FROM) return false;
+    return this.#fileEnd(this.#from) <= this.#marks.address('checkpoint');
+  }
+
+  get #from(): JournalAddress {
+    return Math.max(this.#shippedOrGivenUp, this.#journal.oldestAddress);
+  }
+
+  #fileEnd(address: JournalAddress): JournalAddress {
+    const { fileBytes } = this.#options;
+    return fileBytes * (Math.floor(address / fileBytes) + 1);
+  }
+
+  async #giveUp(map: ChangeMap): Promise<void> {
+    try {
+      while (!this.#stopped && this.#mustGiveUp()) await this.#giveUpFile(map);
+      await this.#announce(map);
+      this.#failure = undefined;
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      this.#failure = error;
+    }
+  }
+
+  async #giveUpFile(map: ChangeMap): Promise<void> {
+    const before = map.givenUp;
+    const from = this.#from;
+    const end = this.#fileEnd(from);
+    let firstLsn: Lsn = before?.fromLsn ?? 0;
+    let lastLsn: Lsn = before?.toLsn ?? 0;
+    const reader = this.#journal.reader(from);
+    try {
+      for (let batch = nextHealthyBatch(reader, end); batch !== undefined; batch = nextHealthyBatch(reader, end)) {
+        for (const record of batch) {
+          if (changesVolume(record.kind)) map.mark(record.volume, record.sector, record.sectors);
+        }
+        if (firstLsn === 0) firstLsn = batch.firstLsn;
+        lastLsn = Math.max(lastLsn, batch.lastLsn);
+      }
+    } finally {
+      await reader.close();
+    }
+    await map.save({ fromLsn: firstLsn, toLsn: lastLsn, address: end, announcedLsn: before?.announcedLsn ?? 0 });
+    this.#recycle();
+    gapChannel.publish({ group: this.#options.group, fromLsn: firstLsn, toLsn: lastLsn, reason: GAP_REASON });
+  }
+
+  /** The record comes after the room it needs; a crash in between only makes it come at the next start. */
+  async #announce(map: ChangeMap): Promise<void> {
+    const { givenUp } = map;
+    if (givenUp === undefined || givenUp.announcedLsn >= givenUp.toLsn) return;
+    const { fromLsn, toLsn } = givenUp;
+    this.#journal.append(RecordKind.gap, { body: encodeGap({ fromLsn, toLsn, reason: GAP_REASON }) });
+    await this.#journal.sync();
+    await map.save({ ...givenUp, announcedLsn: toLsn });
+  }
+
+  #noteLevel(part: number): void {
+    const level = LEVELS_PERCENT.filter((percent) => part * 100 >= percent).length;
+    if (level === this.#level) return;
+    const { group, outOfRoom, budgetBytes } = this.#options;
+    const percent = LEVELS_PERCENT[Math.max(level, this.#level) - 1] ?? 0;
+    roomChannel.publish({ group, percent, above: level > this.#level, budgetBytes, outOfRoom });
+    this.#level = level;
+  }
+}

@@ -1,0 +1,400 @@
+import { channel } from '../../journal/base/channels.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import type { BlockDevice } from '../../journal/block-device.ts';
+import type { Host, Timer } from '../../journal/host/host.ts';
+import { Journal } from '../../journal/journal.ts';
+import type { Marks } from '../../journal/marks.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { type BookmarkBody, encodeBookmark, encodeHeartbeat } from '../../journal/record-bodies.ts';
+import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
+import type { NbdExport } from '../nbd/export.ts';
+import { ChangeMap } from './change-map.ts';
+import { Destager, type DestageState } from './destager.ts';
+import { admitVolumes, type OpenedVolumes, recoverVolumes } from './group-open.ts';
+import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEARTBEAT_MS } from './group-options.ts';
+import { GroupRetention } from './group-retention.ts';
+import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
+import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
+import { seedVolume } from './seeding.ts';
+import { SharedSync } from './shared-sync.ts';
+import { Throttle } from './throttle.ts';
+import { VolumeExport } from './volume-export.ts';
+import type { RegisteredVolume } from './volume-registry.ts';
+
+const destageChannel = channel('tidemark:group:destage');
+const seedingChannel = channel('tidemark:group:seeding');
+
+const BOOKMARK_NAME_LENGTH_MAX = 256;
+const SEEDING_HELD_FROM = 0.85;
+const SEEDING_POLL_MS = 50;
+
+/**
+ * One protection group on its source: the journal, its volumes, and everything that moves their data on. Opening it
+ * recovers what a crash left; see ARCHITECTURE.md for who advances which mark.
+ */
+export class ProtectedGroup {
+  readonly journal: Journal;
+  readonly #host: Host;
+  readonly #options: GroupOptions;
+  readonly #marks: Marks;
+  readonly #syncs: SharedSync;
+  readonly #throttle: Throttle;
+  readonly #retention: GroupRetention;
+  readonly #destager: Destager;
+  readonly #opened: OpenedVolumes;
+  readonly #changeMap: ChangeMap | undefined;
+  readonly #unsubscribe: () => void;
+  readonly #abort = new AbortController();
+  readonly #seedings: Map<number, Promise<void>> = new Map();
+  #heartbeat: Timer | undefined;
+  #forgotten = 0;
+  #remoteHeld: boolean;
+  #closing: Promise<void> | undefined;
+
+  /**
+   * Recovers and opens. Rejects with what the journal's `open` and `begin` reject with, and `journal-damaged` (records
+   * that a backing still needs cannot be read), `backing-changed`, `backing-not-empty`, `unsupported` (a resize),
+   * `precondition-failed` (a volume of the journal is not among the options). Nothing stays open then but the backings.
+   */
+  static async open(host: Host, options: GroupOptions, marks: Marks): Promise<ProtectedGroup> {
+    const journal = await Journal.open(host, options.journal, marks);
+    try {
+      return await openGroup(host, options, marks, journal);
+    } catch (error) {
+      await journal.close();
+      throw error;
+    }
+  }
+
+  /** Use `open`. */
+  constructor(parts: GroupParts) {
+    this.journal = parts.journal;
+    this.#host = parts.host;
+    this.#options = parts.options;
+    this.#marks = parts.marks;
+    this.#syncs = parts.syncs;
+    this.#throttle = parts.throttle;
+    this.#retention = parts.retention;
+    this.#destager = parts.destager;
+    this.#opened = parts.opened;
+    this.#changeMap = parts.changeMap;
+    const { bootChanged, cleanStop } = parts.journal.report;
+    this.#remoteHeld = bootChanged && !cleanStop && (parts.options.afterPowerLoss ?? 'hold-remote') === 'hold-remote';
+    this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
+    for (const { volume, registered } of this.#opened.volumes) {
+      if (registered.standing === 'seeding') this.#seed(volume, registered);
+      else volume.open();
+    }
+    this.#onMove();
+    this.#beat();
+  }
+
+  /** `remote`: for guests that did not go down with this host, kept out after a power loss (rule 12). */
+  exports(where: 'local' | 'remote'): NbdExport[] {
+    return this.#opened.volumes.map(({ volume }) => {
+      const held = where === 'remote' ? () => this.#heldBecause() : () => undefined;
+      return new VolumeExport(volume, held);
+    });
+  }
+
+  /** Resolves when no volume is being seeded any more; rejects with why one could not be. */
+  async seeded(): Promise<void> {
+    await Promise.all(this.#seedings.values());
+  }
+
+  /** Remote guests may go on after a power loss: the operator has seen to it that none relies on lost writes. */
+  release(): void {
+    this.#remoteHeld = false;
+  }
+
+  /** Names this moment. Resolves when the bookmark is durable, which is when its LSN may be told (rule 1). */
+  async bookmark(
+    name: string,
+    kind: BookmarkBody['kind'],
+    extra: { note?: string; labels?: Record<string, string> } = {},
+  ): Promise<BookmarkPlaced> {
+    if (name === '' || name.length > BOOKMARK_NAME_LENGTH_MAX) {
+      throw new TidemarkError('invalid-argument', `a bookmark's name has 1 to ${BOOKMARK_NAME_LENGTH_MAX} characters`);
+    }
+    const appended = this.journal.append(RecordKind.bookmark, { body: encodeBookmark({ name, kind, ...extra }) });
+    await this.#syncs.sync();
+    return { lsn: appended.firstLsn, time: appended.time };
+  }
+
+  /**
+   * Gives a volume's disk back as a plain disk: drained, synced, stamped (rule 8), and closed. Rejects with
+   * `precondition-failed` while clients use it, and when its backing fails meanwhile; then it stays protected.
+   */
+  async detach(name: string): Promise<void> {
+    const entry = this.#opened.volumes.find(({ volume }) => volume.name === name);
+    if (entry === undefined) throw new TidemarkError('not-found', `there is no volume ${name}`);
+    const { volume, registered, backing } = entry;
+    if (registered.standing === 'seeding') throw new TidemarkError('precondition-failed', `${name} is being seeded`);
+    if (volume.clients > 0) {
+      throw new TidemarkError('precondition-failed', `${volume.clients} clients use volume ${name}: disconnect them`);
+    }
+    volume.shut('shutting-down', 'the volume is being detached');
+    try {
+      await this.#syncs.sync();
+      await this.#destager.drainTo(this.journal.endAddress);
+      const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
+      const { lsn } = this.#destager.applied;
+      await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'detached', lsn, identity });
+      registered.standing = 'detached';
+      await this.#opened.registry.save();
+    } catch (error) {
+      registered.standing = 'protected';
+      volume.open();
+      throw error;
+    }
+    this.#opened.volumes.splice(this.#opened.volumes.indexOf(entry), 1);
+    this.#opened.targets.delete(volume.id);
+    await backing.close();
+  }
+
+  /** Always rejects with `unsupported`: the size of a protected volume is fixed. */
+  resize(name: string): Promise<never> {
+    const why = `volume ${name}: resizing a protected volume is not supported; detach it, resize the disk, protect it anew`;
+    return Promise.reject(new TidemarkError('unsupported', why));
+  }
+
+  /** Resolves when all that was written so far is synced in the backings. */
+  async drain(): Promise<void> {
+    await this.#syncs.sync();
+    await this.#destager.drainTo(this.journal.endAddress);
+  }
+
+  status(): GroupStatus {
+    const { journal } = this;
+    const [state, reason] = this.#state();
+    const givenUp = this.#retention.givenUp;
+    return {
+      name: this.#options.journal.groupName,
+      state,
+      reason,
+      headLsn: journal.lastLsn,
+      durableLsn: this.#marks.lsn('durable'),
+      checkpointLsn: this.#marks.lsn('checkpoint'),
+      journalUsedBytes: journal.usedBytes,
+      journalFreeBytes: journal.freeBytes,
+      pressure: this.#opened.pressure(),
+      destage: this.#destager.state,
+      destagedBytes: this.#destager.destagedBytes,
+      clientsHeldBack: this.#throttle.heldBack,
+      remoteHeld: this.#remoteHeld,
+      ...(givenUp === undefined ? {} : { givenUp }),
+      volumes: this.#opened.volumes.map(({ volume, registered }) => volumeStatus(volume, registered)),
+    };
+  }
+
+  /** Stops in order: no new writes, what is under way is answered, backings stamped, the journal marked clean. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    for (const { volume } of this.#opened.volumes) volume.shut('shutting-down', 'the source is stopping');
+    this.#heartbeat?.cancel();
+    this.#abort.abort();
+    await Promise.allSettled(this.#seedings.values());
+    if (this.journal.poisonedBy === undefined) await this.#syncs.sync().catch(ignoreOperatingError);
+    this.#unsubscribe();
+    await this.#retention.stop();
+    await this.#destager.stop();
+    for (const { volume, registered, backing } of this.#opened.volumes) {
+      if (registered.standing === 'protected' && this.#destager.state.reason === '') {
+        const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
+        const { lsn } = this.#destager.applied;
+        await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'clean', lsn, identity });
+      }
+      await backing.close();
+    }
+    await this.#changeMap?.close();
+    await this.journal.close();
+  }
+
+  /** Overlays forget before files are recycled: what an overlay names must still be there. */
+  #onMove(): void {
+    const applied = this.#marks.address('applied');
+    if (applied !== this.#forgotten) {
+      this.#forgotten = applied;
+      for (const { volume } of this.#opened.volumes) volume.forgetBelow(applied);
+    }
+    this.#retention.onMove();
+    this.#throttle.recheck();
+  }
+
+  #seed(volume: ProtectedVolume, registered: RegisteredVolume): void {
+    volume.shut('precondition-failed', 'the volume is being seeded');
+    const seeding = this.#runSeed(volume, registered);
+    this.#seedings.set(volume.id, seeding);
+    seeding.catch((error: unknown) => {
+      if (!(error instanceof TidemarkError)) throw error;
+      volume.shut('precondition-failed', `seeding failed: ${error.message}`);
+    });
+  }
+
+  async #runSeed(volume: ProtectedVolume, registered: RegisteredVolume): Promise<void> {
+    const { directory, groupName } = this.#options.journal;
+    const tell = (done: boolean): void => {
+      const { seededBytes } = registered;
+      seedingChannel.publish({ group: groupName, volume: volume.name, seededBytes, totalBytes: volume.size, done });
+    };
+    await seedVolume({
+      journal: this.journal,
+      volume: volume.id,
+      device: volume.backing,
+      from: registered.seededBytes,
+      signal: this.#abort.signal,
+      room: () => this.#roomForSeed(),
+      onProgress: async (bytes) => {
+        registered.seededBytes = bytes;
+        await this.#opened.registry.save();
+        tell(false);
+      },
+    });
+    await this.#opened.protect(volume, registered, directory);
+    volume.open();
+    tell(true);
+  }
+
+  async #roomForSeed(): Promise<void> {
+    while (this.#opened.pressure() >= SEEDING_HELD_FROM) {
+      if (this.#abort.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
+      await new Promise<void>((resolve) => {
+        this.#host.clock.after(SEEDING_POLL_MS, resolve);
+      });
+    }
+  }
+
+  #beat(): void {
+    this.#heartbeat = this.#host.clock.after(this.#options.heartbeatMs ?? HEARTBEAT_MS, () => {
+      const { clock } = this.#host;
+      const body = encodeHeartbeat({ monotonicMs: clock.monotonicMs(), wallMicros: clock.wallMicros() });
+      try {
+        this.journal.append(RecordKind.heartbeat, { body });
+      } catch (error) {
+        // A group that cannot write says so by its state; the next beat tries again.
+        if (!hasCode(error, 'journal-full') && !hasCode(error, 'journal-poisoned')) throw error;
+      }
+      this.#beat();
+    });
+  }
+
+  #heldBecause(): string | undefined {
+    if (!this.#remoteHeld) return undefined;
+    return 'this host lost power: remote guests are kept out until the group is released';
+  }
+
+  #state(): [GroupState, string] {
+    if (this.#closing !== undefined) return ['closed', ''];
+    const { poisonedBy } = this.journal;
+    if (poisonedBy !== undefined) return ['failed', `the journal failed: ${poisonedBy}`];
+    const { state, reason } = this.#destager.state;
+    if (state === 'retrying' || state === 'failed') return ['backing-failed', reason];
+    const { failure, givenUp } = this.#retention;
+    if (failure !== undefined) return ['failed', `history cannot be given up: ${failure.message}`];
+    if (givenUp !== undefined)
+      return ['unprotected', `history from ${givenUp.fromLsn} to ${givenUp.toLsn} was given up`];
+    const seeding = this.#opened.volumes.filter(({ registered }) => registered.standing === 'seeding');
+    if (seeding.length > 0) return ['seeding', seeding.map(({ volume }) => volume.name).join(', ')];
+    return ['protecting', ''];
+  }
+}
+
+/** What a group is made of; put together by `openGroup`. */
+interface GroupParts {
+  readonly host: Host;
+  readonly options: GroupOptions;
+  readonly marks: Marks;
+  readonly journal: Journal;
+  readonly syncs: SharedSync;
+  readonly throttle: Throttle;
+  readonly retention: GroupRetention;
+  readonly destager: Destager;
+  readonly opened: OpenedVolumes;
+  readonly changeMap: ChangeMap | undefined;
+}
+
+/** The order matters: what is known is checked before anything is written, and replayed before anything is served. */
+async function openGroup(host: Host, options: GroupOptions, marks: Marks, journal: Journal): Promise<ProtectedGroup> {
+  const { directory, groupName, fileBytes, budgetBytes } = options.journal;
+  const opened: OpenedVolumes = recoverVolumes(host, options, marks, journal);
+  const targets: ReadonlyMap<number, BlockDevice> = opened.targets;
+  const destager = new Destager(host, journal, marks, targets, opened.checkpoint, {
+    directory,
+    windowBytes: options.destageWindowBytes ?? DESTAGE_WINDOW_BYTES,
+    flushBytes: options.flushBytes ?? FLUSH_BYTES,
+    flushAgeMs: options.flushAgeMs ?? FLUSH_AGE_MS,
+    pressure: () => opened.pressure(),
+    onState: ({ state, reason, code }: DestageState) =>
+      destageChannel.publish({ group: groupName, state, reason, code: code ?? '' }),
+  });
+  let changeMap: ChangeMap | undefined;
+  try {
+    const syncs = new SharedSync(journal);
+    let retention: GroupRetention | undefined;
+    const throttle = new Throttle(
+      host.clock,
+      () => opened.pressure(),
+      () => retention?.releasedBelow ?? 0,
+    );
+    let requestId = 0;
+    const shared: VolumeGroup = {
+      journal,
+      syncs,
+      throttle,
+      nextRequestId: () => {
+        requestId = (requestId % 0xffff_ffff) + 1;
+        return requestId;
+      },
+    };
+    await opened.verify(shared);
+    destager.start();
+    await opened.replay((address) => destager.drainTo(address));
+    await journal.begin(await options.settle?.(journal));
+    await admitVolumes(options, journal, opened, shared);
+    if (options.outOfRoom === 'stop-protecting') {
+      changeMap = await ChangeMap.open(host, directory, opened.registry.all);
+    }
+    const { outOfRoom } = options;
+    retention = new GroupRetention(journal, marks, { group: groupName, fileBytes, budgetBytes, outOfRoom, changeMap });
+    opened.journalPressure = () => retention?.pressure ?? 0;
+    return new ProtectedGroup({
+      host,
+      options,
+      marks,
+      journal,
+      syncs,
+      throttle,
+      retention,
+      destager,
+      opened,
+      changeMap,
+    });
+  } catch (error) {
+    await destager.stop();
+    await changeMap?.close();
+    throw error;
+  }
+}
+
+function volumeStatus(volume: ProtectedVolume, registered: RegisteredVolume): VolumeStatus {
+  const { id, name, size, clients } = volume;
+  const seeding = registered.standing === 'seeding';
+  return {
+    id,
+    name,
+    size,
+    state: seeding ? 'seeding' : volume.refusal === undefined ? 'open' : 'shut',
+    reason: volume.refusalReason,
+    clients,
+    overlayBytes: volume.overlay.bytes,
+    ...(seeding ? { seededBytes: registered.seededBytes } : {}),
+  };
+}
+
+function ignoreOperatingError(error: unknown): void {
+  if (!(error instanceof TidemarkError)) throw error;
+}

@@ -1,0 +1,99 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { BlockDevice } from '../../journal/block-device.ts';
+import type { Journal } from '../../journal/journal.ts';
+import { SECTOR_BYTES } from '../../journal/position.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { encodeSeedEnd } from '../../journal/record-bodies.ts';
+
+const CHUNK_BYTES = 256 * 1024;
+/** Zeroes are left out in units of this. */
+const BLOCK_BYTES = 4096;
+const MAP_STRETCH_BYTES = 1024 * 1024 * 1024;
+/** The place reached is made durable after so much of the disk. */
+const PROGRESS_BYTES = 64 * 1024 * 1024;
+
+const ZERO_BLOCK: Buffer = Buffer.alloc(BLOCK_BYTES);
+
+export interface SeedingOptions {
+  readonly journal: Journal;
+  readonly volume: number;
+  readonly device: BlockDevice;
+  /** Bytes that the journal holds already. */
+  readonly from: number;
+  readonly signal: AbortSignal;
+  /** Resolves when the journal has room for this many bytes more. */
+  readonly room: (bytes: number) => Promise<void>;
+  /** Everything below `bytes` is in the journal durably: to be kept for the next start. */
+  readonly onProgress: (bytes: number) => Promise<void>;
+}
+
+/**
+ * Journals the whole content of a disk as SEED records and ends with a durable SEED_END: history begins with a volume
+ * that is known completely (DESIGN rule 11). Holes and zeroes are left out. The volume's export is shut meanwhile.
+ */
+export async function seedVolume(options: SeedingOptions): Promise<void> {
+  const { journal, volume, device } = options;
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  let kept = options.from;
+  for await (const [offset, length] of chunks(device, options.from)) {
+    if (options.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
+    if (offset - kept >= PROGRESS_BYTES) {
+      await journal.sync();
+      await options.onProgress(offset);
+      kept = offset;
+    }
+    const bytes = buffer.subarray(0, length);
+    await device.read(offset, bytes);
+    for (const [at, end] of usedRuns(bytes)) {
+      await options.room(end - at);
+      journal.append(RecordKind.seed, {
+        volume,
+        sector: (offset + at) / SECTOR_BYTES,
+        sectors: (end - at) / SECTOR_BYTES,
+        body: bytes.subarray(at, end),
+      });
+    }
+  }
+  journal.append(RecordKind.seedEnd, { body: encodeSeedEnd({ volume }) });
+  await journal.sync();
+  await options.onProgress(device.size);
+}
+
+/** True when the whole disk reads as zeroes; holes are not read. */
+export async function isEmpty(device: BlockDevice): Promise<boolean> {
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  for await (const [offset, length] of chunks(device, 0)) {
+    const bytes = buffer.subarray(0, length);
+    await device.read(offset, bytes);
+    if (usedRuns(bytes).length > 0) return false;
+  }
+  return true;
+}
+
+/** Offset and length of everything from `from` on that is not known to be zeroes, in pieces of at most a chunk. */
+async function* chunks(device: BlockDevice, from: number): AsyncGenerator<readonly [number, number]> {
+  for (let stretch = from; stretch < device.size; stretch += MAP_STRETCH_BYTES) {
+    let offset = stretch;
+    for (const extent of await device.extents(stretch, Math.min(MAP_STRETCH_BYTES, device.size - stretch))) {
+      if (extent.kind === 'data') {
+        for (let at = 0; at < extent.length; at += CHUNK_BYTES) {
+          yield [offset + at, Math.min(CHUNK_BYTES, extent.length - at)];
+        }
+      }
+      offset += extent.length;
+    }
+  }
+}
+
+/** The stretches of `bytes` that hold something, as [from, to). */
+function usedRuns(bytes: Buffer): [number, number][] {
+  const runs: [number, number][] = [];
+  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) {
+    const block = bytes.subarray(at, at + BLOCK_BYTES);
+    if (block.equals(block.length === BLOCK_BYTES ? ZERO_BLOCK : ZERO_BLOCK.subarray(0, block.length))) continue;
+    const last = runs.at(-1);
+    if (last !== undefined && last[1] === at) last[1] = at + block.length;
+    else runs.push([at, at + block.length]);
+  }
+  return runs;
+}

@@ -1,0 +1,102 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host } from '../../journal/host/host.ts';
+import type { VolumeAddedBody } from '../../journal/record-bodies.ts';
+import { readStateFile, StateFields, writeStateFile } from './state-file.ts';
+
+/**
+ * `seeding`: its content is being journalled, up to `seededBytes`; nobody may use it.
+ * `detached`: a plain disk again; comes back when it is opened and nobody changed it.
+ */
+export type VolumeStanding = 'seeding' | 'protected' | 'detached';
+
+export interface RegisteredVolume {
+  readonly id: number;
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  standing: VolumeStanding;
+  seededBytes: number;
+}
+
+const NAME = 'volumes.state';
+const STANDINGS: readonly VolumeStanding[] = ['seeding', 'protected', 'detached'];
+const ID_MAX = 0xffff;
+
+/**
+ * Which volumes the group has and had. The journal says it too, by VOLUME_ADDED records, but old files of a journal
+ * are recycled; an id is never given to another volume, because old records may still carry it.
+ */
+export class VolumeRegistry {
+  readonly #host: Host;
+  readonly #directory: string;
+  readonly #volumes: Map<string, RegisteredVolume> = new Map();
+  #nextId = 1;
+
+  static load(host: Host, directory: string): VolumeRegistry {
+    const registry = new VolumeRegistry(host, directory);
+    const path = `${directory}/${NAME}`;
+    const value = readStateFile(host, path);
+    if (value === undefined) return registry;
+    const fields = new StateFields(path, value);
+    registry.#nextId = fields.count('nextId');
+    for (const entry of fields.list('volumes')) {
+      const one = new StateFields(path, entry);
+      registry.#volumes.set(one.text('name'), {
+        id: one.count('id'),
+        name: one.text('name'),
+        size: one.count('size'),
+        standing: one.oneOf('standing', STANDINGS),
+        seededBytes: one.count('seededBytes'),
+      });
+    }
+    return registry;
+  }
+
+  private constructor(host: Host, directory: string) {
+    this.#host = host;
+    this.#directory = directory;
+  }
+
+  get all(): readonly RegisteredVolume[] {
+    return [...this.#volumes.values()];
+  }
+
+  find(name: string): RegisteredVolume | undefined {
+    return this.#volumes.get(name);
+  }
+
+  byId(id: number): RegisteredVolume | undefined {
+    return this.all.find((volume) => volume.id === id);
+  }
+
+  /** A new volume, not yet saved. `id` is the one asked for, or the next free one. */
+  add(name: string, size: number, id: number | undefined): RegisteredVolume {
+    const chosen = id ?? this.#nextId;
+    if (chosen < this.#nextId || chosen > ID_MAX) {
+      throw new TidemarkError(
+        'invalid-argument',
+        `volume ${name}: the id ${chosen} was used before or is over ${ID_MAX}`,
+      );
+    }
+    const volume: RegisteredVolume = { id: chosen, name, size, standing: 'seeding', seededBytes: 0 };
+    this.#volumes.set(name, volume);
+    this.#nextId = chosen + 1;
+    return volume;
+  }
+
+  /** What a VOLUME_ADDED record tells that a crash kept out of the file. */
+  learn(body: VolumeAddedBody): void {
+    if (this.#volumes.has(body.name)) return;
+    const { id, name, size } = body;
+    this.#volumes.set(name, { id, name, size, standing: 'seeding', seededBytes: 0 });
+    this.#nextId = Math.max(this.#nextId, id + 1);
+  }
+
+  /** Durable when the promise resolves. */
+  async save(): Promise<void> {
+    await writeStateFile(this.#host, this.#directory, NAME, {
+      nextId: this.#nextId,
+      volumes: this.all.map((volume) => ({ ...volume })),
+    });
+  }
+}
