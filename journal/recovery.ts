@@ -90,11 +90,10 @@ function assertUnused(files: FoundFiles, stop: StopMark | undefined, directory: 
       `the journal files of ${directory} are gone; LSN ${stop.lastLsn} was written`,
     );
   }
+  const begins = new Uint8Array(2 * FILE_HEADER_BYTES);
   for (const sequence of files.sequences) {
-    const header = reads.header(sequence);
-    const begins = new Uint8Array(FILE_HEADER_BYTES);
-    reads.read(sequence, FILE_HEADER_BYTES, begins, 0, begins.length);
-    if ((header !== 'empty' && header !== 'the file header is cut off') || begins.some((byte) => byte !== 0)) {
+    const length = reads.read(sequence, 0, begins, 0, begins.length);
+    if (begins.subarray(0, length).some((byte) => byte !== 0)) {
       throw new TidemarkError('journal-damaged', `no journal file in ${directory} has a readable header`);
     }
   }

@@ -1,57 +1,280 @@
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { spawnSync } from 'node:child_process';
+import { Worker } from 'node:worker_threads';
 import test from 'ava';
-import { realHost } from '../../journal/host/real-host.ts';
 import { Journal } from '../../journal/journal.ts';
-import { RecordKind, writeRecordHeader } from '../../journal/record.ts';
+import { auditJournal } from '../../journal/journal-audit.ts';
+import { listBatches, listFiles } from '../../journal/journal-list.ts';
+import { JournalReader } from '../../journal/journal-reader.ts';
+import { PieceAssembler } from '../../journal/piece-assembler.ts';
+import { RecordFlag, RecordKind, writePad, writeRecordHeader } from '../../journal/record.ts';
+import { encodeClockJump } from '../../journal/record-bodies.ts';
+import { SharedMarks } from '../../journal/shared-marks.ts';
+import {
+  appendWrites,
+  GROUP_ID,
+  journalOptions,
+  range,
+  readLsns,
+  SECOND_BOOT,
+  snapshot,
+  temporaryDirectory,
+  testHost,
+} from './journal-fixture.ts';
 
-test('smoke', async (t) => {
-  const directory = mkdtempSync(join(tmpdir(), 'tidemark-journal-'));
-  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
-  const options = {
-    directory,
-    groupId: 'ab'.repeat(16),
-    groupName: 'g',
-    fileBytes: 128 * 1024,
-    budgetBytes: 4 * 1024 * 1024,
-    syncIntervalMs: 25,
-  };
-  const journal = await Journal.open(realHost(), options);
+const FILE_BYTES = 64 * 1024;
+
+test('what is appended is read back, over many files, in order and at its address', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  t.is(journal.report.lastLsn, 0);
   await journal.begin();
-  const slab = Buffer.alloc(64 * 1024 + 8192);
-  const view = new DataView(slab.buffer, slab.byteOffset, slab.byteLength);
-  for (let i = 0; i < 100; i++) {
-    slab.fill(i, 64);
-    writeRecordHeader(view, 64, RecordKind.write, 0, 1, 4096, i * 8, 8, 0);
-    writeRecordHeader(view, 64 + 28 + 4096, RecordKind.write, 0, 1, 8192, i * 8, 16, 0);
-    const done = journal.appendInPlace(slab, 64, 64 + 56 + 4096 + 8192, 2);
-    t.is(done.firstLsn, 2 + 2 * i);
-    const into = Buffer.alloc(8192);
-    journal.readInto(done.address + 56 + 4096, 8192, into, 0);
-    t.true(into.every((byte) => byte === i));
+  const into = Buffer.alloc(512);
+  for (let index = 0; index < 200; index++) {
+    const done = appendWrites(journal, (index % 20) + 1);
+    t.is(done.lastLsn - done.firstLsn, index % 20);
+    t.is(journal.addressOf(done.lastLsn), done.address - 64);
+    journal.readInto(done.address + 28, 512, into, 0);
+    t.true(into.every((byte) => byte === done.firstLsn % 256));
   }
+  t.deepEqual(readLsns(journal), range(1, journal.lastLsn));
+  t.is(journal.addressOf(journal.lastLsn + 1), journal.endAddress);
   await journal.sync();
-  t.is(journal.marks.lsn('durable'), 201);
-  const reader = journal.reader(journal.oldestAddress);
-  let lsn = 0;
-  while (true) {
-    const batch = reader.next(journal.endAddress);
-    if (batch === undefined) break;
-    for (const record of batch) {
-      lsn++;
-      t.is(record.lsn, lsn);
-    }
-    t.is(journal.addressOf(batch.lastLsn), batch.address);
-  }
-  t.is(lsn, 201);
+  const audit = auditJournal(testHost(), directory);
+  t.like(audit, { groupId: GROUP_ID, firstLsn: 1, lastLsn: journal.lastLsn, records: journal.lastLsn, damage: [] });
+  t.true(listFiles(testHost(), directory).filter((file) => file.state === 'log').length > 10);
+  t.true([...listBatches(testHost(), directory, 1500)].length < audit.batches);
+  const reader = JournalReader.open(testHost(), { directory, groupId: GROUP_ID }, journal.addressOf(500));
+  const batch = reader.next(journal.endAddress);
+  t.true(batch !== undefined && batch.firstLsn <= 500 && batch.lastLsn >= 500);
   await reader.close();
   await journal.close();
-  const again = await Journal.open(realHost(), options);
-  t.is(again.report.lastLsn, 201);
+  const again = await Journal.open(testHost(), journalOptions(directory));
   t.true(again.report.cleanStop);
-  t.is(again.report.cut, undefined);
-  t.deepEqual(again.report.damage, []);
-  t.is((await again.begin()).counter, 2);
+  t.is(again.report.rewrittenBytes, 0);
+  for (const lsn of [1, 2, 77, 1000, 2101]) {
+    const found = again.reader(again.addressOf(lsn));
+    const view = found.next(again.endAddress);
+    t.true(view !== undefined && view.firstLsn <= lsn && view.lastLsn >= lsn);
+    await found.close();
+  }
   await again.close();
+});
+
+test('one sync serves all who wait, and the next one those who came later', async (t) => {
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(temporaryDirectory(t)));
+  await journal.begin();
+  const before = host.disk.syncs;
+  const first = appendWrites(journal, 1);
+  const waiting = [journal.sync()];
+  const second = appendWrites(journal, 1);
+  for (let waiter = 0; waiter < 50; waiter++) waiting.push(journal.sync());
+  await waiting[0];
+  t.is(journal.marks.lsn('durable'), first.lastLsn);
+  await Promise.all(waiting);
+  t.is(journal.marks.lsn('durable'), second.lastLsn);
+  const syncs = host.disk.syncs - before;
+  t.true(syncs <= 3, `${syncs} syncs`);
+  appendWrites(journal, 1);
+  journal.syncNow();
+  t.is(journal.marks.lsn('durable'), journal.lastLsn);
+  await journal.close();
+});
+
+test('what nobody syncs is synced in the background, and an idle journal proves it with one watermark', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  const done = appendWrites(journal, 5);
+  for (let turn = 0; turn < 40; turn++) {
+    host.clock.advance(25);
+    await journal.sync();
+  }
+  t.is(journal.marks.lsn('durable'), done.lastLsn);
+  t.is(journal.marks.address('durable'), journal.endAddress);
+  // begin, writes, one watermark: it must not cause another
+  t.is([...listBatches(host, directory)].length, 3);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(copy));
+  t.is(again.report.durableLsn, done.lastLsn);
+  t.is(again.report.rewrittenBytes, 0);
+  await again.close();
+});
+
+for (const [name, fault, reason] of [
+  ['short write', 'short', 'short-write'],
+  ['ENOSPC', 'ENOSPC', 'no-space'],
+  ['EIO', 'EIO', 'device-failed'],
+] as const) {
+  test(`a failed write (${name}) poisons; opening again recovers`, async (t) => {
+    const directory = temporaryDirectory(t);
+    const host = testHost();
+    const journal = await Journal.open(host, journalOptions(directory));
+    await journal.begin();
+    const good = appendWrites(journal, 3);
+    host.disk.fault = (operation, path) => (operation === 'write' && path.includes('journal-') ? fault : undefined);
+    const error = t.throws(() => appendWrites(journal, 3), { code: 'journal-poisoned' });
+    t.like(error, { details: { reason } });
+    host.disk.fault = () => undefined;
+    t.throws(() => appendWrites(journal, 3), { code: 'journal-poisoned' });
+    await t.throwsAsync(journal.sync(), { code: 'journal-poisoned' });
+    t.is(journal.poisonedBy, reason);
+    await journal.close();
+    const again = await Journal.open(host, journalOptions(directory));
+    t.is(again.report.lastLsn, good.lastLsn);
+    t.false(again.report.cleanStop);
+    t.deepEqual(again.report.damage, []);
+    await again.begin();
+    t.deepEqual(readLsns(again), range(1, good.lastLsn + 1));
+    await again.close();
+  });
+}
+
+test('a failed sync poisons every waiter, and everything unproven is written again afterwards', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  appendWrites(journal, 3);
+  host.disk.fault = (operation) => (operation === 'sync' ? 'EIO' : undefined);
+  const waiting = [journal.sync(), journal.sync()];
+  for (const waiter of waiting) await t.throwsAsync(waiter, { code: 'journal-poisoned' });
+  t.is(journal.poisonedBy, 'sync-failed');
+  t.is(journal.marks.lsn('durable'), 1);
+  t.throws(() => journal.syncNow(), { code: 'journal-poisoned' });
+  host.disk.fault = () => undefined;
+  await journal.close();
+  const again = await Journal.open(host, journalOptions(directory));
+  t.is(again.report.lastLsn, 4);
+  t.true(again.report.rewrittenBytes > 3 * 540);
+  await again.close();
+});
+
+test('a spent budget refuses batches, keeps room for a gap record, and goes on after recycling', async (t) => {
+  const directory = temporaryDirectory(t);
+  const options = journalOptions(directory, { budgetBytes: 3 * FILE_BYTES });
+  const journal = await Journal.open(testHost(), options);
+  await journal.begin();
+  let appended = 0;
+  const error = t.throws(
+    () => {
+      for (; appended < 1000; appended++) appendWrites(journal, 10);
+    },
+    { code: 'journal-full' },
+  );
+  t.like(error, { details: { budgetBytes: 3 * FILE_BYTES } });
+  t.true(appended > 25 && appended < 36);
+  t.is(journal.poisonedBy, undefined);
+  t.true(journal.freeBytes < 10 * 540 + 64);
+  t.notThrows(() => journal.append(RecordKind.gap));
+  await journal.sync();
+  journal.recycleBelow(journal.addressOf(journal.lastLsn));
+  t.true(journal.freeBytes > FILE_BYTES);
+  t.notThrows(() => appendWrites(journal, 10));
+  t.true(journal.usedBytes < 2 * FILE_BYTES);
+  await journal.close();
+});
+
+test('requests in pieces take effect whole, at the closing record, and not at all without one', (t) => {
+  const assembler = new PieceAssembler<string>();
+  const write = { kind: RecordKind.write, volume: 1, sectors: 8 };
+  const { piece, closes } = RecordFlag;
+  t.deepEqual(assembler.feed({ ...write, flags: piece, sector: 0, requestId: 7, lsn: 10 }, 'a'), []);
+  t.deepEqual(assembler.feed({ ...write, flags: piece, sector: 64, requestId: 8, lsn: 11 }, 'x'), []);
+  // another write passes the open ones
+  t.is(assembler.feed({ ...write, flags: 0, sector: 900, requestId: 0, lsn: 12 }, 'w')[0]?.lsn, 12);
+  t.is(assembler.oldestOpen(), 10);
+  const effects = assembler.feed({ ...write, flags: piece | closes, sector: 8, requestId: 7, lsn: 13 }, 'b');
+  t.deepEqual(
+    effects.map(({ sector, lsn, source }) => [sector, lsn, source]),
+    [
+      [0, 13, 'a'],
+      [8, 13, 'b'],
+    ],
+  );
+  t.is(assembler.oldestOpen(), 11);
+  assembler.feed(
+    { kind: RecordKind.incarnation, flags: 0, volume: 0, sector: 0, sectors: 0, requestId: 0, lsn: 14 },
+    '',
+  );
+  t.is(assembler.oldestOpen(), undefined);
+  t.is(assembler.feed({ ...write, flags: piece | closes, sector: 72, requestId: 8, lsn: 15 }, 'y').length, 1);
+});
+
+test('pads have no LSN; a clock that steps leaves a record and time never goes back', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  const slab = Buffer.alloc(8192);
+  const view = new DataView(slab.buffer, slab.byteOffset, slab.byteLength);
+  writePad(view, 64, 100);
+  writeRecordHeader(view, 164, RecordKind.trim, 0, 1, 0, 0, 1 << 30, 0);
+  writePad(view, 192, 28);
+  const trim = journal.appendInPlace(slab, 64, 220, 1);
+  t.is(trim.firstLsn, 2);
+  host.clock.wall -= 3_600_000_000;
+  const later = appendWrites(journal, 1);
+  t.is(later.firstLsn, 4);
+  t.true(later.time >= trim.time);
+  const kinds: number[] = [];
+  for (const batch of listBatches(host, directory)) {
+    if ('reason' in batch) continue;
+    for (const record of batch) kinds.push(record.kind);
+  }
+  t.deepEqual(kinds, [RecordKind.incarnation, RecordKind.trim, RecordKind.clockJump, RecordKind.write]);
+  t.true(encodeClockJump({ fromMicros: 1, toMicros: 2 }).length > 0);
+  await journal.close();
+});
+
+test('a second process and a second journal in this one are refused by the kernel lock', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await t.throwsAsync(Journal.open(testHost(), journalOptions(directory)), { code: 'journal-locked' });
+  const script = `
+    import { RealDisk } from '${new URL('../../journal/host/real-disk.ts', import.meta.url).href}';
+    try { new RealDisk().lockDirectory(process.argv[1]).release(); console.log('taken'); } catch (error) { console.log(error.code); }`;
+  const ask = (): string =>
+    spawnSync(process.execPath, ['--input-type=module', '-e', script, directory], { encoding: 'utf8' }).stdout.trim();
+  t.is(ask(), 'journal-locked');
+  await journal.close();
+  t.is(ask(), 'taken');
+});
+
+test('marks in shared memory wake the other thread and are never seen early', async (t) => {
+  const marks = new SharedMarks();
+  const worker = new Worker(
+    `const { parentPort, workerData } = require('node:worker_threads');
+     import(workerData.module).then(({ SharedMarks }) => {
+       const marks = new SharedMarks(workerData.buffer);
+       const keepAlive = setInterval(() => {}, 1000);
+       marks.onMove(() => {
+         if (marks.lsn('durable') < 2 ** 40) return;
+         clearInterval(keepAlive);
+         marks.advanceLsn('checkpoint', marks.lsn('durable'));
+       });
+       parentPort.postMessage('ready');
+     });`,
+    {
+      eval: true,
+      workerData: { buffer: marks.buffer, module: new URL('../../journal/shared-marks.ts', import.meta.url).href },
+    },
+  );
+  t.teardown(() => worker.terminate());
+  await new Promise((resolve) => worker.once('message', resolve));
+  const moved = new Promise<void>((resolve) => {
+    const stop = marks.onMove(() => {
+      if (marks.lsn('checkpoint') === 0) return;
+      stop();
+      resolve();
+    });
+  });
+  marks.advanceAddress('written', 2 ** 52);
+  for (const lsn of [1, 2, 2 ** 40]) marks.advanceLsn('durable', lsn);
+  await moved;
+  t.is(marks.lsn('checkpoint'), 2 ** 40);
+  t.is(marks.address('written'), 2 ** 52);
+  t.throws(() => marks.advanceLsn('durable', 5), { name: 'AssertionError' });
 });

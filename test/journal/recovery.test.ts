@@ -1,0 +1,338 @@
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import fc from 'fast-check';
+import { hasCode } from '../../journal/base/errors.ts';
+import { Journal, type RestoredRecord } from '../../journal/journal.ts';
+import { auditJournal } from '../../journal/journal-audit.ts';
+import type { Appended } from '../../journal/journal-writer.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { encodeBookmark } from '../../journal/record-bodies.ts';
+import {
+  appendWrites,
+  changeAt,
+  FIRST_BOOT,
+  GROUP_ID,
+  journalFiles,
+  journalOptions,
+  range,
+  readLsns,
+  SECOND_BOOT,
+  snapshot,
+  temporaryDirectory,
+  testHost,
+} from './journal-fixture.ts';
+
+const FILE_BYTES = 64 * 1024;
+
+/** A journal of `batches` batches of 10 writes; the first `synced` of them are durable, and a header says so. */
+async function writeJournal(
+  directory: string,
+  batches: number,
+  synced: number,
+): Promise<{ journal: Journal; appended: Appended[] }> {
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const appended: Appended[] = [];
+  for (let index = 0; index < batches; index++) {
+    if (index === synced) await journal.sync();
+    appended.push(appendWrites(journal, 10));
+  }
+  return { journal, appended };
+}
+
+test('a kill loses nothing that was written, and what was unproven is written again', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal } = await writeJournal(directory, 40, 15);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  const host = testHost();
+  const again = await Journal.open(host, journalOptions(copy));
+  t.is(again.report.lastLsn, 401);
+  t.is(again.report.durableLsn, 151);
+  t.false(again.report.cleanStop);
+  t.false(again.report.bootChanged);
+  t.is(again.report.cut, undefined);
+  t.deepEqual(again.report.damage, []);
+  t.true(again.report.rewrittenBytes >= 250 * 540);
+  t.true(host.disk.syncs > 0);
+  const incarnation = await again.begin();
+  t.is(incarnation.counter, 2);
+  t.deepEqual(readLsns(again), range(1, 402));
+  await again.close();
+});
+
+test('a torn tail above the watermark is cut after a power loss, also when whole batches stand behind it', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 12, 4);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  const torn = appended[7];
+  changeAt(copy, FILE_BYTES, (torn?.address ?? 0) + 600, (bytes) => bytes.fill(0xee, 0, 512));
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(copy));
+  t.true(again.report.bootChanged);
+  t.is(again.report.lastLsn, 71);
+  t.is(again.report.cut?.afterLsn, 71);
+  t.true((again.report.cut?.droppedBytes ?? 0) >= 4 * 5400);
+  t.deepEqual(again.report.damage, []);
+  await again.begin();
+  t.deepEqual(readLsns(again), range(1, 72));
+  appendWrites(again, 10);
+  // what was cut still stands behind: it must not come back, neither after a kill nor after a power loss
+  const killed = snapshot(t, copy);
+  const lost = snapshot(t, copy);
+  await again.close();
+  for (const [place, boot] of [
+    [killed, SECOND_BOOT],
+    [lost, FIRST_BOOT],
+  ] as const) {
+    const third = await Journal.open(testHost(boot), journalOptions(place));
+    t.is(third.report.lastLsn, 82);
+    t.deepEqual(third.report.damage, []);
+    t.is(third.report.incarnation.counter, 2);
+    await third.close();
+  }
+});
+
+test('damage at or below the watermark is reported and never truncated', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 30, 25);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  const victim = appended[20];
+  changeAt(copy, FILE_BYTES, (victim?.address ?? 0) + 100, (bytes) => {
+    bytes[0] = (bytes[0] ?? 0) ^ 1;
+  });
+  for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+    const place = snapshot(t, copy);
+    const again = await Journal.open(testHost(boot), journalOptions(place));
+    t.is(again.report.lastLsn, 301);
+    t.is(again.report.cut, undefined);
+    t.is(again.report.damage.length, 1);
+    t.like(again.report.damage[0], { fromLsn: 202, toLsn: 211, address: (victim?.address ?? 0) - 64 });
+    await again.begin();
+    t.deepEqual(readLsns(again), [...range(1, 201), ...range(212, 302)]);
+    t.like(auditJournal(testHost(), place).damage[0], { fromLsn: 202, toLsn: 211 });
+    await again.close();
+  }
+});
+
+test('within one boot a hole without a witness is damage too: the page cache loses nothing', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 12, 4);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  changeAt(copy, FILE_BYTES, appended[7]?.address ?? 0, (bytes) => bytes.fill(0, 0, 64));
+  const again = await Journal.open(testHost(FIRST_BOOT), journalOptions(copy));
+  t.is(again.report.lastLsn, 121);
+  t.like(again.report.damage[0], { fromLsn: 72, toLsn: 81 });
+  await again.close();
+});
+
+test('proven records that are gone at the end are damage; what follows goes into a file of its own', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 5, 5);
+  await journal.close();
+  // the stop mark proves LSN 51; the last two batches are wiped
+  changeAt(directory, FILE_BYTES, (appended[3]?.address ?? 0) - 64, (bytes) => bytes.fill(0));
+  for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+    const place = snapshot(t, directory);
+    const again = await Journal.open(testHost(boot), journalOptions(place));
+    t.is(again.report.lastLsn, 51);
+    t.false(again.report.cleanStop);
+    t.like(again.report.damage[0], { fromLsn: 32, toLsn: 51 });
+    await again.begin();
+    appendWrites(again, 10);
+    await again.sync();
+    t.deepEqual(readLsns(again), [...range(1, 31), ...range(52, 62)]);
+    await again.close();
+    const third = await Journal.open(testHost(boot), journalOptions(place));
+    t.is(third.report.lastLsn, 62);
+    t.true(third.report.cleanStop);
+    await third.close();
+  }
+});
+
+test('at any point where the medium ends, exactly the whole batches before it survive', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 35, 3);
+  const written = snapshot(t, directory);
+  await journal.close();
+  const last = appended.at(-1)?.endAddress ?? 0;
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: appended[3]?.address ?? 0, max: last }), async (end) => {
+      const copy = snapshot(t, written);
+      const fileStart = end - (end % FILE_BYTES);
+      changeAt(copy, FILE_BYTES, end, (bytes) => bytes.fill(0));
+      for (const file of journalFiles(copy)) {
+        const begins = Number.parseInt(file.slice(-20, -4), 16) * FILE_BYTES;
+        if (begins > fileStart) writeFileSync(file, Buffer.alloc(FILE_BYTES));
+      }
+      const whole = appended.filter((batch) => batch.address + 10 * 540 <= end).at(-1)?.lastLsn ?? 0;
+      const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(copy));
+      // a byte of the last record may be zero anyway, so that cutting it changes nothing
+      t.true(again.report.lastLsn >= whole && again.report.lastLsn <= whole + 10, `cut at ${end}`);
+      t.deepEqual(again.report.damage, []);
+      await again.begin();
+      appendWrites(again, 3);
+      t.deepEqual(readLsns(again), range(1, again.lastLsn));
+      await again.close();
+      rmSync(copy, { recursive: true });
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test('recovery that is itself killed at any write or sync ends the same the next time', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 40, 12);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  changeAt(copy, FILE_BYTES, (appended[14]?.address ?? 0) + 600, (bytes) => bytes.fill(0xee, 0, 512));
+  let failAt = 0;
+  for (; failAt < 200; failAt++) {
+    const place = snapshot(t, copy);
+    const failing = testHost(SECOND_BOOT);
+    let operations = 0;
+    failing.disk.fault = () => (operations++ === failAt ? 'EIO' : undefined);
+    let failed = false;
+    try {
+      const broken = await Journal.open(failing, journalOptions(place));
+      await broken.close();
+    } catch (error) {
+      failed = hasCode(error, 'device-failed') || hasCode(error, 'sync-failed');
+      t.true(failed);
+    }
+    const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(place));
+    t.is(again.report.lastLsn, 141);
+    t.deepEqual(again.report.damage, []);
+    await again.begin();
+    t.deepEqual(readLsns(again), range(1, 142));
+    await again.close();
+    rmSync(place, { recursive: true });
+    if (!failed) break;
+  }
+  t.true(failAt > 2 && failAt < 200);
+});
+
+test('recycled files show old batches that no reader and no recovery believes', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory, { budgetBytes: 4 * FILE_BYTES }));
+  await journal.begin();
+  for (let index = 0; index < 120; index++) {
+    const done = appendWrites(journal, 10);
+    await journal.sync();
+    journal.recycleBelow(done.address);
+  }
+  t.true(journalFiles(directory).length <= 4);
+  const first = journal.oldestLsn;
+  t.true(first > 900);
+  t.deepEqual(readLsns(journal), range(first, journal.lastLsn));
+  t.throws(() => journal.addressOf(5), { code: 'trimmed' });
+  t.throws(() => journal.reader(0), { code: 'trimmed' });
+  const killed = snapshot(t, directory);
+  await journal.close();
+  for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+    const place = snapshot(t, killed);
+    const again = await Journal.open(testHost(boot), journalOptions(place, { budgetBytes: 4 * FILE_BYTES }));
+    t.is(again.report.lastLsn, 1201);
+    t.deepEqual(again.report.damage, []);
+    t.is(again.report.cut, undefined);
+    await again.close();
+  }
+});
+
+test('records that the far side holds are put back before anything new is numbered', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal } = await writeJournal(directory, 3, 3);
+  await journal.close();
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(directory));
+  const error = await t.throwsAsync(again.begin({ highestLsn: 33 }), { code: 'needs-resync' });
+  t.like(error, { details: { headLsn: 31, farLsn: 33 } });
+  const record: Omit<RestoredRecord, 'lsn'> = {
+    kind: RecordKind.write,
+    flags: 0,
+    volume: 1,
+    sector: 0,
+    sectors: 1,
+    requestId: 0,
+    time: 1_800_000_000_000_001,
+    payload: new Uint8Array(512),
+  };
+  again.restoreRecords([
+    { ...record, lsn: 32, payload: new Uint8Array(512).fill(32) },
+    { ...record, lsn: 33, payload: new Uint8Array(512).fill(33) },
+  ]);
+  t.is((await again.begin({ highestLsn: 33 })).counter, 2);
+  t.is(again.lastLsn, 34);
+  t.deepEqual(readLsns(again), range(1, 34));
+  await again.close();
+});
+
+test('a foreign, newer or other-sized journal is refused and left as it is', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal } = await writeJournal(directory, 3, 3);
+  await journal.close();
+  const file = journalFiles(directory)[0] ?? '';
+  const before = readFileSync(file);
+  await t.throwsAsync(Journal.open(testHost(), journalOptions(directory, { groupId: 'cd'.repeat(16) })), {
+    code: 'journal-foreign',
+  });
+  await t.throwsAsync(Journal.open(testHost(), journalOptions(directory, { fileBytes: 2 * FILE_BYTES })), {
+    code: 'precondition-failed',
+  });
+  t.deepEqual(readFileSync(file), before);
+  const { crc32 } = await import('@node-rs/crc32');
+  const newer = Buffer.from(before);
+  newer.writeUInt16LE(2, 8);
+  newer.writeUInt32LE(0, 4);
+  newer.writeUInt32LE(crc32(newer.subarray(0, 256)), 4);
+  writeFileSync(file, newer);
+  await t.throwsAsync(Journal.open(testHost(), journalOptions(directory)), { code: 'format-too-new' });
+  t.deepEqual(readFileSync(file), newer);
+  // no readable header at all is not an empty journal
+  newer.fill(0x55, 0, 4096);
+  writeFileSync(file, newer);
+  rmSync(join(directory, 'journal.stop'));
+  await t.throwsAsync(Journal.open(testHost(), journalOptions(directory)), { code: 'journal-damaged' });
+  t.deepEqual(readFileSync(file), newer);
+});
+
+test('rubbish in a directory is an error or an empty journal, never a crash', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 9000 }), async (rubbish) => {
+      const directory = join(temporaryDirectory(t), 'journal');
+      mkdirSync(directory);
+      writeFileSync(join(directory, 'journal-0000000000000000.tmj'), rubbish);
+      writeFileSync(join(directory, 'journal.stop'), rubbish.subarray(0, 64));
+      try {
+        const journal = await Journal.open(testHost(), journalOptions(directory));
+        await journal.begin();
+        t.true(rubbish.every((byte) => byte === 0));
+        await journal.close();
+      } catch (error) {
+        t.true(hasCode(error, 'journal-damaged') || hasCode(error, 'format-too-new'), String(error));
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test('a position is durable before it can be told', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const body = encodeBookmark({ name: 'before the upgrade', kind: 'crash' });
+  const bookmark = journal.append(RecordKind.bookmark, { body });
+  t.true(journal.marks.lsn('durable') < bookmark.lastLsn);
+  await journal.sync();
+  t.is(journal.marks.lsn('durable'), bookmark.lastLsn);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(copy));
+  t.is(again.report.lastLsn, bookmark.lastLsn);
+  t.is(again.report.incarnation.counter, 1);
+  t.is(GROUP_ID.length, 32);
+  await again.close();
+});
