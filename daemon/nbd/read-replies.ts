@@ -136,7 +136,7 @@ export class ReadReplies {
     const output = this.#output;
     const whole = !this.#structured || (flags & CommandFlag.df) !== 0;
     for (let done = 0; done < length && !output.closed; ) {
-      if (output.full) await output.drained();
+      if (output.clogged) await output.drained();
       const region = output.separate();
       const { buffer, view } = region.arena;
       const dataAt = whole && done > 0 ? 0 : this.#headerBytes;

@@ -51,6 +51,7 @@ export class ReplyBuffer {
   #at = 0;
   #segments: Buffer[] = [];
   #segmentArenas: Arena[] = [];
+  #segmentBytes = 0;
   /** Arenas of writes the socket has not finished, in order; `#ignored` callbacks belong to writes settled already. */
   readonly #writing: Arena[] = [];
   #ignored = 0;
@@ -72,8 +73,13 @@ export class ReplyBuffer {
     this.#arena = this.#takeArena();
   }
 
-  /** The client takes its replies too slowly: nothing more should be produced. */
+  /** The client takes its replies too slowly, or a long one holds the others up: nothing more should be produced. */
   get full(): boolean {
+    return this.#socket.writableLength + this.#segmentBytes > this.#bytesMax;
+  }
+
+  /** The client takes its replies too slowly: the holder of the lock should wait, too. */
+  get clogged(): boolean {
     return this.#socket.writableLength > this.#bytesMax;
   }
 
@@ -90,7 +96,10 @@ export class ReplyBuffer {
   /** Room for `bytes` in a row; returns where it begins in `buffer` and `view`, both valid until the next call. */
   reserve(bytes: number): number {
     assert(bytes <= ARENA_BYTES, 'a reply fits a reply buffer');
-    if (this.#at + bytes > ARENA_BYTES) this.#nextArena();
+    if (this.#at + bytes > ARENA_BYTES) {
+      this.send();
+      if (this.#at > 0) this.#nextArena();
+    }
     const at = this.#at;
     this.#at += bytes;
     return at;
@@ -121,6 +130,7 @@ export class ReplyBuffer {
     this.#from = this.#at;
     this.#segments.push(region.arena.buffer.subarray(region.at, region.at + bytes));
     this.#segmentArenas.push(region.arena);
+    this.#segmentBytes += bytes;
   }
 
   /** Gives a region back unsent. */
@@ -167,6 +177,7 @@ export class ReplyBuffer {
       const [segments, arenas] = [this.#segments, this.#segmentArenas];
       this.#segments = [];
       this.#segmentArenas = [];
+      this.#segmentBytes = 0;
       this.#socket.cork();
       for (let i = 0; i < segments.length; i++) this.#write(segments[i] as Buffer, arenas[i] as Arena);
       this.#socket.uncork();
@@ -181,7 +192,7 @@ export class ReplyBuffer {
 
   /** Resolves when the client has taken everything, or is gone. */
   async drained(): Promise<void> {
-    if (!this.#closed && this.full) await new Promise<void>((resolve) => this.#drainWaiters.push(resolve));
+    if (!this.#closed && this.clogged) await new Promise<void>((resolve) => this.#drainWaiters.push(resolve));
   }
 
   /** The connection is gone: nothing is sent any more. */
@@ -211,6 +222,7 @@ export class ReplyBuffer {
     this.#arena.holds += 1;
     this.#segments.push(this.#arena.buffer.subarray(this.#from, at));
     this.#segmentArenas.push(this.#arena);
+    this.#segmentBytes += at - this.#from;
     this.#from = at;
   }
 

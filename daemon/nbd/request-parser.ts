@@ -21,7 +21,7 @@ export interface RequestRules {
 export class OtherRequests {
   count = 0;
   /** Command.read, cache or blockStatus; for a refusal the command refused. */
-  readonly command: Uint8Array = new Uint8Array(WINDOW_REQUESTS_MAX);
+  readonly command: Uint16Array = new Uint16Array(WINDOW_REQUESTS_MAX);
   /** 0, or the error the request is refused with. */
   readonly errno: Uint8Array = new Uint8Array(WINDOW_REQUESTS_MAX);
   readonly flags: Uint16Array = new Uint16Array(WINDOW_REQUESTS_MAX);
