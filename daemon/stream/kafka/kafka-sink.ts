@@ -15,6 +15,7 @@ import {
 import { FeedbackReader } from './feedback-reader.ts';
 import { FrameSender } from './frame-sender.ts';
 import { type LogAdmin, type LogBounds, type LogCluster, type LogProducer, type LogReader } from './log-ports.ts';
+import { PatientReader } from './patient-reader.ts';
 import { ResendRequests } from './resend-requests.ts';
 import { RetryDelay } from './retry-delay.ts';
 import { decideSeek, type Seek } from './seek-decision.ts';
@@ -76,6 +77,7 @@ export class KafkaSink implements FrameSink {
   readonly #resends: ResendRequests;
   readonly #retry: RetryDelay;
   readonly #closing = Promise.withResolvers<void>();
+  readonly #ending = new AbortController();
   #events: FrameSinkEvents | undefined;
   #running: Promise<void> | undefined;
   #status: StreamStatus = { state: 'connecting', reason: 'not started' };
@@ -146,47 +148,55 @@ export class KafkaSink implements FrameSink {
   }
 
   async settle(timeoutMs: number): Promise<{ highestLsn: Lsn }> {
-    const reader = this.#cluster.reader(this.#options.topic);
-    const expired = Promise.withResolvers<never>();
     const giveUp = new AbortController();
-    const timer = this.#host.clock.after(timeoutMs, () => {
-      expired.reject(new TidemarkError('stream-unavailable', `Kafka did not say within ${timeoutMs} ms what it holds`));
-    });
-    const closed = this.#closing.promise.then(() => {
-      throw new TidemarkError('stream-unavailable', 'the stream is being closed');
-    });
+    const reader = this.#patientReader(giveUp.signal);
     try {
-      return await Promise.race([this.#highest(reader, giveUp.signal), expired.promise, closed]);
+      return await this.#bounded(
+        timeoutMs,
+        `Kafka did not say within ${timeoutMs} ms what it holds`,
+        this.#highest(reader),
+      );
     } finally {
       giveUp.abort();
-      timer.cancel();
       reader.close();
     }
   }
 
-  async #highest(reader: LogReader, giveUp: AbortSignal): Promise<{ highestLsn: Lsn }> {
-    const retry = new RetryDelay(this.#host.clock, this.#host.random);
-    for (;;) {
-      try {
-        const bounds = await reader.bounds();
-        const tail = bounds === undefined ? undefined : await readTail(reader, bounds, this.#options.groupId);
-        await this.#feedback.readToEnd();
-        const durable = [...this.#feedback.states.values()].map((feedback) => feedback.durableLsn);
-        return { highestLsn: Math.max(tail?.highestLsn ?? 0, ...durable) };
-      } catch (error) {
-        if (!(error instanceof TidemarkError) || error.next !== 'retry' || giveUp.aborted) throw error;
-        reader.reset();
-        await retry.wait();
-      }
-    }
+  async #highest(reader: LogReader): Promise<{ highestLsn: Lsn }> {
+    const bounds = await reader.bounds();
+    const tail = bounds === undefined ? undefined : await readTail(reader, bounds, this.#options.groupId);
+    await this.#feedback.readToEnd();
+    const durable = [...this.#feedback.states.values()].map((feedback) => feedback.durableLsn);
+    return { highestLsn: Math.max(tail?.highestLsn ?? 0, ...durable) };
   }
 
   async *fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const reader = this.#cluster.reader(this.#options.topic);
+    const reader = this.#patientReader(signal);
     try {
       yield* framesFrom(reader, fromLsn, signal);
     } finally {
       reader.close();
+    }
+  }
+
+  #patientReader(giveUp: AbortSignal): LogReader {
+    const reader = this.#cluster.reader(this.#options.topic);
+    return new PatientReader(this.#host, reader, AbortSignal.any([giveUp, this.#ending.signal]));
+  }
+
+  /** Rejects with `stream-unavailable` when the time is over or the sink closes. */
+  async #bounded<T>(timeoutMs: number, late: string, asking: Promise<T>): Promise<T> {
+    const expired = Promise.withResolvers<never>();
+    const timer = this.#host.clock.after(timeoutMs, () => {
+      expired.reject(new TidemarkError('stream-unavailable', late));
+    });
+    const closed = this.#closing.promise.then((): never => {
+      throw new TidemarkError('stream-unavailable', 'the stream is being closed');
+    });
+    try {
+      return await Promise.race([asking, expired.promise, closed]);
+    } finally {
+      timer.cancel();
     }
   }
 
@@ -201,6 +211,7 @@ export class KafkaSink implements FrameSink {
   async close(): Promise<void> {
     this.#closed = true;
     this.#closing.resolve();
+    this.#ending.abort();
     this.#check?.cancel();
     this.#sender.fail(new TidemarkError('shutting-down', 'the stream is being closed'));
     this.#feedback.close();
@@ -270,7 +281,8 @@ export class KafkaSink implements FrameSink {
   }
 
   async #seek(bounds: LogBounds, identity: SourceIdentity, events: FrameSinkEvents): Promise<void> {
-    await this.#feedbackRead();
+    const late = `topic ${this.#options.feedbackTopic} cannot be read to its end`;
+    await this.#bounded(FEEDBACK_WAIT_MS, late, this.#feedback.readToEnd());
     const tail = await readTail(this.#reader, bounds, identity.groupId);
     checkSuccession(tail, identity);
     const seek =
@@ -291,19 +303,6 @@ export class KafkaSink implements FrameSink {
     this.#nextLsn = seek.fromLsn;
     this.#tail = tail.last;
     events.onSeek(seek.fromLsn, seek.reason);
-  }
-
-  async #feedbackRead(): Promise<void> {
-    const expired = Promise.withResolvers<never>();
-    const timer = this.#host.clock.after(FEEDBACK_WAIT_MS, () => {
-      const reason = `topic ${this.#options.feedbackTopic} cannot be read to its end`;
-      expired.reject(new TidemarkError('stream-unavailable', reason));
-    });
-    try {
-      await Promise.race([this.#feedback.readToEnd(), expired.promise]);
-    } finally {
-      timer.cancel();
-    }
   }
 
   /** Rule 19: the topic does not have what it acknowledged. */
