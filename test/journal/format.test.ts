@@ -1,0 +1,195 @@
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import fc from 'fast-check';
+import { hasCode } from '../../journal/base/errors.ts';
+import {
+  BATCH_HEADER_BYTES,
+  type BatchFields,
+  bodyIsWhole,
+  readBatchHeader,
+  writeBatchHeader,
+} from '../../journal/batch-codec.ts';
+import { BatchView } from '../../journal/batch-view.ts';
+import { Journal } from '../../journal/journal.ts';
+import { auditJournal } from '../../journal/journal-audit.ts';
+import { type JournalFileHeader, readFileHeader, writeFileHeader } from '../../journal/journal-file-header.ts';
+import { listBatches } from '../../journal/journal-list.ts';
+import { PieceAssembler } from '../../journal/piece-assembler.ts';
+import { RecordKind, readRecordHeader, recordKindName, writeRecordHeader } from '../../journal/record.ts';
+import * as bodies from '../../journal/record-bodies.ts';
+import { temporaryDirectory, testHost } from './journal-fixture.ts';
+
+const lsn = fc.nat({ max: 2 ** 50 });
+const u32 = fc.nat({ max: 0xffff_ffff });
+
+const batches = fc.record({
+  fields: fc.record({
+    firstLsn: lsn,
+    durableLsn: lsn,
+    time: lsn,
+    incarnation: u32,
+    previousCrc: u32,
+    count: fc.constant(1),
+    closesFile: fc.boolean(),
+    epoch: u32,
+    address: lsn.map((value) => value * 8),
+  }),
+  payload: fc.uint8Array({ minLength: 0, maxLength: 300 }),
+  salt: u32,
+});
+
+function encodeBatch(fields: BatchFields, payload: Uint8Array, salt: number): Buffer {
+  const bytes = Buffer.alloc(BATCH_HEADER_BYTES + 28 + payload.length);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  writeRecordHeader(view, BATCH_HEADER_BYTES, RecordKind.bookmark, 0, 0, payload.length, 0, 0, 0);
+  bytes.set(payload, BATCH_HEADER_BYTES + 28);
+  writeBatchHeader(bytes, view, BATCH_HEADER_BYTES, bytes.length, fields, salt);
+  return bytes;
+}
+
+function isWhole(bytes: Uint8Array, address: number, salt: number): boolean {
+  const header = readBatchHeader(bytes, 0, address, salt);
+  return typeof header !== 'string' && bodyIsWhole(bytes, BATCH_HEADER_BYTES, header);
+}
+
+test('a batch reads back as written; any flipped bit and any truncation is found', (t) => {
+  fc.assert(
+    fc.property(batches, fc.double({ min: 0, max: 1, noNaN: true }), ({ fields, payload, salt }, where) => {
+      const bytes = encodeBatch(fields, payload, salt);
+      const header = readBatchHeader(bytes, 0, fields.address, salt);
+      if (typeof header === 'string') return false;
+      t.like(header, { ...fields });
+      const [record, ...rest] = [...new BatchView(header, bytes, BATCH_HEADER_BYTES)];
+      if (record === undefined || rest.length > 0 || Buffer.compare(record.payload, payload) !== 0) return false;
+      if (isWhole(bytes.subarray(0, Math.floor(where * (bytes.length - 1))), fields.address, salt)) return false;
+      const bit = Math.floor(where * (bytes.length * 8 - 1));
+      const flipped = Buffer.from(bytes);
+      flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      if (isWhole(flipped, fields.address, salt)) return false;
+      // nor at another place, nor in another journal
+      return !isWhole(bytes, fields.address + 8, salt) && !isWhole(bytes, fields.address, (salt + 1) % 2 ** 32);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('a file header reads back as written; any flipped bit is found', (t) => {
+  const headers = fc.record({
+    salt: u32,
+    groupId: fc.constant('00112233445566778899aabbccddeeff'),
+    sequence: lsn,
+    fileBytes: fc.constant(64 * 1024),
+    firstLsn: lsn,
+    durableLsn: lsn,
+    time: lsn,
+    chain: u32,
+    incarnation: fc.record({ counter: u32, nonce: fc.constant('0123456789abcdef') }),
+    epoch: u32,
+    bootId: fc.constantFrom('', '01234567-89ab-4cde-8f01-23456789abcd'),
+  });
+  fc.assert(
+    fc.property(headers, fc.nat({ max: 2047 }), (header: JournalFileHeader, bit) => {
+      const bytes = Buffer.alloc(4096, 0xff);
+      writeFileHeader(bytes, header);
+      t.deepEqual(readFileHeader(bytes), header);
+      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7));
+      return typeof readFileHeader(bytes) === 'string';
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('any bytes as records or bodies are an error with a code, or something valid', (t) => {
+  const decoders = Object.entries(bodies).filter(([name]) => name.startsWith('decode'));
+  t.is(decoders.length, 10);
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 120 }), (bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const attempts = [
+        () => void readRecordHeader(view, 0, bytes.length),
+        ...decoders.map(
+          ([, decode]) =>
+            () =>
+              void (decode as (input: Uint8Array) => unknown)(bytes),
+        ),
+      ];
+      for (const attempt of attempts) {
+        try {
+          attempt();
+        } catch (error) {
+          if (!hasCode(error, 'journal-damaged')) throw error;
+        }
+      }
+    }),
+    { numRuns: 1000 },
+  );
+  const bookmark: bodies.BookmarkBody = { name: 'n', kind: 'crash', note: 'x', labels: { a: 'b' } };
+  t.deepEqual(bodies.decodeBookmark(bodies.encodeBookmark(bookmark)), bookmark);
+  const huge = bodies.encodeGap({ fromLsn: -1, toLsn: 2 ** 60, reason: '' });
+  t.throws(() => bodies.decodeGap(huge), { code: 'journal-damaged' });
+});
+
+test('the golden journal of version 1 is read by this version', async (t) => {
+  const golden = join(import.meta.dirname, '../golden/journal-v1');
+  t.like(auditJournal(testHost(), golden), {
+    firstLsn: 1,
+    lastLsn: 20,
+    durableLsn: 17,
+    records: 20,
+    files: 2,
+    damage: [],
+  });
+  const assembler = new PieceAssembler<number>();
+  const seen: string[] = [];
+  const effects: string[] = [];
+  for (const batch of listBatches(testHost(), golden)) {
+    if ('reason' in batch) {
+      t.fail(batch.reason);
+      continue;
+    }
+    for (const record of batch) {
+      seen.push(recordKindName(record.kind));
+      for (const { sector, lsn: at } of assembler.feed(record, record.payloadAddress)) effects.push(`${sector}@${at}`);
+      if (record.kind === RecordKind.bookmark)
+        t.is(bodies.decodeBookmark(record.payload).labels?.['by'], 'make-journal');
+      if (record.kind === RecordKind.write) t.true(record.payload.every((byte) => byte === record.payload[0]));
+    }
+  }
+  t.deepEqual(seen, [
+    'incarnation',
+    'volumeAdded',
+    'seed',
+    'seedEnd',
+    'write',
+    'write',
+    'write',
+    'zero',
+    'trim',
+    'flush',
+    'bookmark',
+    'epoch',
+    'cycleCommit',
+    'volumeResized',
+    'heartbeat',
+    'gap',
+    'degreeChange',
+    'write',
+    'write',
+    'write',
+  ]);
+  t.deepEqual(effects, ['8@3', '40@6', '16@7', '17@7', '64@8', '128@9', '512@18', '568@19', '624@20']);
+  const directory = temporaryDirectory(t);
+  cpSync(golden, directory, { recursive: true });
+  const journal = await Journal.open(testHost(), {
+    directory,
+    groupId: '00112233445566778899aabbccddeeff',
+    groupName: 'golden',
+    fileBytes: 64 * 1024,
+    budgetBytes: 8 * 64 * 1024,
+    syncIntervalMs: 25,
+  });
+  t.like(journal.report, { lastLsn: 20, cleanStop: true, epoch: 2, bootChanged: true, damage: [] });
+  t.like(journal.report.incarnation, { counter: 1, nonce: '5a5a5a5a5a5a5a5a' });
+  await journal.close();
+});
