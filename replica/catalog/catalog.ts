@@ -1,5 +1,6 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Epoch, JournalTime, Lsn } from '../../journal/position.ts';
+import { RecordKind } from '../../journal/record.ts';
 import {
   decodeBookmark,
   decodeClockJump,
@@ -11,7 +12,6 @@ import {
   decodeVolumeAdded,
   decodeVolumeResized,
 } from '../../journal/record-bodies.ts';
-import { RecordKind } from '../../journal/record.ts';
 
 export interface CatalogVolume {
   readonly id: number;
@@ -35,7 +35,15 @@ export interface CatalogBookmark {
 
 /** Something the timeline shows. */
 export interface CatalogEvent {
-  readonly kind: 'gap' | 'clock-jump' | 'epoch' | 'incarnation' | 'seeding' | 'seeded' | 'volume-added' | 'volume-resized';
+  readonly kind:
+    | 'gap'
+    | 'clock-jump'
+    | 'epoch'
+    | 'incarnation'
+    | 'seeding'
+    | 'seeded'
+    | 'volume-added'
+    | 'volume-resized';
   readonly lsn: Lsn;
   readonly time: JournalTime;
   readonly text: string;
@@ -62,6 +70,27 @@ export const EMPTY_CATALOG: Catalog = {
 
 /** Timeline events kept; the oldest go first (bookmarks are kept as long as their position). */
 const EVENTS_MAX = 10_000;
+
+/** What the catalog said at `lsn`, when it has gone further than what is held (damage was cut off). */
+export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
+  if (catalog.upToLsn <= lsn) return catalog;
+  return {
+    upToLsn: lsn,
+    volumes: catalog.volumes
+      .filter((volume) => volume.addedLsn <= lsn)
+      .map((volume) => ({
+        ...volume,
+        sizes: volume.sizes.filter((change) => change.fromLsn <= lsn),
+        unsettled: volume.unsettled
+          .filter((stretch) => stretch.fromLsn <= lsn)
+          .map((stretch) => (stretch.toLsn > lsn ? { ...stretch, toLsn: 0 } : stretch)),
+      })),
+    bookmarks: catalog.bookmarks.filter((bookmark) => bookmark.lsn <= lsn),
+    events: catalog.events.filter((event) => event.lsn <= lsn),
+    heartbeat: catalog.heartbeat === undefined || catalog.heartbeat.lsn > lsn ? undefined : catalog.heartbeat,
+    epoch: catalog.epoch,
+  };
+}
 
 export function isControl(kind: number): boolean {
   return kind >= RecordKind.bookmark && kind !== RecordKind.seed;
@@ -149,7 +178,8 @@ export class CatalogBuilder {
       case RecordKind.volumeResized: {
         const { id, size } = decodeVolumeResized(body);
         const volume = this.#volumes.get(id);
-        if (volume === undefined) throw new TidemarkError('journal-damaged', `volume ${id} is resized before it was added`);
+        if (volume === undefined)
+          throw new TidemarkError('journal-damaged', `volume ${id} is resized before it was added`);
         this.#volumes.set(id, { ...volume, sizes: [...volume.sizes, { fromLsn: lsn, size }] });
         this.#event('volume-resized', lsn, time, `volume ${volume.name}, ${size} bytes`);
         return;
@@ -164,7 +194,8 @@ export class CatalogBuilder {
       case RecordKind.gap: {
         const { fromLsn, toLsn, reason } = decodeGap(body);
         for (const volume of this.#volumes.values()) {
-          if (volume.unsettled.at(-1)?.toLsn !== 0) this.#unsettle(volume, fromLsn, `gap ${fromLsn}-${toLsn}: ${reason}`);
+          if (volume.unsettled.at(-1)?.toLsn !== 0)
+            this.#unsettle(volume, fromLsn, `gap ${fromLsn}-${toLsn}: ${reason}`);
         }
         this.#event('gap', lsn, time, `${fromLsn}-${toLsn}: ${reason}`);
         return;

@@ -1,5 +1,5 @@
 import { assert } from '../../journal/base/assert.ts';
-import { readU64, writeU64, type Lsn } from '../../journal/position.ts';
+import { type Lsn, readU64, writeU64 } from '../../journal/position.ts';
 
 /**
  * Extents of any length in an index that is searched by place.

@@ -1,4 +1,4 @@
-import { SECTOR_BYTES, type Lsn } from '../../journal/position.ts';
+import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 
 /** What the newest version of a stretch is. */
 export type VersionPart =
@@ -93,8 +93,7 @@ export class LookupWindow {
           sectors: end - i,
           segment: this.#entries[winner + 2] ?? 0,
           frame: this.#entries[winner + 3] ?? 0,
-          payload:
-            (this.#entries[winner + 4] ?? 0) + (this.sector + i - (this.#entries[winner] ?? 0)) * SECTOR_BYTES,
+          payload: (this.#entries[winner + 4] ?? 0) + (this.sector + i - (this.#entries[winner] ?? 0)) * SECTOR_BYTES,
         });
       } else {
         const kind = winner < 0 ? 'base' : 'zero';

@@ -1,12 +1,5 @@
 import type { Lsn } from '../../journal/position.ts';
-import {
-  cellSectors,
-  CLASS_COUNT,
-  classOf,
-  type EntryFields,
-  type PayloadLocation,
-  placeOf,
-} from './entry-format.ts';
+import { CLASS_COUNT, cellSectors, classOf, type EntryFields, type PayloadLocation, placeOf } from './entry-format.ts';
 import type { LookupWindow } from './lookup-window.ts';
 import { sortOrder } from './radix-sort.ts';
 
@@ -154,7 +147,7 @@ export class Memtable {
   }
 
   #slot(place: number, cell: number): number {
-    let hash = Math.imul(place, 0x9e3779b1) ^ Math.imul(cell % 0x1_0000_0000 | 0, 0x85ebca6b);
+    let hash = Math.imul(place, 0x9e3779b1) ^ Math.imul((cell % 0x1_0000_0000) | 0, 0x85ebca6b);
     hash ^= Math.imul(Math.floor(cell / 0x1_0000_0000), 0xc2b2ae35);
     hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
     return (hash ^ (hash >>> 13)) & (this.#heads.length - 1);

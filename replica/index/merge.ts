@@ -1,7 +1,7 @@
+import { assert } from '../../journal/base/assert.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
-import { assert } from '../../journal/base/assert.ts';
-import { cellAt, emptyEntry, ENTRY_BYTES, lsnAt, placeAt, writeEntry } from './entry-format.ts';
+import { cellAt, ENTRY_BYTES, emptyEntry, lsnAt, placeAt, writeEntry } from './entry-format.ts';
 import type { Memtable } from './memtable.ts';
 import type { RunFile } from './run-file.ts';
 import { ENTRIES_PER_PAGE, PAGE_BYTES, PAGE_HEADER_BYTES } from './run-format.ts';

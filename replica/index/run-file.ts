@@ -2,7 +2,15 @@ import { crc32c } from '@node-rs/crc32';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { type Lsn, readU64 } from '../../journal/position.ts';
-import { cellSectors, CLASS_COUNT, compareEntryToKey, emptyEntry, ENTRY_BYTES, placeOf, readEntry } from './entry-format.ts';
+import {
+  CLASS_COUNT,
+  cellSectors,
+  compareEntryToKey,
+  ENTRY_BYTES,
+  emptyEntry,
+  placeOf,
+  readEntry,
+} from './entry-format.ts';
 import type { LookupWindow } from './lookup-window.ts';
 import type { PageCache } from './page-cache.ts';
 import {
@@ -127,13 +135,7 @@ export class RunFile {
     return this.#file.close();
   }
 
-  async #paintClass(
-    window: LookupWindow,
-    volume: number,
-    sizeClass: number,
-    atLsn: Lsn,
-    floorLsn: Lsn,
-  ): Promise<void> {
+  async #paintClass(window: LookupWindow, volume: number, sizeClass: number, atLsn: Lsn, floorLsn: Lsn): Promise<void> {
     const place = placeOf(volume, sizeClass);
     const unit = cellSectors(sizeClass);
     const lastCell = Math.floor((window.sector + window.sectors - 1) / unit);
@@ -194,14 +196,7 @@ export function entryOffset(ordinal: number): number {
 }
 
 /** Index of the last of `count` fences at or before the key, 0 when all are behind it. */
-function lastAtOrBefore(
-  view: DataView,
-  offset: number,
-  count: number,
-  place: number,
-  cell: number,
-  lsn: Lsn,
-): number {
+function lastAtOrBefore(view: DataView, offset: number, count: number, place: number, cell: number, lsn: Lsn): number {
   let low = 0;
   let high = count;
   while (low < high) {

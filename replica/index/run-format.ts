@@ -96,9 +96,13 @@ export function decodeFooter(page: Buffer, what: string): RunFooter {
   if (page.readUInt32LE(0) !== MAGIC) throw new TidemarkError('journal-damaged', `${what}: not an index run`);
   const stored = page.readUInt32LE(8);
   page.writeUInt32LE(0, 8);
-  if (crc32c(page) !== stored) throw new TidemarkError('journal-damaged', `${what}: the footer's checksum does not match`);
+  if (crc32c(page) !== stored)
+    throw new TidemarkError('journal-damaged', `${what}: the footer's checksum does not match`);
   if (page.readUInt16LE(4) !== VERSION) {
-    throw new TidemarkError('format-too-new', `${what}: index run of version ${page.readUInt16LE(4)}, this program knows ${VERSION}`);
+    throw new TidemarkError(
+      'format-too-new',
+      `${what}: index run of version ${page.readUInt16LE(4)}, this program knows ${VERSION}`,
+    );
   }
   return {
     groupId: page.toString('hex', 16, 32),

@@ -4,8 +4,8 @@ import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { CLASS_COUNT, ENTRY_BYTES, placeAt } from './entry-format.ts';
 import {
-  encodeFooter,
   ENTRIES_PER_PAGE,
+  encodeFooter,
   FENCE_BYTES,
   FENCES_PER_PAGE,
   PAGE_BYTES,

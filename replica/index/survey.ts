@@ -1,5 +1,13 @@
 import type { Lsn } from '../../journal/position.ts';
-import { cellSectors, CLASS_COUNT, emptyEntry, type EntryFields, placeOf, readEntry, SMALL_CLASSES } from './entry-format.ts';
+import {
+  CLASS_COUNT,
+  cellSectors,
+  type EntryFields,
+  emptyEntry,
+  placeOf,
+  readEntry,
+  SMALL_CLASSES,
+} from './entry-format.ts';
 import type { Memtable } from './memtable.ts';
 import { entryOffset, type RunFile } from './run-file.ts';
 import { ENTRIES_PER_PAGE } from './run-format.ts';

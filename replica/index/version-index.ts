@@ -16,6 +16,8 @@ export interface VersionIndexOptions {
   readonly groupId: string;
   /** Everything at or below is in the base. */
   readonly floorLsn: Lsn;
+  /** The newest LSN in the segments: a run beyond it was written before they were synced, and is dropped. */
+  readonly headLsn: Lsn;
   /** Pages of runs kept in memory. */
   readonly cacheBytesMax: number;
   /** Entries in memory before they become a run: about 45 bytes each, twice (one being written). */
@@ -99,7 +101,8 @@ export class VersionIndex {
     const found: { name: string; baseLsn: Lsn; lastLsn: Lsn }[] = [];
     for (const name of host.disk.list(options.directory)) {
       const range = parseRunName(name);
-      if (range !== undefined && range.lastLsn > options.floorLsn) found.push({ name, ...range });
+      const wanted = range !== undefined && range.lastLsn > options.floorLsn && range.lastLsn <= options.headLsn;
+      if (wanted) found.push({ name, ...range });
       else if (range !== undefined || name.endsWith('.tmp')) host.disk.unlink(`${options.directory}/${name}`);
     }
     // The longest of those that begin at one place is the merge of the others.

@@ -5,7 +5,10 @@ import type { Disk, DiskFile } from '../../journal/host/host.ts';
 export async function readFully(file: DiskFile, into: Uint8Array, position: number): Promise<void> {
   const read = await file.read(into, 0, into.length, position);
   if (read < into.length) {
-    throw new TidemarkError('journal-damaged', `${file.path}: ends at ${position + read}, before ${position + into.length}`);
+    throw new TidemarkError(
+      'journal-damaged',
+      `${file.path}: ends at ${position + read}, before ${position + into.length}`,
+    );
   }
 }
 

@@ -64,7 +64,10 @@ export async function readReplicaState(
   if (bytes === undefined) return undefined;
   if (bytes.length < HEADER_BYTES || bytes.readUInt32LE(0) !== MAGIC) throw damaged(path, 'not a replica state');
   if (bytes.readUInt16LE(4) > VERSION) {
-    throw new TidemarkError('format-too-new', `${path}: version ${bytes.readUInt16LE(4)}, this program knows ${VERSION}`);
+    throw new TidemarkError(
+      'format-too-new',
+      `${path}: version ${bytes.readUInt16LE(4)}, this program knows ${VERSION}`,
+    );
   }
   const body = bytes.subarray(HEADER_BYTES);
   if (body.length !== bytes.readUInt32LE(12) || crc32c(body) !== bytes.readUInt32LE(8)) {
@@ -94,4 +97,33 @@ export async function writeReplicaState(host: Host, directory: string, state: Re
 
 function damaged(path: string, why: string): TidemarkError {
   return new TidemarkError('journal-damaged', `${path}: ${why}`);
+}
+
+/** The state in memory and on disk; changes go to the disk one after the other, memory follows. */
+export class StateKeeper {
+  readonly #host: Host;
+  readonly #directory: string;
+  #state: ReplicaState;
+  #last: Promise<void> = Promise.resolve();
+
+  constructor(host: Host, directory: string, state: ReplicaState) {
+    this.#host = host;
+    this.#directory = directory;
+    this.#state = state;
+  }
+
+  get state(): ReplicaState {
+    return this.#state;
+  }
+
+  /** Resolves when the changed state is durable; only then is it what `state` tells. */
+  update(change: (state: ReplicaState) => Partial<ReplicaState>): Promise<void> {
+    const done = this.#last.then(async () => {
+      const next = { ...this.#state, ...change(this.#state) };
+      await writeReplicaState(this.#host, this.#directory, next);
+      this.#state = next;
+    });
+    this.#last = done.catch(() => undefined);
+    return done;
+  }
 }

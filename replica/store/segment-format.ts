@@ -62,7 +62,10 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
 export function decodeSegmentHeader(page: Buffer, what: string): SegmentHeader {
   if (page.readUInt32LE(0) !== HEADER_MAGIC) throw damaged(what, 'not a segment');
   if (page.readUInt16LE(4) > VERSION) {
-    throw new TidemarkError('format-too-new', `${what}: segment of version ${page.readUInt16LE(4)}, this program knows ${VERSION}`);
+    throw new TidemarkError(
+      'format-too-new',
+      `${what}: segment of version ${page.readUInt16LE(4)}, this program knows ${VERSION}`,
+    );
   }
   checkCrc(page, 8, what);
   const view = viewOf(page);

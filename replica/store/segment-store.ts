@@ -187,8 +187,10 @@ export class SegmentStore {
   /** The frame that holds `lsn`. Throws `trimmed` below what is held, `not-found` above. */
   async find(lsn: Lsn): Promise<FrameRef> {
     const info = this.#segmentAt((segment) => segment.lastLsn >= lsn);
-    if (info === undefined) throw new TidemarkError('not-found', `LSN ${lsn} has not arrived, the newest is ${this.lastLsn}`);
-    if (lsn < info.firstLsn) throw new TidemarkError('trimmed', `LSN ${lsn} is not held, the oldest is ${this.oldestLsn}`);
+    if (info === undefined)
+      throw new TidemarkError('not-found', `LSN ${lsn} has not arrived, the newest is ${this.lastLsn}`);
+    if (lsn < info.firstLsn)
+      throw new TidemarkError('trimmed', `LSN ${lsn} is not held, the oldest is ${this.oldestLsn}`);
     const directory = await this.directory(info);
     return { segment: info.sequence, ...directory.entry(directory.atLsn(lsn)) };
   }
@@ -357,7 +359,8 @@ export class SegmentStore {
     const scanned = await scanSegment(file, this.#options.groupId, firstLsn, this.#options.durableLsn);
     const last = scanned.directory.count === 0 ? undefined : scanned.directory.entry(scanned.directory.count - 1);
     const size = file.size();
-    if (size > scanned.end) await this.#cut(file, sequence, scanned.end, size, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
+    if (size > scanned.end)
+      await this.#cut(file, sequence, scanned.end, size, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
     this.#segments.push({
       sequence,
       firstLsn,
@@ -374,14 +377,7 @@ export class SegmentStore {
     if (!newest) await this.seal(this.#segments.at(-2)?.openFromLsn ?? firstLsn);
   }
 
-  async #cut(
-    file: DiskFile,
-    sequence: number,
-    end: number,
-    size: number,
-    lastLsn: Lsn,
-    reason: string,
-  ): Promise<void> {
+  async #cut(file: DiskFile, sequence: number, end: number, size: number, lastLsn: Lsn, reason: string): Promise<void> {
     const { durableLsn, directory } = this.#options;
     if (lastLsn < durableLsn) {
       const quarantine = `${directory}/quarantine`;

@@ -31,7 +31,13 @@ export class HistoryReader {
     for (let at = offset; at < end; ) {
       const sectors = Math.min((end - at) / SECTOR_BYTES, WINDOW_SECTORS_MAX);
       const length = sectors * SECTOR_BYTES;
-      await this.#readWindow(volume, atLsn, at / SECTOR_BYTES, sectors, into.subarray(at - offset, at - offset + length));
+      await this.#readWindow(
+        volume,
+        atLsn,
+        at / SECTOR_BYTES,
+        sectors,
+        into.subarray(at - offset, at - offset + length),
+      );
       at += length;
     }
   }
@@ -68,9 +74,9 @@ export class HistoryReader {
       for (const part of await this.#index.lookup(volume, sector, sectors, atLsn)) {
         const from = (part.sector - sector) * SECTOR_BYTES;
         const bytes = into.subarray(from, from + part.sectors * SECTOR_BYTES);
-        if (part.kind === 'zero') bytes.fill(0);
-        else if (part.kind === 'base') await (await this.#base(volume)).read(part.sector * SECTOR_BYTES, bytes);
-        else await this.#frames.read(part.segment, part.frame, part.payload, bytes);
+        if (part.kind === 'data') await this.#frames.read(part.segment, part.frame, part.payload, bytes);
+        else if (part.kind === 'zero') bytes.fill(0);
+        else await (await this.#base(volume)).read(part.sector * SECTOR_BYTES, bytes);
       }
     } catch (error) {
       // The floor moved between the lookup and the read: what was in the segment is in the base now.

@@ -55,7 +55,8 @@ export class ViewManager {
     this.#source = source;
     this.#options = options;
     host.disk.makeDirectory(options.scratchDirectory);
-    for (const name of host.disk.list(options.scratchDirectory)) host.disk.unlink(`${options.scratchDirectory}/${name}`);
+    for (const name of host.disk.list(options.scratchDirectory))
+      host.disk.unlink(`${options.scratchDirectory}/${name}`);
   }
 
   /**
@@ -77,7 +78,10 @@ export class ViewManager {
       });
     }
     if (this.#views.size >= this.#options.viewsMax) {
-      throw new TidemarkError('precondition-failed', `${this.#views.size} views are open, the bound is ${this.#options.viewsMax}`);
+      throw new TidemarkError(
+        'precondition-failed',
+        `${this.#views.size} views are open, the bound is ${this.#options.viewsMax}`,
+      );
     }
     const catalog = this.#source.catalog();
     const names = request.volumes ?? volumesAt(catalog, lsn);

@@ -1,6 +1,6 @@
 import test from 'ava';
 import { hasCode } from '../../journal/base/errors.ts';
-import { classOf, CLASS_COUNT } from '../../replica/index/entry-format.ts';
+import { CLASS_COUNT, classOf } from '../../replica/index/entry-format.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
 import { sortOrder } from '../../replica/index/radix-sort.ts';
 import { type RebuildIndex, VersionIndex } from '../../replica/index/version-index.ts';
@@ -70,7 +70,7 @@ function rebuildFrom(writes: readonly Write[], slice = 100): RebuildIndex {
 }
 
 function options(floorLsn: number, memtableEntries = 64): Parameters<typeof VersionIndex.open>[1] {
-  return { directory: '/index', groupId: GROUP, floorLsn, cacheBytesMax: 64 * 1024, memtableEntries };
+  return { directory: '/index', groupId: GROUP, floorLsn, headLsn: 1e6, cacheBytesMax: 64 * 1024, memtableEntries };
 }
 
 async function feed(index: VersionIndex, writes: readonly Write[]): Promise<void> {
@@ -226,9 +226,7 @@ test('zeroing the whole disk is a handful of entries', async (t) => {
   index.add(1, 5 + 2 ** 32 - 1, 2 ** 32 - 1, 2, undefined);
   index.advance(2);
   t.true(index.status().memtableEntries <= 6);
-  t.deepEqual(await index.lookup(1, 2 ** 33 - 8, 8, 2), [
-    { kind: 'zero', sector: 2 ** 33 - 8, sectors: 8 - 0 },
-  ]);
+  t.deepEqual(await index.lookup(1, 2 ** 33 - 8, 8, 2), [{ kind: 'zero', sector: 2 ** 33 - 8, sectors: 8 - 0 }]);
   t.deepEqual(await index.lookup(1, 0, 8, 2), [
     { kind: 'base', sector: 0, sectors: 5 },
     { kind: 'zero', sector: 5, sectors: 3 },

@@ -1,5 +1,14 @@
 import { TidemarkError } from '../../../journal/base/errors.ts';
-import type { Clock, DirectoryLock, Disk, DiskFile, Host, OpenMode, Random, Timer } from '../../../journal/host/host.ts';
+import type {
+  Clock,
+  DirectoryLock,
+  Disk,
+  DiskFile,
+  Host,
+  OpenMode,
+  Random,
+  Timer,
+} from '../../../journal/host/host.ts';
 
 interface Content {
   bytes: Buffer;
@@ -8,10 +17,10 @@ interface Content {
 
 /** A disk in memory: copied in an instant to see what a kill would leave, filled up on demand, bits flipped at will. */
 export class MemoryDisk implements Disk {
-  readonly files = new Map<string, Content>();
-  readonly locked = new Set<string>();
+  readonly files: Map<string, Content> = new Map();
+  readonly locked: Set<string> = new Set();
   /** Bytes all files together may take. */
-  capacity = Number.MAX_SAFE_INTEGER;
+  capacity: number = Number.MAX_SAFE_INTEGER;
 
   /** What a kill at this moment leaves on disk. */
   copy(): MemoryDisk {

@@ -1,0 +1,130 @@
+import { assert } from '../../journal/base/assert.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host } from '../../journal/host/host.ts';
+import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
+import type { CatalogBuilder, CatalogVolume } from '../catalog/catalog.ts';
+import type { VersionIndex } from '../index/version-index.ts';
+import { replicaChannel } from '../replica-channels.ts';
+import type { FrameReader } from '../store/frame-reader.ts';
+import type { StateKeeper } from '../store/replica-state.ts';
+import type { SegmentStore } from '../store/segment-store.ts';
+import type { BaseImage } from './base-image.ts';
+import type { Leases } from './leases.ts';
+
+export interface FloorParts {
+  readonly store: SegmentStore;
+  readonly frames: FrameReader;
+  readonly index: VersionIndex;
+  readonly catalog: CatalogBuilder;
+  readonly keeper: StateKeeper;
+  readonly leases: Leases;
+  readonly base: (volume: number) => Promise<BaseImage>;
+}
+
+const COPY_BYTES = 1024 * 1024;
+const floorChannel = replicaChannel('tidemark:replica:floor');
+
+/**
+ * Moves the floor: the newest version at or below the new floor of every range goes into the base, in order of place.
+ * The order of steps makes a crash anywhere harmless: the intent is durable first, and from then on nobody opens a view
+ * below it; views above find every range the merge touches in the index, so a half-merged base is never looked at; the
+ * base is synced before the floor is stated; segments and index entries go last. Doing it again from the intent writes
+ * the same bytes.
+ */
+export class FloorMover {
+  readonly #host: Host;
+  readonly #parts: FloorParts;
+  #moving = false;
+
+  constructor(host: Host, parts: FloorParts) {
+    this.#host = host;
+    this.#parts = parts;
+  }
+
+  /** Completes a move that a crash interrupted. */
+  async resume(): Promise<void> {
+    const { floorLsn, floorIntentLsn } = this.#parts.keeper.state;
+    if (floorIntentLsn > floorLsn) await this.#merge(floorIntentLsn);
+    else await this.#clean();
+  }
+
+  /**
+   * `lsn`: the last LSN of a sealed segment. Throws `precondition-failed` when a view, a restore or a pin needs what
+   * would go.
+   */
+  async move(lsn: Lsn): Promise<void> {
+    const { keeper, leases, store } = this.#parts;
+    if (lsn <= keeper.state.floorLsn) return;
+    const holder = leases.list().find((lease) => lease.lsn < lsn);
+    if (holder !== undefined) {
+      throw new TidemarkError('precondition-failed', `${holder.kind} ${holder.owner} holds LSN ${holder.lsn}`);
+    }
+    assert(!this.#moving, 'one floor move at a time');
+    assert(
+      store.segments.some((segment) => segment.sealed && segment.lastLsn === lsn),
+      'the floor stands at the end of a sealed segment',
+    );
+    this.#moving = true;
+    try {
+      // In memory at once, so that no view is opened below it while the intent is being written.
+      const release = leases.take(lsn, 'reader', 'floor move');
+      try {
+        await keeper.update(() => ({ floorIntentLsn: lsn }));
+        await this.#merge(lsn);
+      } finally {
+        release();
+      }
+    } finally {
+      this.#moving = false;
+    }
+  }
+
+  async #merge(lsn: Lsn): Promise<void> {
+    const { keeper, catalog, store, base } = this.#parts;
+    const began = this.#host.clock.monotonicMs();
+    let mergedBytes = 0;
+    for (const volume of catalog.snapshot().volumes) {
+      if (volume.addedLsn > lsn) continue;
+      mergedBytes += await this.#mergeVolume(volume, lsn);
+      await (await base(volume.id)).sync();
+    }
+    const last = store.segments.find((segment) => segment.lastLsn === lsn);
+    catalog.trim(lsn);
+    await keeper.update((state) => ({
+      floorLsn: lsn,
+      floorIntentLsn: lsn,
+      oldestNeededLsn: Math.max(state.oldestNeededLsn, Math.min(last?.openFromLsn ?? 0, lsn + 1)),
+      catalog: catalog.snapshot(),
+    }));
+    await this.#clean();
+    const durationMs = this.#host.clock.monotonicMs() - began;
+    floorChannel.publish({ group: keeper.state.groupId, floorLsn: lsn, mergedBytes, durationMs });
+  }
+
+  async #mergeVolume(volume: CatalogVolume, lsn: Lsn): Promise<number> {
+    const { index, frames } = this.#parts;
+    const base = await this.#parts.base(volume.id);
+    const size = Math.max(...volume.sizes.map((change) => change.size));
+    const buffer = new Uint8Array(COPY_BYTES);
+    let bytes = 0;
+    for await (const part of index.survey(volume.id, 0, size / SECTOR_BYTES, lsn)) {
+      const offset = part.sector * SECTOR_BYTES;
+      const length = part.sectors * SECTOR_BYTES;
+      if (part.kind === 'zero') await base.zero(offset, length);
+      if (part.kind !== 'data') continue;
+      for (let at = 0; at < length; at += COPY_BYTES) {
+        const piece = buffer.subarray(0, Math.min(COPY_BYTES, length - at));
+        await frames.read(part.segment, part.frame, part.payload + at, piece);
+        await base.write(offset + at, piece);
+      }
+      bytes += length;
+    }
+    return bytes;
+  }
+
+  async #clean(): Promise<void> {
+    const { floorLsn, oldestNeededLsn } = this.#parts.keeper.state;
+    await this.#parts.index.moveFloor(floorLsn);
+    await this.#parts.store.removeBelow(oldestNeededLsn);
+  }
+}

@@ -1,0 +1,33 @@
+import type { Lsn } from '../../journal/position.ts';
+import { RecordFeed } from '../receive/record-feed.ts';
+import type { FrameReader } from '../store/frame-reader.ts';
+import type { SegmentStore } from '../store/segment-store.ts';
+import { Memtable } from './memtable.ts';
+import type { RebuildIndex } from './version-index.ts';
+
+/** Fills a gap of the index from the record lists of the segments; memory stays at one memtable. */
+export function rebuildFromSegments(store: SegmentStore, frames: FrameReader, memtableEntries: number): RebuildIndex {
+  return async (gap, emit) => {
+    const from = Math.max(Math.min(gap.fromLsn, gap.baseLsn + 1), store.oldestLsn);
+    const feed = new RecordFeed(from - 1);
+    let memtable = new Memtable(gap.baseLsn, memtableEntries);
+    for await (const frame of store.frames(from, gap.lastLsn)) {
+      const layout = await frames.layout(frame.segment, frame.offset);
+      const target = memtable;
+      const sink = {
+        add: (...version: Parameters<Memtable['add']>): void => {
+          if (version[3] <= gap.lastLsn) target.add(...version);
+        },
+      };
+      feed.feed(layout, frame.firstLsn, frame, sink, gap.baseLsn);
+      const lastLsn: Lsn = Math.min(frame.lastLsn, gap.lastLsn);
+      if (lastLsn <= gap.baseLsn) continue;
+      memtable.lastLsn = lastLsn;
+      if (memtable.count < memtableEntries || lastLsn === gap.lastLsn) continue;
+      await emit(memtable, feed.openFromLsn);
+      memtable = new Memtable(lastLsn, memtableEntries);
+    }
+    memtable.lastLsn = gap.lastLsn;
+    await emit(memtable, Math.min(feed.openFromLsn, gap.lastLsn + 1));
+  };
+}
