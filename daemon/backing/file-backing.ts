@@ -120,11 +120,13 @@ export class FileBacking implements Backing {
 
   async write(offset: number, from: Uint8Array): Promise<void> {
     this.#check(offset, from.length);
+    this.#refuseReadOnly();
     await this.#run('write', (fd) => this.#writeAll(fd, offset, from));
   }
 
   async zero(offset: number, length: number, mayUnmap: boolean): Promise<void> {
     this.#check(offset, length);
+    this.#refuseReadOnly();
     for (let at = 0; at < length; ) {
       const done = await this.#run('zero', (fd) => this.#zeroSlice(fd, offset + at, length - at, mayUnmap));
       at += done;
@@ -214,6 +216,10 @@ export class FileBacking implements Backing {
     const slice = Math.min(length, ZEROES.length);
     await this.#writeAll(fd, offset, ZEROES.subarray(0, slice));
     return slice;
+  }
+
+  #refuseReadOnly(): void {
+    if (this.readOnly) throw new TidemarkError('read-only', `${this.#path} was opened for reading only`);
   }
 
   #check(offset: number, length: number): void {

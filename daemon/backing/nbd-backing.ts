@@ -93,6 +93,7 @@ export class NbdBacking implements Backing {
   }
 
   async flush(): Promise<void> {
+    if (this.readOnly) return;
     this.#tellLoss();
     const client = await this.#connected();
     this.#tellLoss();
@@ -138,6 +139,8 @@ export class NbdBacking implements Backing {
   }
 
   async #change(request: (client: NbdClient) => Promise<void>): Promise<void> {
+    if (this.readOnly)
+      throw new TidemarkError('read-only', `${formatNbdUri(this.#address)} was opened for reading only`);
     this.#tellLoss();
     const client = await this.#connected();
     this.#tellLoss();

@@ -3,7 +3,7 @@ import type { BlockDevice } from '../../journal/block-device.ts';
 import { delay, type Host, type Timer } from '../../journal/host/host.ts';
 import type { JournalReader } from '../../journal/journal-reader.ts';
 import type { Marks } from '../../journal/marks.ts';
-import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
+import { type JournalAddress, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type Checkpoint, writeCheckpoint } from './checkpoint.ts';
 import { DestageWindow } from './destage-window.ts';
@@ -45,7 +45,7 @@ const FILL_SLICE_BYTES = 2 * 1024 * 1024;
 const URGENT_FROM = 0.5;
 
 interface DrainWaiter {
-  readonly address: JournalAddress;
+  readonly lsn: Lsn;
   readonly resolve: () => void;
   readonly reject: (error: TidemarkError) => void;
 }
@@ -129,14 +129,14 @@ export class Destager {
     this.#running = this.#run().finally(unsubscribe);
   }
 
-  /** Resolves when everything below `address` is synced in its backing; rejects when a backing fails meanwhile. */
-  drainTo(address: JournalAddress): Promise<void> {
-    if (this.#applied.address >= address) return Promise.resolve();
+  /** Resolves when everything up to record `lsn` is synced in its backing; rejects when a backing fails meanwhile. */
+  drainTo(lsn: Lsn): Promise<void> {
+    if (this.#applied.lsn >= lsn) return Promise.resolve();
     if (this.#stopping || this.#state.state === 'failed') {
       return Promise.reject(new TidemarkError('shutting-down', 'the write-out to the backings has stopped'));
     }
     return new Promise((resolve, reject) => {
-      this.#drains.push({ address, resolve, reject });
+      this.#drains.push({ lsn, resolve, reject });
       this.#notify();
     });
   }
@@ -252,7 +252,7 @@ export class Destager {
     const ahead = this.#position.address - this.#applied.address;
     if (ahead <= 0) return false;
     if (ahead >= this.#options.flushBytes) return true;
-    if (this.#drains.some((drain) => drain.address <= this.#position.address)) return true;
+    if (this.#drains.some((drain) => drain.lsn <= this.#position.lsn)) return true;
     if (this.#options.pressure() >= URGENT_FROM && (caughtUp || ahead >= this.#options.flushBytes / 8)) return true;
     return (
       caughtUp &&
@@ -278,8 +278,8 @@ export class Destager {
     this.#marks.advanceAddress('applied', reached.address);
     this.#marks.advanceAddress('checkpoint', this.#checkpoint.address);
     this.#marks.advanceLsn('checkpoint', this.#checkpoint.lsn);
-    const reachedDrains = this.#drains.filter((drain) => drain.address <= reached.address);
-    this.#drains = this.#drains.filter((drain) => drain.address > reached.address);
+    const reachedDrains = this.#drains.filter((drain) => drain.lsn <= reached.lsn);
+    this.#drains = this.#drains.filter((drain) => drain.lsn > reached.lsn);
     for (const drain of reachedDrains) drain.resolve();
   }
 

@@ -3,7 +3,7 @@ import type { BlockDevice } from '../../journal/block-device.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
-import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
+import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { decodeVolumeAdded, encodeVolumeAdded } from '../../journal/record-bodies.ts';
 import type { Backing } from '../backing/backing.ts';
@@ -89,7 +89,7 @@ export class OpenedVolumes {
   }
 
   /** Rebuilds the overlays from the journal above the checkpoint. */
-  async replay(writeOut: (address: JournalAddress) => Promise<void>): Promise<void> {
+  async replay(writeOut: (lsn: Lsn) => Promise<void>): Promise<void> {
     const reader = this.#journal.reader(this.checkpoint.address);
     try {
       await replayJournal(reader, {
@@ -104,8 +104,8 @@ export class OpenedVolumes {
         },
         overlayBytes: () => this.overlayBytes,
         overlayBytesMax: this.#options.overlayBytesMax / 2,
-        writeOut: async (address) => {
-          await writeOut(address);
+        writeOut: async (lsn) => {
+          await writeOut(lsn);
           const applied = this.#marks.address('applied');
           for (const { volume } of this.volumes) volume.forgetBelow(applied);
         },

@@ -10,7 +10,7 @@ import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
 import type { NbdExport } from '../nbd/export.ts';
 import { ChangeMap } from './change-map.ts';
 import { Destager, type DestageState } from './destager.ts';
-import { admitVolumes, type OpenedVolumes, recoverVolumes } from './group-open.ts';
+import { admitVolumes, type OpenedVolume, type OpenedVolumes, recoverVolumes } from './group-open.ts';
 import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEARTBEAT_MS } from './group-options.ts';
 import { GroupRetention } from './group-retention.ts';
 import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
@@ -136,7 +136,7 @@ export class ProtectedGroup {
     volume.shut('shutting-down', 'the volume is being detached');
     try {
       await this.#syncs.sync();
-      await this.#destager.drainTo(this.journal.endAddress);
+      await this.#destager.drainTo(this.journal.lastLsn);
       const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
       const { lsn } = this.#destager.applied;
       await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'detached', lsn, identity });
@@ -161,7 +161,7 @@ export class ProtectedGroup {
   /** Resolves when all that was written so far is synced in the backings. */
   async drain(): Promise<void> {
     await this.#syncs.sync();
-    await this.#destager.drainTo(this.journal.endAddress);
+    await this.#destager.drainTo(this.journal.lastLsn);
   }
 
   status(): GroupStatus {
@@ -202,16 +202,21 @@ export class ProtectedGroup {
     this.#unsubscribe();
     await this.#retention.stop();
     await this.#destager.stop();
-    for (const { volume, registered, backing } of this.#opened.volumes) {
-      if (registered.standing === 'protected' && this.#destager.state.reason === '') {
-        const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
-        const { lsn } = this.#destager.applied;
-        await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'clean', lsn, identity });
-      }
-      await backing.close();
+    for (const opened of this.#opened.volumes) {
+      // A stamp that cannot be written stays dirty, which only says less.
+      await this.#stampClean(opened).catch(ignoreOperatingError);
+      await opened.backing.close();
     }
     await this.#changeMap?.close();
     await this.journal.close();
+  }
+
+  async #stampClean({ volume, registered, backing }: OpenedVolume): Promise<void> {
+    const isKnown = this.journal.poisonedBy === undefined && this.#destager.state.reason === '';
+    if (!isKnown || registered.standing !== 'protected') return;
+    const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
+    const { lsn } = this.#destager.applied;
+    await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'clean', lsn, identity });
   }
 
   /** Overlays forget before files are recycled: what an overlay names must still be there. */
@@ -352,7 +357,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     };
     await opened.verify(shared);
     destager.start();
-    await opened.replay((address) => destager.drainTo(address));
+    await opened.replay((lsn) => destager.drainTo(lsn));
     await journal.begin(await options.settle?.(journal));
     await admitVolumes(options, journal, opened, shared);
     if (options.outOfRoom === 'stop-protecting') {

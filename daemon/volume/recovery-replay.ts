@@ -1,5 +1,5 @@
 import type { JournalReader } from '../../journal/journal-reader.ts';
-import type { JournalAddress } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { JournalRecord } from '../../journal/record.ts';
 import { RecordKind } from '../../journal/record.ts';
 import type { ExtentMap } from './extent-map.ts';
@@ -17,8 +17,8 @@ export interface ReplayOptions {
   /** Memory the overlays take now, and their bound. */
   readonly overlayBytes: () => number;
   readonly overlayBytesMax: number;
-  /** Writes everything below `address` out and forgets it in the overlays. */
-  readonly writeOut: (address: JournalAddress) => Promise<void>;
+  /** Writes everything up to record `lsn` out and forgets it in the overlays. */
+  readonly writeOut: (lsn: Lsn) => Promise<void>;
 }
 
 /**
@@ -36,6 +36,6 @@ export async function replayJournal(reader: JournalReader, options: ReplayOption
       });
       if (record.kind >= RecordKind.bookmark) options.onRecord(record);
     }
-    if (options.overlayBytes() > options.overlayBytesMax) await options.writeOut(reader.address);
+    if (options.overlayBytes() > options.overlayBytesMax) await options.writeOut(batch.lastLsn);
   }
 }

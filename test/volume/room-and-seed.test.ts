@@ -1,0 +1,191 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import test from 'ava';
+import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
+import type { GroupOptions } from '../../daemon/volume/group-options.ts';
+import { realHost } from '../../journal/host/real-host.ts';
+import { JournalReader } from '../../journal/journal-reader.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { decodeGap, type GapBody } from '../../journal/record-bodies.ts';
+import { GroupBench, HandClient, MIB, pattern, randomSource, until } from './support/group-bench.ts';
+
+const SIZE = 16 * MIB;
+
+function small(bench: GroupBench, change: Partial<GroupOptions>): Partial<GroupOptions> {
+  const { journal } = bench.options([]);
+  return { journal: { ...journal, fileBytes: MIB, budgetBytes: 6 * MIB }, ...change };
+}
+
+test('out of room with the policy block: the guest waits, without an error, until there is room', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const group = await bench.open(
+    bench.options([{ name: 'a', backing: bench.backing('a.raw') }], small(bench, { outOfRoom: 'block' })),
+  );
+  const client = new HandClient(group.exports('local')[0]!);
+  const random = randomSource(5);
+  let windows = 0;
+  while (group.status().clientsHeldBack === 0) {
+    await client.ready();
+    const answers = await client.all(
+      Array.from({ length: 8 }, () => ({ do: 'write', offset: random(SIZE / 4096) * 4096, bytes: pattern(4096, 1) })),
+    );
+    t.true(answers.every((answer) => answer === 'ok'));
+    windows++;
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  }
+  t.true(windows > 50 && client.pauses > 1, `${windows} windows, ${client.pauses} pauses`);
+  t.true(group.status().pressure > 0.9);
+  await group.drain();
+  t.is(group.status().clientsHeldBack, 1, 'it is the stream that is waited for');
+  bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
+  await client.ready();
+  t.is(await client.write(0, pattern(4096, 2)), 'ok');
+  t.is(group.status().state, 'protecting');
+  await group.close();
+  bench.remove();
+});
+
+test('out of room with the policy stop-protecting: the guest goes on, what was given up is known and recorded', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const options = () =>
+    bench.options(
+      [{ name: 'a', backing: bench.backing('a.raw') }],
+      small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 }),
+    );
+  let group = await bench.open(options());
+  const client = new HandClient(group.exports('local')[0]!);
+  // 12 MiB through a budget of 6, all into the first half of the disk
+  const random = randomSource(6);
+  const written = new Map<number, number>();
+  for (let window = 0; window < 192; window++) {
+    await client.ready();
+    const offset = random(SIZE / 2 / 65_536) * 65_536;
+    written.set(offset, window);
+    t.is(await client.write(offset, pattern(65_536, window)), 'ok');
+  }
+  await until(() => group.status().state === 'unprotected');
+  const { givenUp } = group.status();
+  t.true(givenUp !== undefined && givenUp.toLsn > 50);
+  await until(() => group.status().givenUp?.announcedLsn === group.status().givenUp?.toLsn);
+  for (const [offset, window] of written) t.true((await client.read(offset, 65_536)).equals(pattern(65_536, window)));
+  const last = group.status().givenUp!;
+  await group.close();
+
+  const map = await ChangeMap.open(realHost(), bench.journalDirectory, [{ id: 1, size: SIZE }]);
+  t.deepEqual(map.givenUp, last);
+  t.true(map.markedGranules > 20);
+  let outside = 0;
+  for (let at = SIZE / 2; at < SIZE; at += GRANULE_BYTES) if (map.isMarked(1, at / 512)) outside++;
+  t.is(outside, 0);
+  await map.close();
+  const gaps = gapsOf(bench, last.address);
+  t.is(gaps.at(-1)?.toLsn, last.toLsn);
+  t.is(gaps.at(-1)?.fromLsn, 1);
+
+  group = await bench.open(options());
+  t.is(group.status().state, 'unprotected', 'a restart does not forget the gap');
+  const reader = new HandClient(group.exports('local')[0]!);
+  for (const [offset, window] of written) t.true((await reader.read(offset, 65_536)).equals(pattern(65_536, window)));
+  await group.close();
+  bench.remove();
+});
+
+test('a disk that is not empty is refused without a seed; with one, all of it but zeroes is journalled first', async (t) => {
+  const bench = new GroupBench();
+  const path = bench.disk('a.raw', SIZE);
+  const content = Buffer.alloc(SIZE);
+  pattern(12_288, 1).copy(content, MIB);
+  pattern(512, 2).copy(content, SIZE - 512);
+  writeFileSync(path, content);
+  const plain = bench.options([{ name: 'a', backing: bench.backing('a.raw') }]);
+  await t.throwsAsync(bench.open(plain), { code: 'backing-not-empty' });
+  await plain.volumes[0]!.backing.close();
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw'), seed: true }]));
+  await group.seeded();
+  t.is(group.status().state, 'protecting');
+  const client = new HandClient(group.exports('local')[0]!);
+  t.true((await client.read(0, SIZE)).equals(content));
+  const seeded = Buffer.alloc(SIZE);
+  const kinds = readRecords(bench, 0, (kind, sector, payload) => {
+    if (kind === RecordKind.seed) Buffer.from(payload).copy(seeded, sector * 512);
+  });
+  t.true(seeded.equals(content));
+  t.is(kinds.filter((kind) => kind === RecordKind.seedEnd).length, 1);
+  t.true(kinds.indexOf(RecordKind.volumeAdded) < kinds.indexOf(RecordKind.seed));
+  await group.close();
+  bench.remove();
+});
+
+test('seeding goes on where a restart interrupted it, and the export stays shut until its end', async (t) => {
+  const bench = new GroupBench();
+  const path = bench.disk('a.raw', SIZE);
+  writeFileSync(path, pattern(SIZE, 7));
+  const options = () =>
+    bench.options([{ name: 'a', backing: bench.exactBacking('a.raw'), seed: true }], small(bench, {}));
+  let group = await bench.open(options());
+  // nothing is shipped, so the seed fills the journal and waits
+  await until(() => group.status().pressure >= 0.85);
+  t.is(group.status().state, 'seeding');
+  t.throws(() => new HandClient(group.exports('local')[0]!), { code: 'precondition-failed' });
+  const interrupted = group.seeded();
+  const before = group.status().headLsn;
+  await group.close();
+  await t.throwsAsync(interrupted, { code: 'shutting-down' });
+  group = await bench.open(options());
+  const resumedFrom = group.status().volumes[0]!.seededBytes ?? 0;
+  t.true(resumedFrom > 2 * MIB, `${resumedFrom}`);
+  const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 5);
+  await group.seeded();
+  clearInterval(ship);
+  t.true(group.status().headLsn - before < (SIZE - resumedFrom) / (256 * 1024) + 10, 'nothing was seeded twice');
+  t.true((await new HandClient(group.exports('local')[0]!).read(0, SIZE)).equals(readFileSync(path)));
+  await group.close();
+  bench.remove();
+});
+
+test('a disk that changes while its seeding is interrupted is refused', async (t) => {
+  const bench = new GroupBench();
+  const path = bench.disk('a.raw', SIZE);
+  writeFileSync(path, pattern(SIZE, 7));
+  const options = () =>
+    bench.options([{ name: 'a', backing: bench.exactBacking('a.raw'), seed: true }], small(bench, {}));
+  const group = await bench.open(options());
+  await until(() => group.status().pressure >= 0.85);
+  void group.seeded().catch(() => undefined);
+  await group.close();
+  writeFileSync(path, pattern(SIZE, 8));
+  const changed = options();
+  await t.throwsAsync(bench.open(changed), { code: 'backing-changed' });
+  await changed.volumes[0]!.backing.close();
+  bench.remove();
+});
+
+function readRecords(
+  bench: GroupBench,
+  from: number,
+  visit: (kind: RecordKind, sector: number, payload: Uint8Array) => void,
+): RecordKind[] {
+  const { directory, groupId } = bench.options([]).journal;
+  const reader = JournalReader.open(realHost(), { directory, groupId }, from);
+  const kinds: RecordKind[] = [];
+  const end = bench.marks.address('durable');
+  for (let batch = reader.next(end); batch !== undefined; batch = reader.next(end)) {
+    for (const record of batch) {
+      kinds.push(record.kind);
+      visit(record.kind, record.sector, record.payload);
+    }
+  }
+  void reader.close();
+  return kinds;
+}
+
+function gapsOf(bench: GroupBench, from: number): GapBody[] {
+  const gaps: GapBody[] = [];
+  readRecords(bench, from, (kind, _sector, payload) => {
+    if (kind === RecordKind.gap) gaps.push(decodeGap(payload));
+  });
+  return gaps;
+}
