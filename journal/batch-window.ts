@@ -14,6 +14,10 @@ import { FILE_HEADER_BYTES } from './journal-file-header.ts';
 import type { JournalAddress } from './position.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
+/** A bad place of the medium is stepped over in pieces of this size. */
+const UNREADABLE_STEP_BYTES = 4096;
+/** The reason of a break where the medium itself fails. */
+export const UNREADABLE = 'the medium cannot be read here';
 const MAGIC = Buffer.alloc(4);
 MAGIC.writeUInt32LE(BATCH_MAGIC);
 
@@ -29,6 +33,7 @@ export class BatchWindow {
   /** Address of the buffer's first byte, and how many bytes of it are valid. */
   #start: JournalAddress = 0;
   #valid = 0;
+  #unreadable = false;
 
   constructor(reads: FileReads, fileBytes: number, salt: number) {
     this.#reads = reads;
@@ -51,11 +56,10 @@ export class BatchWindow {
    * written to); header, own address, bounds and both crcs are checked, the chain is not.
    */
   batch(address: JournalAddress, limit: JournalAddress): BatchView | string {
-    if (!this.#load(address, BATCH_HEADER_BYTES, limit)) return 'the file or the log ends here';
-    const header = readBatchHeader(this.#buffer, address - this.#start, address, this.#salt);
+    const header = this.header(address, limit);
     if (typeof header === 'string') return header;
     const length = BATCH_HEADER_BYTES + header.bodyBytes;
-    if (!this.#load(address, length, limit)) return 'a batch is cut off';
+    if (!this.#load(address, length, limit)) return this.#unreadable ? UNREADABLE : 'a batch is cut off';
     const bodyStart = address - this.#start + BATCH_HEADER_BYTES;
     if (!bodyIsWhole(this.#buffer, bodyStart, header)) return 'the body crc is wrong';
     return new BatchView(header, this.#buffer, bodyStart);
@@ -63,7 +67,9 @@ export class BatchWindow {
 
   /** Only the header at the address, checked; the body may be damaged. */
   header(address: JournalAddress, limit: JournalAddress): BatchHeader | string {
-    if (!this.#load(address, BATCH_HEADER_BYTES, limit)) return 'the file or the log ends here';
+    if (!this.#load(address, BATCH_HEADER_BYTES, limit)) {
+      return this.#unreadable ? UNREADABLE : 'the file or the log ends here';
+    }
     return readBatchHeader(this.#buffer, address - this.#start, address, this.#salt);
   }
 
@@ -81,7 +87,7 @@ export class BatchWindow {
       const fileEnd = fileStart + this.#fileBytes;
       at = Math.max(at, fileStart + FILE_HEADER_BYTES);
       if (!this.#load(at, BATCH_HEADER_BYTES, Math.min(end, fileEnd))) {
-        at = fileEnd;
+        at = this.#unreadable ? at + UNREADABLE_STEP_BYTES : fileEnd;
         continue;
       }
       const hit = this.#nextMagic(at);
@@ -113,22 +119,33 @@ export class BatchWindow {
   /** Makes [address, address + length) valid in the buffer; false when the file or the limit ends before. */
   #load(address: JournalAddress, length: number, limit: JournalAddress): boolean {
     if (address >= this.#start && address + length <= Math.min(this.#start + this.#valid, limit)) return true;
-    const fileStart = this.fileStart(address);
-    const available = Math.min(limit, fileStart + this.#fileBytes) - address;
+    this.#unreadable = false;
+    const available = Math.min(limit, this.fileStart(address) + this.#fileBytes) - address;
     if (length > available) return false;
     if (length > this.#buffer.length) {
       this.#buffer = Buffer.allocUnsafeSlow(BATCH_HEADER_BYTES + BATCH_BODY_BYTES_MAX);
     }
     const want = Math.min(Math.max(length, CHUNK_BYTES), available, this.#buffer.length);
-    this.#valid = 0;
     this.#start = address;
+    this.#valid = this.#read(address, want);
+    // a chunk may reach into a bad place that what is asked for does not touch
+    if (this.#unreadable && length < want) this.#valid = this.#read(address, length);
+    return this.#valid >= length;
+  }
+
+  /** Bytes read; none where there is no file, or where the medium fails. */
+  #read(address: JournalAddress, length: number): number {
+    const fileStart = this.fileStart(address);
+    this.#unreadable = false;
     try {
-      this.#valid = this.#reads.read(fileStart / this.#fileBytes, address - fileStart, this.#buffer, 0, want);
+      return this.#reads.read(fileStart / this.#fileBytes, address - fileStart, this.#buffer, 0, length);
     } catch (error) {
       // a file that is not there reads as nothing: the caller knows whether it should be
-      if (!hasCode(error, 'trimmed')) throw error;
+      if (hasCode(error, 'trimmed')) return 0;
+      if (!hasCode(error, 'device-failed')) throw error;
+      this.#unreadable = true;
+      return 0;
     }
-    return this.#valid >= length;
   }
 }
 

@@ -47,6 +47,7 @@ export class FilePool {
   /** Sequences (names) of files that nobody needs any more, ready for reuse. */
   readonly #recycled: number[] = [];
   #preparing: Promise<void> | undefined;
+  #firstSpare: (() => void) | undefined;
   #closed = false;
 
   /** `live`: files that hold the log; `found`: others in the directory, to be used first. */
@@ -114,6 +115,15 @@ export class FilePool {
     });
   }
 
+  /** Resolves when a spare is ready, or none can be made now: a first file is worth waiting for. */
+  async spareReady(): Promise<void> {
+    this.prepare();
+    if (this.#spares.length > 0 || this.#preparing === undefined) return;
+    const first = Promise.withResolvers<void>();
+    this.#firstSpare = first.resolve;
+    await Promise.race([first.promise, this.#preparing]);
+  }
+
   /** Waits for what is being prepared. */
   async close(): Promise<void> {
     this.#closed = true;
@@ -147,6 +157,7 @@ export class FilePool {
         this.#spares.push(spare);
         await this.#host.disk.syncDirectory(this.#options.directory);
         spare.named = true;
+        this.#firstSpare?.();
       }
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;

@@ -17,7 +17,7 @@ import { FILE_HEADER_BYTES, type JournalFileHeader, writeFileHeader } from './jo
 import type { LsnIndex } from './lsn-index.ts';
 import type { Marks } from './marks.ts';
 import type { JournalAddress, JournalTime, Lsn } from './position.ts';
-import type { Incarnation } from './stream.ts';
+import { type Appended, poisoned, type WriterOptions, type WriterState } from './writer-state.ts';
 
 const PAGE_BYTES = 4096;
 /** Kept free at the end of the last file within the budget, for control records such as a gap. */
@@ -30,36 +30,6 @@ const syncChannel = channel('tidemark:journal:sync');
 const rollChannel = channel('tidemark:journal:roll');
 const poisonedChannel = channel('tidemark:journal:poisoned');
 const fullChannel = channel('tidemark:journal:full');
-
-export interface Appended {
-  readonly firstLsn: Lsn;
-  readonly lastLsn: Lsn;
-  /** Of the first record header: a record at slab offset `o` has its header at `address + (o - start)`. */
-  readonly address: JournalAddress;
-  /** Where the next batch begins. */
-  readonly endAddress: JournalAddress;
-  readonly time: JournalTime;
-}
-
-export interface WriterOptions {
-  readonly directory: string;
-  readonly groupId: string;
-  readonly groupName: string;
-  readonly fileBytes: number;
-  readonly budgetBytes: number;
-  readonly syncIntervalMs: number;
-}
-
-/** Where a writer begins; it goes on from there by itself. */
-export interface WriterState {
-  readonly salt: number;
-  address: JournalAddress;
-  chain: number;
-  nextLsn: Lsn;
-  time: JournalTime;
-  epoch: number;
-  incarnation: Incarnation;
-}
 
 /**
  * The single writer of a journal. One synchronous write per batch into a pre-written file; whatever goes wrong with a
@@ -405,12 +375,4 @@ export class JournalWriter {
   #poisonedError(): TidemarkError {
     return poisoned(this.poisonedBy ?? 'unknown', this.#poison?.cause);
   }
-}
-
-function poisoned(reason: string, cause: unknown): TidemarkError {
-  const message = cause instanceof Error ? cause.message : 'an earlier failure';
-  return new TidemarkError('journal-poisoned', `the journal takes nothing until it is opened again: ${message}`, {
-    cause,
-    details: { reason },
-  });
 }

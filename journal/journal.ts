@@ -4,15 +4,16 @@ import { TidemarkError } from './base/errors.ts';
 import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import { BatchWindow } from './batch-window.ts';
 import { FilePool } from './file-pool.ts';
-import { FileReads, listSequences } from './file-reads.ts';
+import { FileReads } from './file-reads.ts';
 import type { DirectoryLock, Host } from './host/host.ts';
+import { type AppendOptions, checkOptions, type JournalOptions, type RestoredRecord } from './journal-options.ts';
 import { JournalReader } from './journal-reader.ts';
-import { type Appended, JournalWriter, type WriterOptions } from './journal-writer.ts';
+import { JournalWriter } from './journal-writer.ts';
 import { LocalMarks } from './local-marks.ts';
 import { locate } from './locate.ts';
-import { LsnIndex } from './lsn-index.ts';
+import type { LsnIndex } from './lsn-index.ts';
 import type { Marks } from './marks.ts';
-import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn } from './position.ts';
+import { type Epoch, type JournalAddress, LSN_NONE, type Lsn } from './position.ts';
 import {
   changesVolume,
   RECORD_HEADER_BYTES,
@@ -21,50 +22,15 @@ import {
   writeRecordHeader,
 } from './record.ts';
 import { decodeEpoch, decodeIncarnation, encodeClockJump, encodeIncarnation } from './record-bodies.ts';
-import { type RecoveredLog, recoverLog } from './recovery.ts';
+import { emptyLog, type RecoveredLog, recoverLog } from './recovery.ts';
 import type { RecoveryReport } from './recovery-report.ts';
 import { writeStopMark } from './stop-mark.ts';
 import type { Incarnation } from './stream.ts';
+import type { Appended } from './writer-state.ts';
 
-export type { Appended } from './journal-writer.ts';
+export type { AppendOptions, JournalOptions, RestoredRecord } from './journal-options.ts';
+export type { Appended } from './writer-state.ts';
 
-export interface JournalOptions {
-  readonly directory: string;
-  /** 32 hex digits. */
-  readonly groupId: string;
-  readonly groupName: string;
-  /** Bytes of one journal file, a multiple of 64 KiB; fixed for the life of a journal. */
-  readonly fileBytes: number;
-  /** Bytes all journal files together may take; at least three files. */
-  readonly budgetBytes: number;
-  /** A background fdatasync comes this long after a write that nobody synced. */
-  readonly syncIntervalMs: number;
-}
-
-export interface AppendOptions {
-  readonly volume?: number;
-  /** A msgpack body (record-bodies.ts), or the payload of a seed block or write. */
-  readonly body?: Uint8Array;
-  readonly sector?: number;
-  readonly sectors?: number;
-  readonly flags?: number;
-}
-
-/** A record fetched back from the far side (invariant R4). */
-export interface RestoredRecord {
-  readonly lsn: Lsn;
-  readonly kind: RecordKind;
-  readonly flags: number;
-  readonly volume: number;
-  readonly sector: number;
-  readonly sectors: number;
-  readonly requestId: number;
-  readonly time: JournalTime;
-  readonly payload: Uint8Array;
-}
-
-const NO_INCARNATION: Incarnation = { counter: 0, nonce: '0'.repeat(16) };
-const FILE_GRANULE_BYTES: number = 64 * 1024;
 const recoveredChannel = channel('tidemark:journal:recovered');
 const damageChannel = channel('tidemark:journal:damage');
 const jumpChannel = channel('tidemark:journal:clock-jump');
@@ -115,8 +81,7 @@ export class Journal {
       epoch: recovered.epoch,
       incarnation: recovered.report.incarnation,
     };
-    const writerOptions: WriterOptions = options;
-    this.#writer = new JournalWriter(host, writerOptions, state, marks, this.#pool, this.#index, recovered.sequences);
+    this.#writer = new JournalWriter(host, options, state, marks, this.#pool, this.#index, recovered.sequences);
   }
 
   /**
@@ -132,9 +97,9 @@ export class Journal {
     try {
       const began = host.clock.monotonicMs();
       const recovered = await recoverLog(host, options);
+      await host.disk.syncDirectory(options.directory);
       const journal = new Journal(host, options, lock, recovered ?? emptyLog(host, options), marks);
       if (recovered !== undefined) publishRecovery(options.groupName, journal.report, host.clock.monotonicMs() - began);
-      await host.disk.syncDirectory(options.directory);
       // everything kept was proven durable or has just been written again and synced
       marks.advanceAddress('written', recovered?.endAddress ?? 0);
       marks.advanceAddress('durable', recovered?.endAddress ?? 0);
@@ -235,7 +200,10 @@ export class Journal {
     const { state } = this.#writer;
     const nonce = Buffer.from(this.#host.random.bytes(8)).toString('hex');
     const incarnation = { counter: state.incarnation.counter + 1, nonce };
-    const cut = this.report.cut === undefined ? {} : { cutAfterLsn: this.report.cut.afterLsn };
+    // what was put back was not cut after all
+    const cutAfterLsn = this.report.cut?.afterLsn;
+    const cut = cutAfterLsn === this.lastLsn ? { cutAfterLsn } : {};
+    if (state.address % this.#options.fileBytes === 0) await this.#pool.spareReady();
     state.incarnation = incarnation;
     const body = encodeIncarnation({ ...incarnation, bootId: this.#host.bootId, ...cut });
     this.#appendOne(RecordKind.incarnation, 0, 0, body, 0, 0, 0, true);
@@ -376,41 +344,6 @@ export class Journal {
 }
 
 const NOTHING = new Uint8Array(0);
-
-function checkOptions(options: JournalOptions): void {
-  const { fileBytes, budgetBytes, groupId } = options;
-  if (!/^[0-9a-f]{32}$/.test(groupId)) throw new TidemarkError('invalid-argument', 'a group id is 32 hex digits');
-  if (!Number.isSafeInteger(fileBytes) || fileBytes <= 0 || fileBytes % FILE_GRANULE_BYTES !== 0) {
-    throw new TidemarkError('invalid-argument', `journal files must be multiples of 64 KiB, not ${fileBytes} bytes`);
-  }
-  if (budgetBytes < 3 * fileBytes) {
-    throw new TidemarkError('invalid-argument', `a journal budget of ${budgetBytes} bytes is less than three files`);
-  }
-}
-
-function emptyLog(host: Host, options: JournalOptions): RecoveredLog {
-  return {
-    salt: new DataView(Uint8Array.from(host.random.bytes(4)).buffer).getUint32(0, true),
-    endAddress: 0,
-    chain: 0,
-    time: 0,
-    epoch: 1,
-    sequences: [],
-    spareSequences: listSequences(host.disk, options.directory),
-    index: new LsnIndex(options.fileBytes),
-    report: {
-      lastLsn: LSN_NONE,
-      durableLsn: LSN_NONE,
-      cleanStop: false,
-      bootChanged: false,
-      damage: [],
-      incarnation: NO_INCARNATION,
-      bootId: '',
-      epoch: 1,
-      rewrittenBytes: 0,
-    },
-  };
-}
 
 function publishRecovery(group: string, report: RecoveryReport, durationMs: number): void {
   const { lastLsn, durableLsn, cleanStop, bootChanged, cut, damage, rewrittenBytes } = report;

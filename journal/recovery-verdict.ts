@@ -1,3 +1,4 @@
+import { UNREADABLE } from './batch-window.ts';
 import { journalFileName } from './file-reads.ts';
 import type { JournalAddress, Lsn } from './position.ts';
 import type { DamagedRange, JournalCut } from './recovery-report.ts';
@@ -25,6 +26,7 @@ export interface RecoveryVerdict {
  * next stretch. A break above it, after the machine was started anew, is a torn tail: everything behind is cut, also
  * whole batches, because sectors reach the medium out of order. Within one boot the page cache loses nothing, so only a
  * batch in flight may be torn, with nothing whole behind it; anything else is damage even without a witness.
+ * A place that the medium cannot read is damage wherever it lies.
  */
 export function judge(scan: LogScan, witnessedLsn: Lsn, bootId: string, fileBytes: number): RecoveryVerdict {
   const { runs } = scan;
@@ -44,8 +46,9 @@ export function judge(scan: LogScan, witnessedLsn: Lsn, bootId: string, fileByte
     previous = run;
   }
   const dropped = runs.slice(kept.length).reduce((sum, run) => sum + run.bytes, 0) + scan.tornBytes;
-  const endDamaged = previous !== undefined && previous.nextLsn <= provenLsn;
-  if (previous !== undefined && endDamaged) damage.push(damagedRange(previous, provenLsn, previous.end, fileBytes));
+  const endDamaged = previous !== undefined && (previous.nextLsn <= provenLsn || previous.endReason === UNREADABLE);
+  if (previous !== undefined && endDamaged)
+    damage.push(damagedRange(previous, Math.max(provenLsn, previous.nextLsn - 1), previous.end, fileBytes));
   const lastLsn = Math.max((previous?.nextLsn ?? 1) - 1, provenLsn);
   const cut =
     dropped > 0 && previous !== undefined

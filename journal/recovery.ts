@@ -4,12 +4,13 @@ import { FileReads, journalFileName, listSequences } from './file-reads.ts';
 import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
 import { LsnIndex } from './lsn-index.ts';
-import type { Epoch, JournalAddress, JournalTime } from './position.ts';
+import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE } from './position.ts';
 import type { RecoveryReport } from './recovery-report.ts';
 import { type LogRun, scanLog } from './recovery-scan.ts';
 import { judge, type RecoveryVerdict } from './recovery-verdict.ts';
 import { rewriteUnproven } from './rewrite-tail.ts';
 import { readStopMark, type StopMark } from './stop-mark.ts';
+import type { Incarnation } from './stream.ts';
 
 /*
  * How a journal is recovered, every step repeatable after a kill at any point (invariant R6):
@@ -40,6 +41,8 @@ export interface RecoveryOptions {
   readonly groupId: string;
   readonly fileBytes: number;
 }
+
+const NO_INCARNATION: Incarnation = { counter: 0, nonce: '0'.repeat(16) };
 
 /** Recovers the journal in the directory; undefined when there is none yet. */
 export async function recoverLog(host: Host, options: RecoveryOptions): Promise<RecoveredLog | undefined> {
@@ -209,4 +212,29 @@ function buildIndex(
 
 function foreign(directory: string, groupId: string): TidemarkError {
   return new TidemarkError('journal-foreign', `${directory} holds the journal of group ${groupId}`);
+}
+
+/** A journal in which nothing was written yet. */
+export function emptyLog(host: Host, options: RecoveryOptions): RecoveredLog {
+  return {
+    salt: new DataView(Uint8Array.from(host.random.bytes(4)).buffer).getUint32(0, true),
+    endAddress: 0,
+    chain: 0,
+    time: 0,
+    epoch: 1,
+    sequences: [],
+    spareSequences: listSequences(host.disk, options.directory),
+    index: new LsnIndex(options.fileBytes),
+    report: {
+      lastLsn: LSN_NONE,
+      durableLsn: LSN_NONE,
+      cleanStop: false,
+      bootChanged: false,
+      damage: [],
+      incarnation: NO_INCARNATION,
+      bootId: '',
+      epoch: 1,
+      rewrittenBytes: 0,
+    },
+  };
 }

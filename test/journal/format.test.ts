@@ -20,7 +20,7 @@ import { RecordKind, readRecordHeader, recordKindName, writeRecordHeader } from 
 import * as bodies from '../../journal/record-bodies.ts';
 import { temporaryDirectory, testHost } from './journal-fixture.ts';
 
-const lsn = fc.nat({ max: 2 ** 50 });
+const lsn = fc.nat({ max: 2 ** 49 });
 const u32 = fc.nat({ max: 0xffff_ffff });
 
 const batches = fc.record({

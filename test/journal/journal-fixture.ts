@@ -7,8 +7,7 @@ import type { BatchView } from '../../journal/batch-view.ts';
 import type { Clock, Disk, DiskFile, Host, OpenMode, Timer } from '../../journal/host/host.ts';
 import { RealDisk } from '../../journal/host/real-disk.ts';
 import { RealRandom } from '../../journal/host/real-random.ts';
-import type { Journal, JournalOptions } from '../../journal/journal.ts';
-import type { Appended } from '../../journal/journal-writer.ts';
+import type { Appended, Journal, JournalOptions } from '../../journal/journal.ts';
 import { RecordKind, writeRecordHeader } from '../../journal/record.ts';
 
 export const GROUP_ID = 'ab'.repeat(16);
@@ -38,7 +37,7 @@ export class ManualClock implements Clock {
   advance(ms: number): void {
     this.monotonic += ms;
     this.wall += ms * 1000;
-    for (const timer of [...this.#timers]) {
+    for (const timer of Array.from(this.#timers)) {
       if (timer.at > this.monotonic || !this.#timers.delete(timer)) continue;
       timer.run();
     }
@@ -48,6 +47,8 @@ export class ManualClock implements Clock {
 /** The real disk with a way to fail: `fault` is asked before every changing operation on a file. */
 export class FaultyDisk extends RealDisk implements Disk {
   fault: (operation: 'write' | 'sync', path: string) => 'short' | 'EIO' | 'ENOSPC' | undefined = () => undefined;
+  /** Bytes from..to of every journal file of this name cannot be read. */
+  badPlace: { readonly name: string; readonly from: number; readonly to: number } | undefined;
   syncs = 0;
 
   override open(path: string, mode: OpenMode): DiskFile {
@@ -67,6 +68,10 @@ class FaultyFile implements DiskFile {
   }
 
   readSync(buffer: Uint8Array, offset: number, length: number, position: number): number {
+    const bad = this.#disk.badPlace;
+    if (bad !== undefined && this.path.endsWith(bad.name) && position < bad.to && position + length > bad.from) {
+      throw new TidemarkError('device-failed', `${this.path}: injected EIO`);
+    }
     return this.#file.readSync(buffer, offset, length, position);
   }
 
@@ -79,7 +84,8 @@ class FaultyFile implements DiskFile {
   }
 
   async write(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {
-    return await this.#file.write(buffer, offset, this.#allowed(length), position);
+    const allowed = this.#allowed(length);
+    return this.#file.write(buffer, offset, allowed, position);
   }
 
   async dataSync(): Promise<void> {

@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
 import { hasCode } from '../../journal/base/errors.ts';
+import type { Appended } from '../../journal/journal.ts';
 import { Journal, type RestoredRecord } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
-import type { Appended } from '../../journal/journal-writer.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeBookmark } from '../../journal/record-bodies.ts';
 import {
@@ -297,6 +297,30 @@ test('a foreign, newer or other-sized journal is refused and left as it is', asy
   rmSync(join(directory, 'journal.stop'));
   await t.throwsAsync(Journal.open(testHost(), journalOptions(directory)), { code: 'journal-damaged' });
   t.deepEqual(readFileSync(file), newer);
+});
+
+test('a place that the medium cannot read is damage, not a tail, and does not keep the journal from opening', async (t) => {
+  const directory = temporaryDirectory(t);
+  const { journal, appended } = await writeJournal(directory, 11, 2);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  for (const [batch, lost] of [
+    [5, range(52, 61)],
+    [10, range(102, 111)],
+  ] as const) {
+    const place = snapshot(t, copy);
+    const host = testHost();
+    const from = (appended[batch]?.address ?? 0) + 1000;
+    host.disk.badPlace = { name: '0000.tmj', from, to: from + 512 };
+    const again = await Journal.open(host, journalOptions(place));
+    t.is(again.report.damage.length, 1);
+    t.is(again.report.damage[0]?.fromLsn, lost[0]);
+    t.is(again.report.lastLsn, batch === 10 ? 101 : 111);
+    await again.begin();
+    const kept = range(1, again.lastLsn).filter((lsn) => batch === 10 || !lost.includes(lsn));
+    t.deepEqual(readLsns(again), kept);
+    await again.close();
+  }
 });
 
 test('rubbish in a directory is an error or an empty journal, never a crash', async (t) => {
