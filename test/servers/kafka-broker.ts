@@ -30,17 +30,14 @@ export function kafkaMissing(): string | undefined {
 
 function missingPart(): string | undefined {
   if (spawnSync('java', ['-version']).status !== 0) return 'no Java runtime (java) in PATH';
-  const { directory, jars } = kafkaJars();
-  return jars === undefined ? `no Apache Kafka ${VERSION} in ${directory}` : undefined;
+  const jars = kafkaJars();
+  const found = fs.existsSync(path.join(jars, `kafka_2.13-${VERSION}.jar`));
+  return found ? undefined : `no Apache Kafka ${VERSION} in ${jars}: run test/setup/kafka.sh`;
 }
 
-function kafkaJars(): { directory: string; jars: string | undefined } {
+function kafkaJars(): string {
   const cache = process.env['XDG_CACHE_HOME'] ?? path.join(os.homedir(), '.cache');
-  const directory = process.env['TIDEMARK_KAFKA_HOME'] ?? path.join(cache, 'tidemark', `kafka-${VERSION}`);
-  const found = [path.join(directory, 'lib'), directory].find((candidate) =>
-    fs.existsSync(path.join(candidate, `kafka_2.13-${VERSION}.jar`)),
-  );
-  return { directory, jars: found };
+  return path.join(process.env['TIDEMARK_KAFKA_HOME'] ?? path.join(cache, 'tidemark', `kafka-${VERSION}`), 'lib');
 }
 
 /** One real Apache Kafka broker (KRaft, combined mode) on ports of its own, with a fault proxy beside it. */
@@ -262,8 +259,7 @@ export class KafkaBroker {
 const JVM = ['-Xms128m', '-Xmx384m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto'];
 
 function classPath(): string {
-  const { jars, directory } = kafkaJars();
-  return path.join(jars ?? directory, '*');
+  return path.join(kafkaJars(), '*');
 }
 
 async function freePort(): Promise<number> {

@@ -17,11 +17,11 @@ export class KafkaFaultProxy {
   swallow = 0;
   /** Each way. */
   delayMs = 0;
-  /** New connections are closed at once, and the present ones were. */
-  refusing = false;
   readonly counts = { connections: 0, produced: 0, requestsLost: 0, responsesLost: 0, swallowed: 0 };
   readonly #server: net.Server;
-  readonly #pairs = new Set<() => void>();
+  /** Ends a pair of connections; by the client id that the client's first request gave. */
+  readonly #pairs = new Map<() => void, string>();
+  #closed = false;
   readonly #random: () => number;
   #targetPort = 0;
 
@@ -46,14 +46,12 @@ export class KafkaFaultProxy {
     this.#targetPort = port;
   }
 
-  /** Kills every connection and refuses new ones until `mend`. */
-  cut(): void {
-    this.refusing = true;
-    for (const kill of this.#pairs) kill();
+  /** Kills every connection, or those of one client id. */
+  cut(clientId?: string): void {
+    for (const [kill, id] of this.#pairs) if (clientId === undefined || id === clientId) kill();
   }
 
   mend(): void {
-    this.refusing = false;
     this.requestLost = 0;
     this.responseLost = 0;
     this.swallow = 0;
@@ -61,12 +59,13 @@ export class KafkaFaultProxy {
   }
 
   close(): void {
+    this.#closed = true;
     this.cut();
     this.#server.close();
   }
 
   #accept(client: net.Socket): void {
-    if (this.refusing) {
+    if (this.#closed) {
       client.destroy();
       return;
     }
@@ -78,9 +77,10 @@ export class KafkaFaultProxy {
       client.destroy();
       broker.destroy();
     };
-    this.#pairs.add(kill);
+    this.#pairs.set(kill, '');
     const requests = messagesOf((message) => {
       const kind = message.readInt16BE(4);
+      if (this.#pairs.has(kill)) this.#pairs.set(kill, clientIdOf(message));
       if (kind === PRODUCE) this.counts.produced++;
       if (kind === PRODUCE && this.#random() < this.requestLost) {
         this.counts.requestsLost++;
@@ -122,6 +122,13 @@ export class KafkaFaultProxy {
       if (!to.destroyed) to.write(message);
     }, this.delayMs);
   }
+}
+
+/** Header of a request: length int32, kind int16, version int16, number int32, then the client id behind its int16 length. */
+function clientIdOf(message: Buffer): string {
+  if (message.length < 14) return '';
+  const length = message.readInt16BE(12);
+  return length < 0 ? '' : message.toString('utf8', 14, 14 + length);
 }
 
 /** Cuts a byte stream into messages of a 4-byte length and as many bytes. */

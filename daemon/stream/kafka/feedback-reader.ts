@@ -20,7 +20,8 @@ export class FeedbackReader {
   readonly #groupId: string;
   readonly #states = new Map<string, ReplicaFeedback>();
   #onFeedback: (feedback: ReplicaFeedback) => void = () => {};
-  #caughtUp: PromiseWithResolvers<void> = Promise.withResolvers<void>();
+  /** Who waits for the end; a turn that succeeds serves those that waited when it began. */
+  readonly #waiting: (() => void)[] = [];
   #running = false;
   #closed = false;
   #topicId = '';
@@ -44,7 +45,7 @@ export class FeedbackReader {
     this.#onFeedback = onFeedback;
   }
 
-  start(): void {
+  #start(): void {
     if (this.#running) return;
     this.#running = true;
     // The only rejections of `#run` are broken assumptions, which end the process.
@@ -53,9 +54,10 @@ export class FeedbackReader {
 
   /** Resolves when everything that stands in the topic now has been read. */
   async readToEnd(): Promise<void> {
-    this.#caughtUp = Promise.withResolvers<void>();
-    this.start();
-    await this.#caughtUp.promise;
+    await new Promise<void>((resolve) => {
+      this.#waiting.push(resolve);
+      this.#start();
+    });
   }
 
   close(): void {
@@ -80,14 +82,14 @@ export class FeedbackReader {
 
   /** One turn: to the end as it is now, then hand over what is new. */
   async #follow(): Promise<void> {
-    const waiting = this.#caughtUp;
+    const waiting = this.#waiting.length;
     const now = this.#host.clock.monotonicMs();
     let end = 0n;
     if (this.#topicId === '' || now - this.#lastCheckMs > CHECK_MS) {
       const bounds = await this.#reader.bounds();
       if (bounds === undefined) {
         // No topic, no state; asked again soon.
-        waiting.resolve();
+        this.#served(waiting);
         await delay(this.#host.clock, WAIT_MS);
         return;
       }
@@ -115,6 +117,10 @@ export class FeedbackReader {
       this.#states.set(feedback.replica, feedback);
       this.#onFeedback(feedback);
     }
-    waiting.resolve();
+    this.#served(waiting);
+  }
+
+  #served(count: number): void {
+    for (const resolve of this.#waiting.splice(0, count)) resolve();
   }
 }

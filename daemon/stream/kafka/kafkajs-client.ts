@@ -49,7 +49,7 @@ export interface KafkaBrokerConnection {
   }): Promise<unknown>;
 }
 
-export interface KafkaMessage {
+interface KafkaMessage {
   readonly key: string | null;
   readonly value: Uint8Array;
 }
@@ -59,7 +59,7 @@ export interface KafkaFetched {
   readonly messages: { readonly offset: string; readonly key: Buffer | null; readonly value: Buffer | null }[];
 }
 
-export interface KafkaRawRequest {
+interface KafkaRawRequest {
   readonly request: {
     apiKey: number;
     apiVersion: number;

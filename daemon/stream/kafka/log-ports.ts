@@ -14,7 +14,7 @@ export interface LogCluster {
   admin(): LogAdmin;
 }
 
-export interface LogPort {
+interface LogPort {
   /** Drops every socket, so that everything outstanding settles at once; the next call begins with another broker. */
   reset(): void;
   close(): void;
