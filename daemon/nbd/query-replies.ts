@@ -1,3 +1,4 @@
+import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { errnoOf } from './errno.ts';
 import { CommandFlag, type ExportClient } from './export.ts';
@@ -70,6 +71,7 @@ export class QueryReplies {
       const looked = Math.min(length, STATUS_RANGE_BYTES_MAX);
       const countMax = (query.flags & CommandFlag.reqOne) === 0 ? EXTENTS_PER_REPLY_MAX : 1;
       const pairs = statusPairs(await this.#client.extents(offset, looked), looked, countMax);
+      assert(pairs.length > 0, 'the extents cover the range');
       if (output.closed) return;
       const at = output.reserve(statusChunkBytes(pairs.length / 2));
       encodeStatusChunk(output.view, at, high, low, ALLOCATION_CONTEXT_ID, pairs);

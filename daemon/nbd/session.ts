@@ -181,6 +181,8 @@ export class NbdSession {
     if (tls === undefined) return;
     this.#phase = 'securing';
     this.#socket.pause();
+    // A client that dislikes our certificate just leaves: half-open, that would look like one that is thinking.
+    this.#socket.allowHalfOpen = false;
     try {
       const secured = await tls.upgrade(this.#socket, limits.handshakeMs);
       if (this.#phase !== 'securing') {
@@ -240,6 +242,7 @@ export class NbdSession {
 
   #closed(): void {
     if (this.#phase === 'closed') return;
+    if (this.#phase === 'securing') this.#reason ||= 'the client left during the TLS handshake';
     this.#phase = 'closed';
     clearTimeout(this.#timer);
     this.#transmission?.detach();

@@ -25,7 +25,7 @@ async function overTheWire(memory: MemoryDevice): Promise<ContractSubject> {
       extents: async (offset, length) => client.extents(offset, length),
       close: async () => client.close(),
     },
-    dispose: server.stop,
+    dispose: async () => server.stop(),
   };
 }
 

@@ -4,6 +4,7 @@ import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import fc from 'fast-check';
 import { NbdClient } from '../../daemon/nbd/client.ts';
 import { DeviceExport } from '../../daemon/nbd/device-export.ts';
 import type { ReplyPort } from '../../daemon/nbd/export.ts';
@@ -165,7 +166,10 @@ test('acknowledgements that come while a long simple reply is under way do not e
   const rest = [(await client.simpleReply()).cookie];
   if (rest[0] === 3) await client.read(512);
   rest.push((await client.simpleReply()).cookie);
-  t.deepEqual(rest.toSorted(), [2, 3]);
+  t.deepEqual(
+    rest.toSorted((a, b) => a - b),
+    [2, 3],
+  );
   client.socket.destroy();
   await server.stop();
 });
@@ -187,6 +191,55 @@ test('a refused write is read to its end, however long, and the next request is 
   client.write(request(1, 4, 0, 32 * MIB + 512));
   await client.closed;
   await server.stop();
+});
+
+test('the old EXPORT_NAME leads to the same transmission phase', async (t) => {
+  const server = await startServer({ exports: [new DeviceExport(new MemoryDevice(MIB), { name: 'disk' })] });
+  const client = new RawClient(server.socketPath);
+  await client.read(18);
+  client.write(
+    Buffer.concat([
+      Buffer.from([0, 0, 0, 1]),
+      option(1, Buffer.from('disk')),
+      request(1, 1, 0, 512, { payload: Buffer.alloc(512, 4) }),
+    ]),
+  );
+  t.is((await client.read(134)).readBigUInt64BE(0), BigInt(MIB));
+  t.deepEqual(await client.simpleReply(), { errno: 0, cookie: 1 });
+  client.write(Buffer.concat([request(0, 2, 0, 512), request(2, 3, 0, 0)]));
+  t.deepEqual(await client.simpleReply(), { errno: 0, cookie: 2 });
+  t.true((await client.read(512)).equals(Buffer.alloc(512, 4)));
+  await client.closed;
+  await server.stop();
+});
+
+test('random bytes after the handshake end a connection or are answered; the server lives on', async (t) => {
+  const memory = new MemoryDevice(MIB);
+  const server = await startServer({ exports: [new DeviceExport(memory, { name: 'disk' })] });
+  const header = fc.record({
+    command: fc.oneof(fc.integer({ min: 0, max: 8 }), fc.nat(0xffff)),
+    offset: fc.oneof(fc.nat(2 * MIB), fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })),
+    length: fc.oneof(fc.nat(8192), fc.constant(512), fc.nat(0xffff_ffff)),
+    flags: fc.oneof(fc.constant(0), fc.nat(0xffff)),
+    payload: fc.uint8Array({ maxLength: 600 }),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.boolean(), fc.array(header, { maxLength: 10 }), async (structured, headers) => {
+      const client = new RawClient(server.socketPath);
+      await client.go('disk', structured);
+      for (const { command, offset, length, flags, payload } of headers) {
+        client.write(request(command, 1, offset, length, { flags, payload }));
+      }
+      client.socket.end();
+      await client.closed;
+    }),
+    { numRuns: 60 },
+  );
+  const client = await NbdClient.connect(server.address('disk'));
+  await client.flush();
+  await client.close();
+  await server.stop();
+  t.pass();
 });
 
 test('32 MiB in one request, both ways, in parts of whole sectors', async (t) => {

@@ -42,8 +42,8 @@ export class RawClient {
   #wake: () => void = () => {};
   #ended = false;
 
-  constructor(socketPath: string) {
-    this.socket = connect(socketPath);
+  constructor(to: string | { host: string; port: number }) {
+    this.socket = typeof to === 'string' ? connect(to) : connect(to);
     this.socket.on('error', () => {});
     this.socket.on('data', (bytes) => {
       this.#received = Buffer.concat([this.#received, bytes]);
