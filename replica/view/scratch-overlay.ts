@@ -72,10 +72,11 @@ export class ScratchOverlay implements BlockDevice {
       const end = offset + length;
       const first = Math.ceil(offset / SCRATCH_BLOCK_BYTES);
       const last = end === this.size ? Math.ceil(end / SCRATCH_BLOCK_BYTES) : Math.floor(end / SCRATCH_BLOCK_BYTES);
-      if (first >= last) return this.#zeroPart(offset, length);
-      await this.#zeroPart(offset, first * SCRATCH_BLOCK_BYTES - offset);
-      this.#map.set(first, last, ScratchState.zero);
-      await this.#zeroPart(last * SCRATCH_BLOCK_BYTES, end - last * SCRATCH_BLOCK_BYTES);
+      const wholeFrom = Math.min(first * SCRATCH_BLOCK_BYTES, end);
+      const wholeTo = Math.max(last * SCRATCH_BLOCK_BYTES, wholeFrom);
+      await this.#zeroPart(offset, wholeFrom - offset);
+      if (last > first) this.#map.set(first, last, ScratchState.zero);
+      await this.#zeroPart(wholeTo, end - wholeTo);
     });
   }
 
@@ -107,6 +108,7 @@ export class ScratchOverlay implements BlockDevice {
     await this.#below.close();
   }
 
+  /** Part of one block. */
   async #zeroPart(offset: number, length: number): Promise<void> {
     if (length <= 0) return;
     const first = Math.floor(offset / SCRATCH_BLOCK_BYTES);

@@ -22,6 +22,9 @@ export class MemoryDisk implements Disk {
   /** Bytes all files together may take. */
   capacity: number = Number.MAX_SAFE_INTEGER;
 
+  /** Told by `freeBytes` but not there, as with a quota. */
+  overstatedBytes = 0;
+
   /** What a kill at this moment leaves on disk. */
   copy(): MemoryDisk {
     const other = new MemoryDisk();
@@ -78,7 +81,12 @@ export class MemoryDisk implements Disk {
   syncDirectoryNow(): void {}
 
   freeBytes(): number {
-    return this.capacity - this.used();
+    return this.room() + this.overstatedBytes;
+  }
+
+  /** What a write really finds. */
+  room(): number {
+    return Math.max(0, this.capacity - this.used());
   }
 
   lockDirectory(directory: string): DirectoryLock {
@@ -111,7 +119,7 @@ class MemoryFile implements DiskFile {
   writeSync(buffer: Uint8Array, offset: number, length: number, position: number): number {
     this.#alive();
     const grows = Math.max(0, position + length - this.#content.length);
-    const fits = Math.max(0, length - Math.max(0, grows - Math.max(0, this.#disk.freeBytes())));
+    const fits = Math.max(0, length - Math.max(0, grows - this.#disk.room()));
     this.#room(position + fits);
     this.#content.bytes.set(buffer.subarray(offset, offset + fits), position);
     return fits;

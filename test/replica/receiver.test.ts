@@ -1,0 +1,319 @@
+import test from 'ava';
+import type { SealedFrame } from '../../journal/frame-sealer.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { encodeGap, encodeIncarnation } from '../../journal/record-bodies.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
+import { GROUP, HandSource, History, Model, START, seal } from './support/history.ts';
+import { type MemoryHost, memoryHost, SeededRandom } from './support/memory-host.ts';
+
+function options(change: Partial<ReplicaGroupOptions> = {}): ReplicaGroupOptions {
+  return {
+    ...REPLICA_DEFAULTS,
+    directory: '/replica',
+    groupId: GROUP,
+    replica: 'r1',
+    segmentBytes: 256 * 1024,
+    reserveBytes: 4096,
+    memtableEntries: 128,
+    ...change,
+  };
+}
+
+async function opened(
+  host: MemoryHost,
+  change: Partial<ReplicaGroupOptions> = {},
+): Promise<{ group: ReplicaGroup; source: HandSource }> {
+  const group = await ReplicaGroup.open(host, options(change));
+  const source = new HandSource();
+  group.start(source);
+  return { group, source };
+}
+
+function madeHistory(seed: number, count = 300): History {
+  const history = new History(seed);
+  history.addVolumes();
+  return history.fill(count);
+}
+
+async function headEqualsModel(group: ReplicaGroup, history: History): Promise<boolean> {
+  const model = new Model();
+  model.advance(history, group.headLsn);
+  const view = group.openView({ lsn: group.headLsn, owner: 't', scratchBytesMax: 0 });
+  let same = true;
+  for (const { volume, device } of view.volumes) {
+    const bytes = Buffer.alloc(volume.size);
+    await device.read(0, bytes);
+    same &&= bytes.equals(model.disk(volume.id));
+  }
+  await group.views.close(view.id);
+  return same;
+}
+
+test("frames repeated, straddling, out of order: the history is the source's", async (t) => {
+  for (let seed = 1; seed <= 5; seed += 1) {
+    const history = madeHistory(seed);
+    const host = memoryHost(seed);
+    const { group, source } = await opened(host);
+    const random = new SeededRandom(seed);
+    // Three sealings with other borders, each in pieces, neighbours swapped, some twice.
+    const frames: SealedFrame[] = [];
+    for (const size of [7, 13, 29]) {
+      for (const frame of seal(history, { recordsPerFrame: () => 1 + random.below(size) })) {
+        frames.push(frame);
+        if (random.below(5) === 0) frames.push(frame);
+      }
+    }
+    frames.sort((a, b) => a.firstLsn - b.firstLsn);
+    for (let i = 0; i + 4 < frames.length; i += 1) {
+      const j = i + random.below(4);
+      const swapped = frames[i];
+      if (swapped === undefined || frames[j] === undefined) continue;
+      frames[i] = frames[j];
+      frames[j] = swapped;
+    }
+    for (const frame of frames) source.push(frame);
+    await group.idle();
+    t.is(group.headLsn, history.lastLsn);
+    const { receiver } = await group.status();
+    t.true(receiver.duplicates > 10);
+    t.is(receiver.state, 'receiving');
+    t.is(receiver.missingFrom, 0);
+    t.true(await headEqualsModel(group, history));
+    host.clock.advance(300);
+    t.is(source.last?.durableLsn, history.lastLsn);
+    await group.close();
+  }
+});
+
+test('a gap is never stepped over: it is named, and closed by what is sent again', async (t) => {
+  const history = madeHistory(11);
+  const host = memoryHost(11);
+  const { group, source } = await opened(host);
+  const frames = seal(history);
+  for (const [i, frame] of frames.entries()) if (i !== 3) source.push(frame, String(i));
+  await group.idle();
+  const held = (frames[3]?.firstLsn ?? 0) - 1;
+  t.is(group.headLsn, held);
+  host.clock.advance(300);
+  t.is(source.last?.missingFrom, held + 1);
+  t.is(source.last?.durableLsn, held);
+  // What is only in memory is read again after a restart.
+  t.is(source.last?.resumeOffset, '2');
+  for (const frame of frames.slice(3, 4)) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  t.is((await group.status()).receiver.missingFrom, 0);
+  t.true(await headEqualsModel(group, history));
+  await group.close();
+});
+
+test('the window of early frames is bounded', async (t) => {
+  const history = madeHistory(12);
+  const receiver = { ...REPLICA_DEFAULTS.receiver, earlyFramesMax: 3 };
+  const { group, source } = await opened(memoryHost(12), { receiver });
+  const frames = seal(history);
+  for (const frame of frames.slice(1)) source.push(frame);
+  await group.idle();
+  t.is((await group.status()).receiver.earlyFrames, 3);
+  for (const frame of frames) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  await group.close();
+});
+
+test('any flipped bit of a frame is found before anything is stored', async (t) => {
+  const history = madeHistory(13, 120);
+  const frames = seal(history);
+  const { group, source } = await opened(memoryHost(13));
+  const random = new SeededRandom(13);
+  for (const frame of frames) {
+    const before = group.headLsn;
+    for (let flip = 0; flip < 12; flip += 1) {
+      const bytes = Uint8Array.from(frame.bytes);
+      const at = random.below(bytes.length);
+      bytes[at] = (bytes[at] ?? 0) ^ (1 << random.below(8));
+      source.push({ ...frame, bytes });
+      source.push({ ...frame, bytes: bytes.subarray(0, random.below(bytes.length)) });
+    }
+    await group.idle();
+    t.is(group.headLsn, before);
+    source.push(frame);
+    await group.idle();
+    t.is(group.headLsn, frame.lastLsn);
+  }
+  t.true((await group.status()).receiver.rejected > 100);
+  t.true(await headEqualsModel(group, history));
+  await group.close();
+});
+
+test('frames of another group, a lower incarnation or a lower epoch are not taken', async (t) => {
+  const history = madeHistory(14);
+  const { group, source } = await opened(memoryHost(14));
+  for (const frame of seal(history, { toLsn: 100 })) source.push(frame);
+  const second = { counter: 2, nonce: '2'.repeat(16) };
+  for (const frame of seal(history, { fromLsn: 101, toLsn: 200, incarnation: second, epoch: 2 })) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, 200);
+  for (const change of [{ groupId: 'cd'.repeat(16) }, { incarnation: START }, { incarnation: second, epoch: 1 }]) {
+    for (const frame of seal(history, { fromLsn: 201, epoch: 2, ...change })) source.push(frame);
+    await group.idle();
+    t.is(group.headLsn, 200);
+  }
+  t.regex((await group.status()).receiver.lastRejection, /^stale-epoch/);
+  // Repeats of what is held are fine, whoever sealed them.
+  for (const frame of seal(history, { toLsn: 200 })) source.push(frame);
+  for (const frame of seal(history, { fromLsn: 190, incarnation: second, epoch: 2 })) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  t.is((await group.status()).receiver.state, 'receiving');
+  await group.close();
+});
+
+test('other records under one LSN are divergence: stop, also after a restart', async (t) => {
+  const history = madeHistory(15);
+  const host = memoryHost(15);
+  const { group, source } = await opened(host);
+  for (const frame of seal(history, { toLsn: 200 })) source.push(frame);
+  const other = madeHistory(15);
+  const changed = other.records[149];
+  if (changed !== undefined) changed.payload = Uint8Array.from(changed.payload, (byte) => byte ^ 1);
+  for (const frame of seal(other, { fromLsn: 180 })) source.push(frame);
+  await group.idle();
+  t.is(source.last?.state, 'diverged');
+  t.is(group.headLsn, 200);
+  await group.close();
+  const again = await opened(host);
+  for (const frame of seal(history)) again.source.push(frame);
+  await again.group.idle();
+  t.is(again.group.headLsn, 200);
+  t.is(again.source.last?.state, 'diverged');
+  t.true(await headEqualsModel(again.group, history));
+  await again.group.close();
+});
+
+test('a source that lost its tail: the surplus is kept as a branch, both positions are named', async (t) => {
+  const history = madeHistory(16);
+  const host = memoryHost(16);
+  const { group, source } = await opened(host);
+  for (const frame of seal(history, { toLsn: 250 })) source.push(frame);
+  await group.idle();
+  const fork = new History(99);
+  fork.records.push(...history.records.slice(0, 220));
+  const second = { counter: 2, nonce: '2'.repeat(16) };
+  fork.push(RecordKind.incarnation, {
+    payload: encodeIncarnation({ ...second, bootId: 'b'.repeat(36), cutAfterLsn: 220 }),
+  });
+  fork.fill(240);
+  for (const frame of seal(fork, { fromLsn: 221, incarnation: second })) source.push(frame);
+  await group.idle();
+  t.is(source.last?.state, 'needs-resync');
+  t.regex(source.last?.reason ?? '', /1:220 .*1:250/);
+  const { orphans } = await group.status();
+  t.is(orphans[0]?.sourceLsn, 220);
+  t.is(orphans[0]?.toLsn, 250);
+  t.is(group.headLsn, 250);
+  t.true(await headEqualsModel(group, history));
+  await group.close();
+});
+
+test('a gap that the source declares is taken and is no point until the volumes are seeded again', async (t) => {
+  const history = madeHistory(17, 200);
+  const at = history.lastLsn;
+  history.push(RecordKind.heartbeat, { payload: new Uint8Array([0xc0]) });
+  history.push(RecordKind.heartbeat, { payload: new Uint8Array([0xc0]) });
+  history.push(RecordKind.gap, { payload: encodeGap({ fromLsn: at + 1, toLsn: at + 2, reason: 'out of room' }) });
+  history.fill(at + 40);
+  const { group, source } = await opened(memoryHost(17));
+  for (const frame of seal(history, { toLsn: at })) source.push(frame);
+  for (const frame of seal(history, { fromLsn: at + 3 })) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  t.throws(() => group.openView({ lsn: group.headLsn, owner: 't', scratchBytesMax: 0 }), {
+    message: /gap .*out of room/,
+  });
+  const before = group.openView({ lsn: at, owner: 't', scratchBytesMax: 0 });
+  t.is(before.volumes.length, 2);
+  await group.close();
+});
+
+test('a full disk: no acknowledgement, views go on, it recovers by itself', async (t) => {
+  const history = madeHistory(18, 600);
+  const host = memoryHost(18);
+  const { group, source } = await opened(host, { reserveBytes: 64 * 1024 });
+  const frames = seal(history);
+  const half = frames.length >> 1;
+  for (const frame of frames.slice(0, half)) source.push(frame);
+  await group.idle();
+  const acknowledged = group.headLsn;
+  host.disk.capacity = host.disk.used() + 70 * 1024;
+  for (const frame of frames.slice(half)) source.push(frame);
+  await group.idle();
+  t.is(source.last?.state, 'replica-full');
+  t.true(source.paused);
+  t.true(group.headLsn >= acknowledged && group.headLsn < history.lastLsn);
+  t.is((await group.status()).spaceLevel, 95);
+  t.true(await headEqualsModel(group, history));
+  host.clock.advance(2000);
+  await group.idle();
+  t.is(source.last?.state, 'replica-full');
+  host.disk.capacity = Number.MAX_SAFE_INTEGER;
+  host.clock.advance(2000);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  t.is(source.last?.state, 'receiving');
+  t.false(source.paused);
+  t.true(await headEqualsModel(group, history));
+  await group.close();
+});
+
+test('a disk that takes half a frame leaves the history as it was', async (t) => {
+  const history = madeHistory(19, 200);
+  const host = memoryHost(19);
+  const { group, source } = await opened(host, { reserveBytes: 0 });
+  const frames = seal(history, { recordsPerFrame: () => 20 });
+  for (const frame of frames.slice(0, 4)) source.push(frame);
+  await group.idle();
+  const at = group.headLsn;
+  // As with a quota: the write itself comes up short.
+  host.disk.capacity = host.disk.used() + 1000;
+  host.disk.overstatedBytes = 1024 * 1024;
+  for (const frame of frames.slice(4)) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, at);
+  t.is(source.last?.state, 'replica-full');
+  t.regex(source.last?.reason ?? '', /the disk took/);
+  host.disk.overstatedBytes = 0;
+  host.disk.capacity = Number.MAX_SAFE_INTEGER;
+  host.clock.advance(2000);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  t.true(await headEqualsModel(group, history));
+  await group.close();
+});
+
+test('one process per directory; a directory of another group is refused and left alone', async (t) => {
+  const host = memoryHost(20);
+  const { group, source } = await opened(host);
+  for (const frame of seal(madeHistory(20))) source.push(frame);
+  await group.idle();
+  await t.throwsAsync(ReplicaGroup.open(host, options()), { message: '/replica' });
+  await group.close();
+  const before = host.disk.copy();
+  await t.throwsAsync(ReplicaGroup.open(host, options({ groupId: 'cd'.repeat(16) })), { message: /belongs to group/ });
+  t.deepEqual([...host.disk.files.keys()].sort(), [...before.files.keys()].sort());
+});
+
+test('frames are given back to a source that lost them', async (t) => {
+  const history = madeHistory(21);
+  const { group, source } = await opened(memoryHost(21));
+  const frames = seal(history);
+  for (const frame of frames) source.push(frame);
+  await group.idle();
+  const given: Uint8Array[] = [];
+  for await (const bytes of source.start?.framesFrom(100) ?? []) given.push(bytes);
+  t.deepEqual(
+    given,
+    frames.filter((frame) => frame.lastLsn >= 100).map((frame) => frame.bytes),
+  );
+  await group.close();
+});
