@@ -25,6 +25,7 @@ export interface Disk {
   exists(path: string): boolean;
   /** Names in the directory, sorted; empty when the directory does not exist. */
   list(directory: string): string[];
+  /** With those above it, as far as they are missing; durable when it returns, unlike the names made in it later. */
   makeDirectory(path: string): void;
   /** Not durable before `syncDirectory`. */
   rename(from: string, to: string): void;

@@ -1,5 +1,5 @@
 import * as fs from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { TidemarkError } from '../base/errors.ts';
 import type { DirectoryLock, Disk, DiskFile, OpenMode } from './host.ts';
 import { lockExclusive } from './native.ts';
@@ -41,7 +41,10 @@ export class RealDisk implements Disk {
   }
 
   makeDirectory(path: string): void {
-    attempt(`make directory ${path}`, () => fs.mkdirSync(path, { recursive: true, mode: 0o750 }));
+    const first = attempt(`make directory ${path}`, () => fs.mkdirSync(path, { recursive: true, mode: 0o750 }));
+    if (first === undefined) return;
+    const top = dirname(resolve(first));
+    for (let made = resolve(path); made !== top; made = dirname(made)) this.syncDirectoryNow(dirname(made));
   }
 
   rename(from: string, to: string): void {

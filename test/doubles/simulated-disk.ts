@@ -66,7 +66,6 @@ export class SimulatedDisk {
     const kept = random.below(this.#changes.length + 1);
     for (const change of this.#changes.slice(kept).reverse()) change.undo();
     this.#changes = [];
-    for (const path of [...this.files.keys()]) if (!this.directories.has(directoryOf(path))) this.files.delete(path);
     for (const content of this.files.values()) content.losePower(() => random.chance(keep), random.chance(0.5));
   }
 
@@ -154,10 +153,7 @@ class MountedDisk implements Disk {
     const { directories } = this.#disk;
     for (let end = path.indexOf('/', 1); ; end = path.indexOf('/', end + 1)) {
       const part = end < 0 ? path : path.slice(0, end);
-      if (!directories.has(part)) {
-        directories.add(part);
-        this.#disk.changed(directoryOf(part), () => directories.delete(part));
-      }
+      directories.add(part);
       if (end < 0) return;
     }
   }

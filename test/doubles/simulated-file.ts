@@ -101,7 +101,7 @@ export class SimulatedFile implements DiskFile {
   }
 
   #read(into: Uint8Array, position: number): number {
-    if (this.#scheduler.random.chance(this.#disk.faults.readFails)) {
+    if (!this.#process.isObserver && this.#scheduler.random.chance(this.#disk.faults.readFails)) {
       throw new TidemarkError('device-failed', `read ${this.path}: simulated EIO`);
     }
     return this.#content.read(into, position);

@@ -30,13 +30,21 @@ export class SimulatedMachine {
     this.kill();
     const process = new SimulatedProcess(this.#scheduler);
     this.#process = process;
-    const host: Host = {
+    return { host: this.#host(process), process };
+  }
+
+  /** Looks at the disk from outside, beside whatever runs, without faults. */
+  observe(): Host {
+    return this.#host(new SimulatedProcess(this.#scheduler, true));
+  }
+
+  #host(process: SimulatedProcess): Host {
+    return {
       disk: this.disk.mount(process),
       clock: new SimulatedClock(this.#scheduler, process, () => this.#wallOffsetMicros),
       random: this.#scheduler.random.fork(),
       bootId: `00000000-0000-4000-8000-${String(this.#boot).padStart(12, '0')}`,
     };
-    return { host, process };
   }
 
   /** kill -9: nothing the process started is heard of again; the page cache stays. */

@@ -7,12 +7,15 @@ import type { Scheduler } from '../simulation/scheduler.ts';
  */
 export class SimulatedProcess {
   readonly #scheduler: Scheduler;
+  /** The simulator's own look at a disk: no fault hits it. */
+  readonly isObserver: boolean;
   readonly #inKernel = new Set<() => void>();
   readonly #atDeath: (() => void)[] = [];
   #alive = true;
 
-  constructor(scheduler: Scheduler) {
+  constructor(scheduler: Scheduler, isObserver = false) {
     this.#scheduler = scheduler;
+    this.isObserver = isObserver;
   }
 
   get alive(): boolean {

@@ -1,0 +1,165 @@
+import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host } from '../../journal/host/host.ts';
+import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
+import type { FrameSource } from '../../journal/stream.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
+import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
+import type { RunOptions } from './run-options.ts';
+import { identifySectors } from './sector-pattern.ts';
+import { compareContent, type SourceModel } from './source-model.ts';
+import { GROUP_ID } from './source-node.ts';
+import { must } from './violation.ts';
+
+export const REPLICA_ADDRESS = 'replica:10809';
+const DIRECTORY = '/replica/g';
+
+/** Where a planted bug gets between the real parts of the replica. */
+export interface ReplicaParts {
+  host(host: Host): Host;
+  source(source: FrameSource): FrameSource;
+}
+
+/** The replica's machine with what runs on it. */
+export class ReplicaNode {
+  readonly machine: SimulatedMachine;
+  readonly #options: RunOptions;
+  readonly #model: SourceModel;
+  readonly #network: SimulatedNetwork;
+  readonly #parts: ReplicaParts;
+  #group: ReplicaGroup | undefined;
+  #listener: DirectListener | undefined;
+  /** What it has called durable, ever. */
+  #durableLsn: Lsn = 0;
+  starts = 0;
+  viewsChecked = 0;
+
+  constructor(
+    machine: SimulatedMachine,
+    options: RunOptions,
+    model: SourceModel,
+    network: SimulatedNetwork,
+    parts: ReplicaParts,
+  ) {
+    this.machine = machine;
+    this.#options = options;
+    this.#model = model;
+    this.#network = network;
+    this.#parts = parts;
+  }
+
+  /** Undefined while it is down or coming up. */
+  get group(): ReplicaGroup | undefined {
+    return this.#group;
+  }
+
+  async start(): Promise<void> {
+    const { host, process } = this.machine.start();
+    this.starts++;
+    const group = await ReplicaGroup.open(this.#parts.host(host), {
+      ...REPLICA_DEFAULTS,
+      directory: DIRECTORY,
+      groupId: GROUP_ID,
+      replica: 'r',
+      segmentBytes: this.#options.segmentBytes,
+      reserveBytes: 0,
+      indexCacheBytesMax: 256 * 1024,
+      memtableEntries: this.#options.memtableEntries,
+      chunkCacheBytesMax: 1024 * 1024,
+      layoutCacheBytesMax: 1024 * 1024,
+    });
+    must('P5', group.headLsn >= this.#durableLsn, () => {
+      return `the replica called LSN ${this.#durableLsn} durable and came up with ${group.headLsn}`;
+    });
+    this.#listener = new DirectListener(host.clock, { listener: this.#network.listener(process, REPLICA_ADDRESS) });
+    await this.#listener.listen();
+    group.start(this.#parts.source(this.#listener.source({ groupName: 'g', groupId: GROUP_ID })));
+    this.#group = group;
+  }
+
+  kill(): void {
+    this.note();
+    this.#group = undefined;
+    this.machine.kill();
+  }
+
+  losePower(): void {
+    this.note();
+    this.#group = undefined;
+    this.machine.losePower();
+  }
+
+  /** A clean stop, as SIGTERM does it. */
+  async stop(): Promise<void> {
+    const group = this.#group;
+    if (group === undefined) return;
+    this.note();
+    this.#group = undefined;
+    await this.#listener?.close();
+    await group.close();
+    this.machine.kill();
+  }
+
+  /** What the replica says now: it must be a prefix of what the source holds. */
+  note(): void {
+    const group = this.#group;
+    if (group === undefined) return;
+    this.#model.catchUp();
+    const { headLsn } = group;
+    must('P1', headLsn >= this.#durableLsn, () => `the replica's head went from ${this.#durableLsn} to ${headLsn}`);
+    must('P1', headLsn <= this.#model.history.lastLsn, () => {
+      return `the replica holds LSN ${headLsn}, the source's order ends at ${this.#model.history.lastLsn}`;
+    });
+    this.#durableLsn = headLsn;
+    this.#model.shipped(headLsn);
+  }
+
+  /** Why it takes nothing any more until somebody starts it anew; '' while it does. */
+  async stoppedBecause(): Promise<string> {
+    const status = await this.#group?.status();
+    return status?.receiver.state === 'stopped' ? status.receiver.reason : '';
+  }
+
+  /** All volumes of the view at this LSN are, to the byte, what the model has at it. */
+  async checkView(lsn: Lsn): Promise<void> {
+    const group = this.#group;
+    if (group === undefined || lsn < group.floorLsn || lsn > group.headLsn) return;
+    const expected = this.#model.history.contentAt(lsn);
+    let view: ReturnType<ReplicaGroup['openView']>;
+    try {
+      view = group.openView({ lsn, owner: 'simulation', scratchBytesMax: 0 });
+    } catch (error) {
+      if (error instanceof TidemarkError && error.code === 'not-found') return;
+      throw error;
+    }
+    for (const { volume, device } of view.volumes) {
+      const bytes = new Uint8Array(device.size);
+      await device.read(0, bytes);
+      compareContent('P1', `the view at LSN ${lsn}`, volume.id, identifySectors(bytes, volume.id, 0), expected);
+    }
+    await group.views.close(view.id);
+    this.viewsChecked++;
+  }
+
+  /** At this LSN and right before it, where the record at it made a change. */
+  async checkChange(lsn: Lsn): Promise<void> {
+    const group = this.#group;
+    const changes = this.#model.history.record(lsn)?.changes ?? [];
+    if (group === undefined || changes.length === 0 || lsn <= group.floorLsn) return;
+    for (const at of [lsn - 1, lsn]) {
+      const expected = this.#model.history.contentAt(at);
+      const view = group.openView({ lsn: at, owner: 'simulation', scratchBytesMax: 0 });
+      for (const { volume, sector, ids } of changes) {
+        const device = view.volumes.find((one) => one.volume.id === volume)?.device;
+        must('P1', device !== undefined, () => `the view at LSN ${at} has no volume ${volume}`);
+        const bytes = new Uint8Array(ids.length * SECTOR_BYTES);
+        await device.read(sector * SECTOR_BYTES, bytes);
+        const found = identifySectors(bytes, volume, sector);
+        compareContent('P1', `the view at LSN ${at}`, volume, found, expected, sector);
+      }
+      await group.views.close(view.id);
+      this.viewsChecked++;
+    }
+  }
+}

@@ -1,0 +1,91 @@
+import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import type { NetworkFaults } from '../doubles/simulated-network.ts';
+import type { SeededRandom } from './seeded-random.ts';
+import type { Habits } from './volume-client.ts';
+
+/** Everything about a run that is drawn from its seed before it begins: the swarm. Printed when a run fails. */
+export interface RunOptions {
+  readonly volumes: readonly { readonly id: number; readonly sectors: number; readonly clients: number }[];
+  readonly habits: Habits;
+  /** Between two acts of one client, mean. */
+  readonly actMicros: number;
+  readonly journalFileBytes: number;
+  readonly journalFiles: number;
+  readonly overlayBytesMax: number;
+  readonly segmentBytes: number;
+  readonly memtableEntries: number;
+  /** How long faults and load go on, simulated. */
+  readonly activeMicros: number;
+  /** Mean time between two actions of the nemesis. */
+  readonly nemesisMicros: number;
+  readonly nemesis: readonly NemesisAction[];
+  readonly sourceDisk: DiskFaults;
+  readonly replicaDisk: DiskFaults;
+  readonly network: NetworkFaults;
+}
+
+export const NEMESIS_ACTIONS = [
+  'kill-source',
+  'power-source',
+  'kill-replica',
+  'power-replica',
+  'cut-network',
+  'partition',
+  'idle',
+  'clock-jump',
+  'stop-source',
+  'stop-replica',
+] as const;
+export type NemesisAction = (typeof NEMESIS_ACTIONS)[number];
+
+const KIB = 1024;
+
+export function drawOptions(random: SeededRandom): RunOptions {
+  const maybe = (probability: number, value: number): number => (random.chance(probability) ? value : 0);
+  const disk = (): DiskFaults => {
+    if (random.chance(0.5)) return { ...NO_DISK_FAULTS, latencyMicrosMax: random.pick([100, 2000, 20_000]) };
+    return {
+      syncFails: maybe(0.4, 0.003),
+      writeFails: maybe(0.3, 0.001),
+      writeShort: maybe(0.3, 0.001),
+      readFails: 0,
+      latencyMicrosMax: random.pick([100, 2000, 20_000]),
+      stuck: maybe(0.3, 0.01),
+    };
+  };
+  const volumes = Array.from({ length: random.between(1, 3) }, (_, index) => ({
+    id: index + 1,
+    sectors: random.pick([64, 256, 1024]),
+    clients: random.between(1, 3),
+  }));
+  return {
+    volumes,
+    habits: {
+      sectorsMax: random.pick([1, 8, 32]),
+      zeroes: maybe(0.7, 0.1),
+      trims: maybe(0.7, 0.1),
+      flushes: maybe(0.8, random.pick([0.02, 0.2])),
+      fua: maybe(0.6, 0.1),
+      longRequests: maybe(0.6, 0.1),
+      abandons: maybe(0.5, 0.05),
+      reads: random.pick([0.05, 0.3]),
+    },
+    actMicros: random.pick([2000, 8000, 30_000]),
+    journalFileBytes: random.pick([128 * KIB, 256 * KIB, 512 * KIB]),
+    journalFiles: random.pick([6, 16, 64]),
+    overlayBytesMax: random.pick([256 * KIB, 4096 * KIB]),
+    segmentBytes: random.pick([64 * KIB, 512 * KIB, 4096 * KIB]),
+    memtableEntries: random.pick([64, 1024, 65_536]),
+    activeMicros: random.pick([3, 8, 15]) * 1_000_000,
+    nemesisMicros: random.pick([200_000, 800_000, 2_000_000]),
+    nemesis: NEMESIS_ACTIONS.filter(() => random.chance(0.5)),
+    sourceDisk: disk(),
+    replicaDisk: disk(),
+    network: {
+      latencyMicrosMax: random.pick([200, 5000, 50_000]),
+      bytesPerMicro: random.pick([1, 10, 100]),
+      cuts: maybe(0.3, 0.002),
+      silentDeaths: maybe(0.5, 0.5),
+    },
+  };
+}

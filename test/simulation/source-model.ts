@@ -1,0 +1,128 @@
+import type { ErrorCode } from '../../journal/base/errors.ts';
+import type { Lsn } from '../../journal/position.ts';
+import type { GroupContent, History, ModelRecord } from './history.ts';
+import type { JournalFollower } from './journal-follower.ts';
+import { FOREIGN_SECTOR, type SectorId } from './sector-pattern.ts';
+import { must } from './violation.ts';
+
+/**
+ * What the guests were told: floors under what may be lost. Acknowledged writes survive a kill, flushed ones a power
+ * loss; what was told outside (bookmarks, frames at the replica) survives everything.
+ */
+export class SourceModel {
+  readonly history: History;
+  /** The journal as it is now; set while a source runs. */
+  follower: JournalFollower | undefined;
+  readonly #acked: Map<number, Lsn> = new Map();
+  #flushedLsn: Lsn = 0;
+  #nextId = 1;
+  #powerLost = false;
+  readonly #failures: Map<ErrorCode, number> = new Map();
+  readonly bookmarks: Map<string, Lsn> = new Map();
+  acknowledged = 0;
+  /** The first thing a guarded check threw. */
+  violation: unknown;
+
+  constructor(history: History) {
+    this.history = history;
+  }
+
+  /** For checks inside calls of the product, which must not catch what they throw. */
+  guard(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.violation ??= error;
+    }
+  }
+
+  /** How often a request failed, by code. */
+  get failures(): ReadonlyMap<ErrorCode, number> {
+    return this.#failures;
+  }
+
+  newId(): SectorId {
+    return this.#nextId++;
+  }
+
+  /** The newest acknowledged write of a volume. */
+  ackedLsn(volume: number): Lsn {
+    return this.#acked.get(volume) ?? 0;
+  }
+
+  catchUp(): ModelRecord[] {
+    return this.follower?.catchUp() ?? [];
+  }
+
+  /** A request was answered well. `durable`: it was a flush (over what `coversLsn` says) or had FUA. */
+  answered(volume: number, lsn: Lsn, durable: boolean, coversLsn: Lsn): void {
+    this.#acked.set(volume, Math.max(this.ackedLsn(volume), lsn));
+    if (durable) this.#flushedLsn = Math.max(this.#flushedLsn, lsn, coversLsn);
+  }
+
+  failed(code: ErrorCode): void {
+    this.#failures.set(code, (this.#failures.get(code) ?? 0) + 1);
+  }
+
+  bookmarked(name: string, lsn: Lsn): void {
+    this.bookmarks.set(name, lsn);
+    this.#flushedLsn = Math.max(this.#flushedLsn, lsn);
+  }
+
+  powerLost(): void {
+    this.#powerLost = true;
+  }
+
+  /** The replica holds records up to here: they may never be given again. */
+  shipped(lsn: Lsn): void {
+    this.#flushedLsn = Math.max(this.#flushedLsn, lsn);
+  }
+
+  /** The source is up again: everything promised must still be in its journal. */
+  recovered(survivedLsn: Lsn): void {
+    const acked = Math.max(0, ...this.#acked.values());
+    const tail = `the journal agrees with what it held up to LSN ${survivedLsn} only`;
+    if (!this.#powerLost) must('D1', survivedLsn >= acked, () => `LSN ${acked} was acknowledged, ${tail}`);
+    must('D2', survivedLsn >= this.#flushedLsn, () => `LSN ${this.#flushedLsn} was promised durable, ${tail}`);
+    for (const [volume, lsn] of this.#acked) this.#acked.set(volume, Math.min(lsn, survivedLsn));
+    // What a recovery keeps it has made durable before anybody is answered.
+    this.#flushedLsn = survivedLsn;
+    this.#powerLost = false;
+  }
+
+  /** A read that began when the journal ended at `from` and ended now. */
+  checkRead(volume: number, sector: number, found: Uint32Array, from: Lsn): void {
+    const before = this.history.contentAt(from).get(volume) as Uint32Array;
+    for (let index = 0; index < found.length; index++) {
+      const id = found[index] as SectorId;
+      if (id === before[sector + index]) continue;
+      const allowed = this.history.idsBetween(volume, sector + index, from, this.history.lastLsn);
+      must('D6', allowed.has(id), () => {
+        const expected = [...allowed].join(' or ');
+        return `volume ${volume} sector ${sector + index} reads ${name(id)}, expected ${expected} (LSN ${from})`;
+      });
+    }
+  }
+}
+
+/** Throws a violation at the first sector that is not what the model has there. */
+export function compareContent(
+  invariant: 'D1' | 'D2' | 'P1' | 'V1',
+  what: string,
+  volume: number,
+  found: Uint32Array,
+  expected: GroupContent,
+  firstSector = 0,
+): void {
+  const ids = expected.get(volume) as Uint32Array;
+  for (let index = 0; index < found.length; index++) {
+    const sector = firstSector + index;
+    must(invariant, found[index] === ids[sector], () => {
+      return `${what}: volume ${volume} sector ${sector} is ${name(found[index] as SectorId)}, expected ${ids[sector]}`;
+    });
+  }
+}
+
+function name(id: SectorId): string {
+  return id === FOREIGN_SECTOR ? 'nobody’s bytes' : String(id);
+}

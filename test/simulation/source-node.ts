@@ -1,0 +1,181 @@
+import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import { LocalMarks } from '../../journal/local-marks.ts';
+import { SECTOR_BYTES } from '../../journal/position.ts';
+import { SimulatedBacking } from '../doubles/simulated-backing.ts';
+import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { JournalFollower } from './journal-follower.ts';
+import type { RunOptions } from './run-options.ts';
+import { identifySectors } from './sector-pattern.ts';
+import type { SeededRandom } from './seeded-random.ts';
+import { compareContent, type SourceModel } from './source-model.ts';
+import type { SourceParts } from './source-parts.ts';
+import { SimulatedClient } from './volume-client.ts';
+
+export const GROUP_ID: string = '5'.repeat(32);
+const DIRECTORY = '/source/journal';
+const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
+
+/** The source's machine with what runs on it: the group, its shipping, its guests. Started and killed by the world. */
+export class SourceNode {
+  readonly machine: SimulatedMachine;
+  readonly #options: RunOptions;
+  readonly #model: SourceModel;
+  readonly #random: SeededRandom;
+  readonly #parts: SourceParts;
+  #clients: SimulatedClient[] = [];
+  #group: ProtectedGroup | undefined;
+  #stopShipping: (() => Promise<void>) | undefined;
+  starts = 0;
+
+  constructor(
+    machine: SimulatedMachine,
+    options: RunOptions,
+    model: SourceModel,
+    random: SeededRandom,
+    parts: SourceParts,
+  ) {
+    this.machine = machine;
+    this.#options = options;
+    this.#model = model;
+    this.#random = random;
+    this.#parts = parts;
+  }
+
+  /** Undefined while it is down or coming up. */
+  get group(): ProtectedGroup | undefined {
+    return this.#group;
+  }
+
+  get clients(): readonly SimulatedClient[] {
+    return this.#clients;
+  }
+
+  /** Opens, recovers, checks what was promised, lets the guests on. Rejects with a TidemarkError when that fails. */
+  async start(): Promise<void> {
+    const { host, process } = this.machine.start();
+    this.starts++;
+    const volumes = [];
+    for (const { id, sectors } of this.#options.volumes) {
+      const backing = await SimulatedBacking.open(host, `/source/disks/${id}.raw`, sectors * SECTOR_BYTES);
+      volumes.push({ name: `v${id}`, id, backing });
+    }
+    const marks = new LocalMarks();
+    const { journalFileBytes, journalFiles } = this.#options;
+    const prepared = this.#parts.prepare(host, process, marks);
+    const group = await ProtectedGroup.open(
+      prepared.host,
+      {
+        journal: {
+          directory: DIRECTORY,
+          groupId: GROUP_ID,
+          groupName: 'g',
+          fileBytes: journalFileBytes,
+          budgetBytes: journalFiles * journalFileBytes,
+          syncIntervalMs: 25,
+        },
+        volumes,
+        overlayBytesMax: this.#options.overlayBytesMax,
+        outOfRoom: 'block',
+        afterPowerLoss: 'serve',
+        destageWindowBytes: 1024 * 1024,
+        flushBytes: 512 * 1024,
+        flushAgeMs: 500,
+        ...(prepared.settle === undefined ? {} : { settle: prepared.settle }),
+      },
+      marks,
+    );
+    this.#model.follower = new JournalFollower(
+      this.machine.observe(),
+      DIRECTORY,
+      GROUP_ID,
+      journalFileBytes,
+      this.#model.history,
+      marks,
+    );
+    this.#model.catchUp();
+    this.#model.recovered(this.#model.follower.agreedLsn);
+    await this.checkContent(group);
+    this.#stopShipping = prepared.ship(group, DIRECTORY);
+    this.#group = group;
+    this.#admitClients(group);
+  }
+
+  /** Lets a guest on in place of each one that left. */
+  admitMore(): void {
+    if (this.#group !== undefined) this.#admitClients(this.#group);
+  }
+
+  /** All volumes read as the model says. */
+  async checkContent(group: ProtectedGroup): Promise<void> {
+    for (const { name, size } of group.exports('local')) {
+      const device = group.exports('local').find((one) => one.name === name);
+      const client = device?.attach(NOBODY);
+      const bytes = new Uint8Array(size);
+      await client?.read(0, bytes);
+      const volume = Number(name.slice(1));
+      const expected = this.#model.history.contentAt(this.#model.history.lastLsn);
+      compareContent('D1', 'after a start', volume, identifySectors(bytes, volume, 0), expected);
+      client?.detach();
+    }
+  }
+
+  kill(): void {
+    this.#down();
+    this.machine.kill();
+  }
+
+  losePower(): void {
+    this.#down();
+    this.#model.powerLost();
+    this.machine.losePower();
+  }
+
+  /** A clean stop, as SIGTERM does it. */
+  async stop(): Promise<void> {
+    const group = this.#group;
+    if (group === undefined) return;
+    for (const client of this.#clients) client.leave();
+    this.#clients = [];
+    this.#group = undefined;
+    await this.#stopShipping?.();
+    await group.close();
+    this.kill();
+  }
+
+  async bookmark(name: string): Promise<void> {
+    const group = this.#group;
+    if (group === undefined) return;
+    try {
+      const { lsn } = await group.bookmark(name, 'crash');
+      this.#model.bookmarked(name, lsn);
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+    }
+  }
+
+  /** Something in it is finished until it is started anew. */
+  get mustRestart(): boolean {
+    return this.#group?.status().state === 'failed';
+  }
+
+  #down(): void {
+    this.#model.catchUp();
+    this.#model.follower = undefined;
+    this.#group = undefined;
+    this.#stopShipping = undefined;
+    this.#clients = [];
+  }
+
+  #admitClients(group: ProtectedGroup): void {
+    this.#clients = this.#clients.filter((client) => !client.gone);
+    for (const device of group.exports('local')) {
+      const id = Number(device.name.slice(1));
+      const wanted = this.#options.volumes.find((volume) => volume.id === id)?.clients ?? 0;
+      const present = this.#clients.filter((client) => client.volume === id).length;
+      for (let count = present; count < wanted; count++) {
+        this.#clients.push(new SimulatedClient(device, id, this.#options.habits, this.#random.fork(), this.#model));
+      }
+    }
+  }
+}

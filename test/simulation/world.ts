@@ -1,0 +1,227 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
+import { checkAtEnd } from './end-check.ts';
+import { History } from './history.ts';
+import { Nemesis } from './nemesis.ts';
+import { type Parts, REAL_PARTS } from './parts.ts';
+import { ReplicaNode } from './replica-node.ts';
+import { drawOptions, type RunOptions } from './run-options.ts';
+import { Scheduler } from './scheduler.ts';
+import { SourceModel } from './source-model.ts';
+import { SourceNode } from './source-node.ts';
+import { Violation } from './violation.ts';
+
+const DISK_BYTES = 256 * 1024 * 1024;
+const RESTART_MICROS_MAX = 400_000;
+const CATCH_UP_MICROS = 120_000_000;
+const END_CHECK_MICROS = 600_000_000;
+
+export interface RunReport {
+  readonly seed: number;
+  readonly violation: Error | undefined;
+  readonly events: number;
+  readonly simulatedMicros: number;
+  readonly crashes: number;
+  readonly records: number;
+  readonly acknowledged: number;
+  readonly views: number;
+  readonly traceHash: string;
+  readonly options: RunOptions;
+}
+
+/**
+ * One run: a source with its guests, a replica, the network between them and somebody who breaks things, all decided by
+ * one seed. First load and faults, then all faults end and everything must come right by itself.
+ */
+export class World {
+  readonly scheduler: Scheduler;
+  readonly options: RunOptions;
+  readonly network: SimulatedNetwork;
+  readonly model: SourceModel;
+  readonly source: SourceNode;
+  readonly replica: ReplicaNode;
+  readonly #seed: number;
+  readonly #nemesis: Nemesis;
+  #failure: Error | undefined;
+  #loaded = true;
+  #idleUntilMicros = 0;
+  #lastStartError = '';
+  crashes = 0;
+
+  constructor(seed: number, parts: Parts = REAL_PARTS, change: (options: RunOptions) => RunOptions = (same) => same) {
+    this.#seed = seed;
+    const scheduler = new Scheduler(seed);
+    this.scheduler = scheduler;
+    this.options = change(drawOptions(scheduler.random.fork()));
+    const { options } = this;
+    this.network = new SimulatedNetwork(scheduler, options.network);
+    this.model = new SourceModel(new History(new Map(options.volumes.map(({ id, sectors }) => [id, sectors]))));
+    const sourceMachine = new SimulatedMachine('source', scheduler, options.sourceDisk, DISK_BYTES);
+    const replicaMachine = new SimulatedMachine('replica', scheduler, options.replicaDisk, DISK_BYTES);
+    const sourceParts = parts.source(this.network);
+    this.source = new SourceNode(sourceMachine, options, this.model, scheduler.random.fork(), sourceParts);
+    this.replica = new ReplicaNode(replicaMachine, options, this.model, this.network, parts.replica);
+    this.#nemesis = new Nemesis(this, scheduler.random.fork());
+  }
+
+  /** Runs to the end or to the first broken promise. */
+  async run(): Promise<RunReport> {
+    const before = process.listeners('unhandledRejection');
+    process.removeAllListeners('unhandledRejection');
+    process.on('unhandledRejection', (reason) => this.fail(reason));
+    try {
+      await this.#story();
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      process.removeAllListeners('unhandledRejection');
+      for (const listener of before) process.on('unhandledRejection', listener);
+    }
+    return {
+      seed: this.#seed,
+      violation: this.#failure,
+      events: this.scheduler.events,
+      simulatedMicros: this.scheduler.nowMicros,
+      crashes: this.crashes,
+      records: this.model.history.lastLsn,
+      acknowledged: this.model.acknowledged,
+      views: this.replica.viewsChecked,
+      traceHash: this.scheduler.traceHash,
+      options: this.options,
+    };
+  }
+
+  /** The first thing that went wrong ends the run. */
+  fail(error: unknown): void {
+    if (this.#failure !== undefined) return;
+    if (error instanceof Violation) this.#failure = error;
+    else this.#failure = new Violation('X1', error instanceof Error ? (error.stack ?? error.message) : String(error));
+  }
+
+  /** No guest does anything for so long. */
+  idle(micros: number): void {
+    this.#idleUntilMicros = this.scheduler.nowMicros + micros;
+  }
+
+  /** A crash, and some time later a start. */
+  crash(node: 'source' | 'replica', how: 'kill' | 'losePower'): void {
+    if (!this[node].machine.running) return;
+    this.crashes++;
+    this.scheduler.trace(`${how} ${node}`);
+    this[node][how]();
+    this.startSoon(node);
+  }
+
+  startSoon(node: 'source' | 'replica'): void {
+    this.scheduler.after(this.scheduler.random.below(RESTART_MICROS_MAX), () => {
+      if (this[node].machine.running) return;
+      this.#watch(
+        this[node].start().catch((error: unknown) => {
+          if (!(error instanceof TidemarkError)) throw error;
+          this.#lastStartError = `${node}: ${error.code}: ${error.message}`;
+          this[node].kill();
+          this.startSoon(node);
+        }),
+      );
+    });
+  }
+
+  /** What a promise of the simulator itself rejects with ends the run. */
+  watch(promise: Promise<unknown>): void {
+    this.#watch(promise);
+  }
+
+  #watch(promise: Promise<unknown>): void {
+    promise.catch((error: unknown) => this.fail(error));
+  }
+
+  async #story(): Promise<void> {
+    this.startSoon('source');
+    this.startSoon('replica');
+    this.#every(this.options.actMicros, () => this.#act());
+    this.#every(300_000, () => this.#lookAfter());
+    this.#nemesis.begin();
+    await this.#until(() => false, this.options.activeMicros);
+    this.#heal();
+    const up = (): boolean => this.source.group !== undefined && this.replica.group !== undefined;
+    this.#demand(await this.#until(up, CATCH_UP_MICROS), 'L1', () => `not up again: ${this.#lastStartError}`);
+    await this.#until(() => this.source.clients.every((client) => client.busy === 0), CATCH_UP_MICROS);
+    this.model.catchUp();
+    const goal = this.model.history.lastLsn;
+    const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
+    const reached = await this.#until(level, CATCH_UP_MICROS);
+    const why = reached ? '' : JSON.stringify((await this.#finish(this.replica.group?.status()))?.receiver);
+    this.#demand(reached, 'P3', () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why}`);
+    await this.#finish(checkAtEnd(this));
+  }
+
+  /** Runs the world until a promise of the simulator is settled. */
+  async #finish<T>(promise: Promise<T> | undefined): Promise<T | undefined> {
+    let settled = false;
+    let value: T | undefined;
+    this.#watch(
+      (promise ?? Promise.resolve(undefined)).then((result) => {
+        settled = true;
+        value = result;
+      }),
+    );
+    const ended = await this.#until(() => settled, END_CHECK_MICROS);
+    this.#demand(ended, 'L1', () => 'a check did not come to an end');
+    return value;
+  }
+
+  #demand(holds: boolean, invariant: 'L1' | 'P3', message: () => string): void {
+    if (!holds && this.#failure === undefined) throw new Violation(invariant, message());
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #until(done: () => boolean, micros: number): Promise<boolean> {
+    return this.scheduler.runUntil(() => {
+      if (this.model.violation !== undefined) this.fail(this.model.violation);
+      return this.#failure !== undefined || done();
+    }, micros);
+  }
+
+  #every(micros: number, action: () => void): void {
+    this.scheduler.after(this.scheduler.random.between(1, 2 * micros), () => {
+      action();
+      this.#every(micros, action);
+    });
+  }
+
+  #act(): void {
+    if (!this.#loaded || this.scheduler.nowMicros < this.#idleUntilMicros) return;
+    for (const client of this.source.clients) if (this.scheduler.random.chance(0.5)) client.act();
+  }
+
+  /** What systemd and the operator do, and now and then a look at the replica. */
+  #lookAfter(): void {
+    const { random } = this.scheduler;
+    if (this.source.mustRestart) this.crash('source', 'kill');
+    this.source.admitMore();
+    if (this.#loaded && random.chance(0.2)) this.#watch(this.source.bookmark(`b${this.scheduler.nowMicros}`));
+    this.replica.note();
+    const { group } = this.replica;
+    if (group === undefined) return;
+    this.#watch(
+      this.replica.stoppedBecause().then((reason) => {
+        if (reason !== '' && this.replica.group === group) this.crash('replica', 'kill');
+      }),
+    );
+    if (group.headLsn > group.floorLsn) {
+      this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
+    }
+  }
+
+  #heal(): void {
+    this.#nemesis.end();
+    this.#loaded = false;
+    this.network.partitioned = false;
+    this.network.faults = NO_NETWORK_FAULTS;
+    for (const { machine } of [this.source, this.replica]) {
+      machine.disk.faults = { ...NO_DISK_FAULTS, latencyMicrosMax: 100 };
+    }
+  }
+}
