@@ -152,7 +152,7 @@ export class FileBacking implements Backing {
   async extents(offset: number, length: number): Promise<DeviceExtent[]> {
     this.#check(offset, length);
     if (this.#isBlockDevice) return length === 0 ? [] : [{ length, kind: 'data' }];
-    return await this.#run('map', (fd) => Promise.resolve(fileExtents(fd, offset, length)));
+    return this.#run('map', (fd) => Promise.resolve(fileExtents(fd, offset, length)));
   }
 
   async identity(): Promise<BackingIdentity> {
@@ -183,7 +183,7 @@ export class FileBacking implements Backing {
 
   async #run<T>(what: string, operation: (fd: number) => Promise<T>): Promise<T> {
     if (this.#closed) throw new TidemarkError('shutting-down', `${this.#path} is closed`);
-    return await this.#limit.run(async () => {
+    return this.#limit.run(async () => {
       try {
         return await this.#io.use(operation);
       } catch (error) {
@@ -205,12 +205,12 @@ export class FileBacking implements Backing {
   async #zeroSlice(fd: number, offset: number, length: number, mayUnmap: boolean): Promise<number> {
     if (this.#isBlockDevice && this.#punches) {
       const slice = Math.min(length, ZERO_OUT_SLICE_BYTES);
-      if (blockZeroOut(fd, offset, slice)) return await yielded(slice);
+      if (blockZeroOut(fd, offset, slice)) return yielded(slice);
       this.#punches = false;
     }
     if (!this.#isBlockDevice && mayUnmap && this.#punches) {
       const slice = Math.min(length, PUNCH_SLICE_BYTES);
-      if (punchHole(fd, offset, slice)) return await yielded(slice);
+      if (punchHole(fd, offset, slice)) return yielded(slice);
       this.#punches = false;
     }
     const slice = Math.min(length, ZEROES.length);

@@ -1,3 +1,4 @@
+import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
@@ -78,14 +79,17 @@ export class NbdBacking implements Backing {
   }
 
   async read(offset: number, into: Uint8Array): Promise<void> {
+    this.#check(offset, into.length);
     await this.#again((client) => client.read(offset, into));
   }
 
   async write(offset: number, from: Uint8Array): Promise<void> {
+    this.#check(offset, from.length);
     await this.#change((client) => client.write(offset, from));
   }
 
   async zero(offset: number, length: number, mayUnmap: boolean): Promise<void> {
+    this.#check(offset, length);
     for (let at = 0; at < length; at += ZERO_SLICE_BYTES) {
       const slice = Math.min(ZERO_SLICE_BYTES, length - at);
       await this.#change((client) => client.zero(offset + at, slice, { mayUnmap }));
@@ -110,7 +114,8 @@ export class NbdBacking implements Backing {
   }
 
   async extents(offset: number, length: number): Promise<DeviceExtent[]> {
-    return await this.#again((client) => client.extents(offset, length));
+    this.#check(offset, length);
+    return this.#again((client) => client.extents(offset, length));
   }
 
   identity(): Promise<BackingIdentity> {
@@ -239,6 +244,14 @@ export class NbdBacking implements Backing {
     for (const waiter of waiters) waiter.reject(error);
   }
 
+  #check(offset: number, length: number): void {
+    assert(
+      offset >= 0 && length >= 0 && offset + length <= this.size,
+      `[${offset}, +${length}) is outside the backing`,
+    );
+    assert(offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0, 'backings are used in sectors');
+  }
+
   #gone(why: string, cause?: unknown): TidemarkError {
     const uri = formatNbdUri(this.#address);
     return new TidemarkError('device-gone', `${uri}: ${why}`, { cause, details: { uri } });
@@ -246,7 +259,7 @@ export class NbdBacking implements Backing {
 }
 
 async function connect(address: NbdAddress, options: NbdBackingOptions): Promise<NbdClient> {
-  return await NbdClient.connect(address, {
+  return NbdClient.connect(address, {
     connectTimeoutMs: CONNECT_TIMEOUT_MS,
     requestTimeoutMs: options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS,
     ...(options.tls === undefined ? {} : { tls: options.tls }),

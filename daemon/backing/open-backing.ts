@@ -8,6 +8,6 @@ import { NbdBacking, type NbdBackingOptions } from './nbd-backing.ts';
  * raw file or block device. Rejects as the backing's own `open` does.
  */
 export async function openBacking(location: string, options: NbdBackingOptions = {}): Promise<Backing> {
-  if (/^nbds?(\+unix)?:/.test(location)) return await NbdBacking.open(parseNbdUri(location), options);
+  if (/^nbds?(\+unix)?:/.test(location)) return NbdBacking.open(parseNbdUri(location), options);
   return FileBacking.open(location, options.readOnly === true ? { readOnly: true } : {});
 }

@@ -1,3 +1,4 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice } from '../../journal/block-device.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import { ExtentMap, ZERO_SOURCE } from './extent-map.ts';
@@ -59,7 +60,7 @@ export class DestageWindow {
   async writeOut(onWrite: (bytes: number) => void): Promise<void> {
     const writes = this.#plan();
     let next = 0;
-    let failure: unknown;
+    let failure: TidemarkError | undefined;
     const worker = async (): Promise<void> => {
       const buffer = new Lazy(() => Buffer.allocUnsafe(WRITE_BYTES_MAX));
       while (next < writes.length && failure === undefined) {
@@ -67,6 +68,7 @@ export class DestageWindow {
         try {
           await this.#issue(write, buffer);
         } catch (error) {
+          if (!(error instanceof TidemarkError)) throw error;
           failure ??= error;
           return;
         }

@@ -48,7 +48,7 @@ export class Throttle {
   /** Room was made: who had to stop may go on if it is enough. */
   recheck(): void {
     if (this.#stopped.size === 0 || this.#pacer.mustStop(this.#pressure())) return;
-    for (const client of [...this.#stopped]) {
+    for (const client of this.#stopped) {
       this.#stopped.delete(client);
       this.#resume(client);
     }

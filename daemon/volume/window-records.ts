@@ -36,16 +36,17 @@ export function layOutRecords(
   let count = 0;
   let cursor = window.start;
   for (let index = 0; index < window.count; index++) {
+    const what = kind[index]!;
     const at = headerAt[index]!;
     const bytes = length[index]!;
     const sector = offset[index]! / SECTOR_BYTES;
     if (at > cursor) writePad(view, cursor, at - cursor);
-    cursor = at + RECORD_HEADER_BYTES + (kind[index] === WindowKind.write ? bytes : 0);
-    if (index < skip || (bytes === 0 && kind[index] !== WindowKind.flush)) {
+    cursor = at + RECORD_HEADER_BYTES + (what === WindowKind.write ? bytes : 0);
+    if (index < skip || (bytes === 0 && what !== WindowKind.flush)) {
       writePad(view, at, cursor - at);
       continue;
     }
-    switch (kind[index]) {
+    switch (what) {
       case WindowKind.write: {
         let recordFlags = 0;
         let requestId = 0;
@@ -80,7 +81,7 @@ export function layOutRecords(
         writeRecordHeader(view, at, RecordKind.trim, 0, volumeId, 0, sector, bytes / SECTOR_BYTES, 0);
         break;
       default: {
-        assert(kind[index] === WindowKind.flush, 'a window holds modifications only');
+        assert(what === WindowKind.flush, 'a window holds modifications only');
         if (!barrier.changed) {
           writePad(view, at, RECORD_HEADER_BYTES);
           continue;

@@ -97,7 +97,7 @@ test('a request in pieces is nothing until its last piece, also for a restart in
   const client = new HandClient(target!);
   const other = new HandClient(target!);
   await client.write(0, pattern(8192, 1));
-  client.submit([{ do: 'write', offset: 0, bytes: pattern(4096, 2), part: WindowPart.more }]);
+  await client.all([{ do: 'write', offset: 0, bytes: pattern(4096, 2), part: WindowPart.more }]);
   t.true((await client.read(0, 8192)).equals(pattern(8192, 1)));
   // what is written between the pieces is older than the whole request
   await other.write(0, pattern(512, 3));
@@ -123,7 +123,7 @@ test('a request in pieces is nothing until its last piece, also for a restart in
   await group.drain();
   t.is(bench.marks.address('checkpoint'), bench.marks.address('applied'));
   t.true(readFileSync(bench.path('a.raw')).subarray(0, 8192).equals(whole));
-  client.submit([{ do: 'write', offset: 0, bytes: pattern(512, 9), part: WindowPart.more }]);
+  await client.all([{ do: 'write', offset: 0, bytes: pattern(512, 9), part: WindowPart.more }]);
   client.client.detach();
   await group.drain();
   t.true((await other.read(0, 8192)).equals(whole));

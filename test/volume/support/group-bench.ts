@@ -65,7 +65,7 @@ export class GroupBench {
   /** With marks of its own, as a new process has. */
   async open(options: GroupOptions, host: Host = realHost()): Promise<ProtectedGroup> {
     this.marks = new LocalMarks();
-    return await ProtectedGroup.open(host, options, this.marks);
+    return ProtectedGroup.open(host, options, this.marks);
   }
 
   /** Group and files as a kill at this instant would leave them, in a bench of its own; disks by their names. */
@@ -201,7 +201,7 @@ export class HandClient implements ReplyPort {
   }
 
   async all(requests: readonly Request[], gap = 0): Promise<Answer[]> {
-    return await Promise.all(this.submit(requests, gap));
+    return Promise.all(this.submit(requests, gap));
   }
 
   async write(offset: number, bytes: Buffer): Promise<Answer> {
