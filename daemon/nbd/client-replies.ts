@@ -16,8 +16,8 @@ export interface AwaitedReply {
   readonly length: number;
   /** Where a READ's bytes go; undefined for every other command. */
   readonly into: Uint8Array | undefined;
-  /** Bytes of `into` filled so far. */
-  filled: number;
+  /** Pairs of place in `into` and length: what has been filled so far. */
+  readonly filled: number[];
   /** NBD error number of the reply so far; 0 none. */
   errno: number;
   /** Pairs of length and flags of `base:allocation`, as sent. */
@@ -123,7 +123,7 @@ export class ReplyParser {
       if (errno === Errno.none && awaited.into !== undefined) {
         this.#dataAt = 0;
         this.#dataLeft = awaited.into.length;
-        awaited.filled = awaited.into.length;
+        awaited.filled.push(0, awaited.into.length);
       } else this.#finish();
       return;
     }
@@ -149,7 +149,9 @@ export class ReplyParser {
     if (awaited.into === undefined || at < 0 || at + length > awaited.into.length) {
       throw broken('data outside of what was asked for');
     }
-    awaited.filled += length;
+    // Two numbers for each chunk: no more of them than there are sectors.
+    if (awaited.filled.length > awaited.into.length / 256 + 2) throw broken('endless chunks');
+    awaited.filled.push(at, length);
     return at;
   }
 
@@ -206,6 +208,19 @@ export class ReplyParser {
     if (this.#last) this.#sink.done(this.#cookieHigh, this.#cookieLow);
     this.#awaited = undefined;
   }
+}
+
+/** Every byte asked for was sent, once: a gap would be somebody else's old bytes. */
+export function isFilled(awaited: AwaitedReply): boolean {
+  const wanted = awaited.into?.length ?? 0;
+  const chunks: [number, number][] = [];
+  for (let i = 0; i < awaited.filled.length; i += 2) chunks.push([awaited.filled[i] ?? 0, awaited.filled[i + 1] ?? 0]);
+  let at = 0;
+  for (const [from, length] of chunks.toSorted((a, b) => a[0] - b[0])) {
+    if (from !== at) return false;
+    at += length;
+  }
+  return at === wanted;
 }
 
 function broken(what: string): TidemarkError {

@@ -3,7 +3,7 @@ import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
 import type { NegotiatedExport } from './client-negotiation.ts';
-import { type AwaitedReply, ReplyParser } from './client-replies.ts';
+import { type AwaitedReply, isFilled, ReplyParser } from './client-replies.ts';
 import { type NbdClientTls, openTransport } from './client-socket.ts';
 import { codeOfErrno, errnoName } from './errno.ts';
 import { CommandFlag } from './export.ts';
@@ -287,7 +287,7 @@ export class NbdClient {
           offset,
           length,
           into: data.into,
-          filled: 0,
+          filled: [],
           errno: 0,
           status: undefined,
           deadlineAt: performance.now() + this.#requestTimeoutMs,
@@ -344,8 +344,8 @@ export class NbdClient {
       );
       return;
     }
-    if (pending.into !== undefined && pending.filled !== pending.into.length) {
-      const error = this.#broken(`${pending.filled} of ${pending.into.length} bytes were sent`);
+    if (pending.into !== undefined && !isFilled(pending)) {
+      const error = this.#broken(`a read of ${pending.into.length} bytes was not answered in full`);
       pending.reject(error);
       this.#end(error);
       return;

@@ -1,7 +1,7 @@
 import { assert } from '../../journal/base/assert.ts';
 
 /** Before the window: batch and record headers are written there by exports (RequestWindow promises 64 bytes). */
-export const SLAB_HEADROOM_BYTES = 8192;
+const SLAB_HEADROOM_BYTES = 8192;
 /** Room that is left behind a waiting request of a whole window, so that a read always finds some. */
 const SLAB_RESERVE_BYTES = 64 * 1024;
 /** Behind the last byte a socket may fill: an export pads its journal write to 4 KiB with what stands there. */

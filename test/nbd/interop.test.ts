@@ -1,4 +1,4 @@
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
@@ -40,6 +40,11 @@ async function run(file: string, ...args: string[]): Promise<string> {
       else reject(new Error(`${file} ${args.join(' ')}: ${error.message}\n${stdout}${stderr}`));
     });
   });
+}
+
+/** Starts a program that runs until it is killed. */
+function start(file: string, arguments_: string[]): ChildProcess {
+  return execFile(file, arguments_);
 }
 
 async function serveDisk(options: { readOnly?: boolean; fastZero?: boolean } = {}): Promise<Disk> {
@@ -545,7 +550,7 @@ judgedBy('qemu-nbd', 'nbdkit')('our client: qemu-nbd and nbdkit with errors as u
     'error-pread=ENOSPC',
     'error-pread-rate=100%',
   ];
-  const nbdkit = execFile('nbdkit', arguments_);
+  const nbdkit = start('nbdkit', arguments_);
   while (!existsSync(broken)) await new Promise(setImmediate);
   const upstream = await NbdClient.connect(parseNbdUri(`nbd+unix:///?socket=${broken}`));
   await upstream.write(0, Buffer.alloc(4096, 1));

@@ -351,7 +351,7 @@ test('random bytes from a server end the client with an operating error, never a
       }
     }),
   );
-  const awaited = { offset: 0, length: 512, into: Buffer.alloc(512), filled: 0, errno: 0, status: undefined };
+  const awaited = { offset: 0, length: 512, into: Buffer.alloc(512), filled: [], errno: 0, status: undefined };
   fc.assert(
     fc.property(fc.array(fc.constantFrom(0x67, 0x44, 0x66, 0x98, 0x8e, 0x33, 0xef, 0, 0, 1, 5, 9)), (bytes) => {
       const parser = new ReplyParser({ awaited: () => awaited, done: () => {} }, 1);

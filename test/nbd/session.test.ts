@@ -8,6 +8,9 @@ import fc from 'fast-check';
 import { NbdClient } from '../../daemon/nbd/client.ts';
 import { DeviceExport } from '../../daemon/nbd/device-export.ts';
 import type { ReplyPort } from '../../daemon/nbd/export.ts';
+import { NBD_LIMITS } from '../../daemon/nbd/limits.ts';
+import { Negotiation } from '../../daemon/nbd/negotiation.ts';
+import { encodeDataChunk } from '../../daemon/nbd/reply-encoder.ts';
 import { NbdServer } from '../../daemon/nbd/server.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { MemoryDevice } from '../doubles/memory-device.ts';
@@ -575,5 +578,88 @@ test('the client: deadlines, a server that dies, a server that is no NBD server'
   await once(silent, 'listening');
   await t.throwsAsync(NbdClient.connect(address, { connectTimeoutMs: 50 }), { code: 'timed-out' });
   silent.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+test('the client: a read with a gap, an overlap or too little is an error, never old bytes', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-nbd-'));
+  const path = join(directory, 's');
+  const disk = new DeviceExport(new MemoryDevice(MIB), { name: 'disk' });
+  let chunks: [number, number][] = [];
+  /** A server that negotiates as ours and answers any request with the chunks a case asks for. */
+  const liar = createServer((socket) => {
+    const negotiation = new Negotiation({ list: () => [disk], find: () => disk }, 'off', NBD_LIMITS);
+    socket.write(negotiation.greeting());
+    socket.on('error', () => {});
+    let serving = false;
+    socket.on('data', (bytes) => {
+      if (serving) {
+        const parts = chunks.map(([at, length], i) => {
+          const chunk = Buffer.alloc(28 + length, 7);
+          encodeDataChunk(
+            new DataView(chunk.buffer, chunk.byteOffset),
+            0,
+            i === chunks.length - 1,
+            0,
+            bytes.readUInt32BE(12),
+            at,
+            length,
+          );
+          return chunk;
+        });
+        socket.write(Buffer.concat(parts));
+        return;
+      }
+      for (let rest = bytes; rest.length > 0; ) {
+        const step = negotiation.step(rest);
+        rest = rest.subarray(step.consumed);
+        for (const part of step.send) socket.write(part);
+        if (step.event?.kind !== 'enter') continue;
+        for (const part of step.event.accept) socket.write(part);
+        serving = true;
+      }
+    });
+  }).listen(path);
+  await once(liar, 'listening');
+  const cases: [boolean, [number, number][]][] = [
+    [true, [[0, 4096]]],
+    [
+      true,
+      [
+        [2048, 2048],
+        [0, 2048],
+      ],
+    ],
+    [false, [[0, 2048]]],
+    [
+      false,
+      [
+        [0, 2048],
+        [0, 2048],
+      ],
+    ],
+    [
+      false,
+      [
+        [0, 1024],
+        [2048, 2048],
+      ],
+    ],
+    [false, [[4096, 512]]],
+    [false, [[2048, 4096]]],
+  ];
+  for (const [honest, sent] of cases) {
+    chunks = sent;
+    const client = await NbdClient.connect({ kind: 'unix', path, exportName: 'disk', tls: false });
+    const read = client.read(0, Buffer.alloc(4096));
+    if (honest) {
+      await t.notThrowsAsync(read);
+      await client.close();
+    } else {
+      await t.throwsAsync(read, { code: 'device-failed' }, JSON.stringify(sent));
+      await t.throwsAsync(client.flush(), { code: 'device-failed' });
+    }
+  }
+  liar.close();
   rmSync(directory, { recursive: true, force: true });
 });
