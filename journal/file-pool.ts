@@ -102,8 +102,10 @@ export class FilePool {
   /** The log does not need this file any more. */
   recycle(sequence: number): void {
     this.#live--;
-    if (this.#spares.length + this.#recycled.length < SPARES) this.#recycled.push(sequence);
-    else this.#host.disk.unlink(this.#path(journalFileName(sequence)));
+    this.#recycled.push(sequence);
+    // always the oldest first, so that what still has its old name stays in one piece with the log
+    const surplus = this.#spares.length + this.#recycled.length > SPARES ? this.#recycled.shift() : undefined;
+    if (surplus !== undefined) this.#host.disk.unlink(this.#path(journalFileName(surplus)));
     this.prepare();
   }
 

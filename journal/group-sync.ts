@@ -4,7 +4,7 @@ import type { Clock } from './host/host.ts';
 import type { JournalAddress, Lsn } from './position.ts';
 
 /** How far the writer has come. */
-export interface WrittenTo {
+interface WrittenTo {
   readonly address: JournalAddress;
   readonly lsn: Lsn;
 }

@@ -28,8 +28,8 @@ import type { Incarnation } from './stream.ts';
  */
 
 export const FILE_HEADER_BYTES = 4096;
-export const FILE_MAGIC = 0x314a4d54;
-export const JOURNAL_VERSION = 1;
+const FILE_MAGIC = 0x314a4d54;
+const JOURNAL_VERSION = 1;
 const CHECKED_BYTES = 256;
 const BOOT_ID_BYTES = 64;
 

@@ -14,7 +14,7 @@ import type { Incarnation } from './stream.ts';
 /** Runs kept in memory at most: behind so many separate damages the rest is one damage. */
 const RUNS_MAX = 4096;
 
-export interface LogNote {
+interface LogNote {
   readonly lsn: Lsn;
   readonly address: JournalAddress;
 }

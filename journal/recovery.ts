@@ -63,6 +63,8 @@ export async function recoverLog(host: Host, options: RecoveryOptions): Promise<
 
 interface FoundFiles {
   readonly sequences: readonly number[];
+  /** The log holds no file below this. */
+  readonly oldest: number;
   /** Files that were begun, ascending. */
   readonly live: readonly JournalFileHeader[];
 }
@@ -82,7 +84,10 @@ function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): Fo
     }
     if (header.sequence === sequence) live.push(header);
   }
-  return { sequences, live };
+  // a removal that did not become durable leaves an old file behind a gap: it belongs to the log no more
+  let oldest = live.at(-1)?.sequence ?? 0;
+  while (sequences.includes(oldest - 1)) oldest--;
+  return { sequences, oldest, live: live.filter((header) => header.sequence >= oldest) };
 }
 
 /** Files without a single readable header are taken for an unborn journal only when they hold nothing at all. */
@@ -112,7 +117,8 @@ async function recoverFiles(
   const { fileBytes } = options;
   const witnessed = Math.max(stop?.lastLsn ?? 0, ...files.live.map((header) => header.durableLsn));
   const newest = files.live.at(-1);
-  const start = files.live.findLast((header) => header.firstLsn <= witnessed + 1) ?? files.live[0];
+  // a durable record of a file proves the mark that leads to it, too
+  const start = files.live.findLast((header) => header.firstLsn <= witnessed) ?? files.live[0];
   if (newest === undefined || start === undefined) throw new TidemarkError('journal-damaged', 'no journal file');
   // the file behind the newest may have been begun without its header having reached the disk
   const scanEnd = (newest.sequence + 2) * fileBytes;
@@ -144,17 +150,16 @@ async function recoverFiles(
     epoch: last.epoch,
     rewrittenBytes,
   };
-  const begun = endAddress % fileBytes !== 0;
+  const firstSpare = endAddress % fileBytes === 0 ? tailSequence : tailSequence + 1;
+  const isLog = (sequence: number): boolean => sequence >= files.oldest && sequence < firstSpare;
   return {
     salt: newest.salt,
     endAddress,
     chain: last.chain,
     time: last.time,
     epoch: last.epoch,
-    sequences: files.sequences.filter((sequence) => sequence < tailSequence || (begun && sequence === tailSequence)),
-    spareSequences: files.sequences.filter(
-      (sequence) => sequence > tailSequence || (!begun && sequence === tailSequence),
-    ),
+    sequences: files.sequences.filter(isLog),
+    spareSequences: files.sequences.filter((sequence) => !isLog(sequence)),
     index: buildIndex(files.live, start, verdict, tailSequence, fileBytes),
     report,
   };

@@ -25,7 +25,6 @@ export async function rewriteUnproven(
   let bytes = 0;
   try {
     for (const run of verdict.kept) {
-      if (run.nextLsn - 1 <= verdict.provenLsn) continue;
       let address = firstCandidate(run, verdict.provenLsn);
       while (address < run.end) {
         const next = skipBorder(address, fileBytes);
@@ -40,7 +39,8 @@ export async function rewriteUnproven(
             `journal address ${address} changed while it was recovered: ${batch}`,
           );
         }
-        if (batch.lastLsn > verdict.provenLsn) {
+        // an empty batch is as durable as the record behind it
+        if (batch.firstLsn + Math.max(batch.header.count, 1) - 1 > verdict.provenLsn) {
           const file = await open(host, directory, address, fileBytes, files);
           bytes += await rewrite(file, window.bytesOf(batch), address % fileBytes);
         }

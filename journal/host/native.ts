@@ -18,7 +18,6 @@ const LOCK_EXCLUSIVE_NONBLOCKING = 2 | 4;
 const KEEP_SIZE_PUNCH_HOLE = 1 | 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-const BLKDISCARD = 0x1277;
 const BLKZEROOUT = 0x127f;
 
 let loaded: Libc | undefined | 'missing';
@@ -78,9 +77,4 @@ function seek(fd: number, offset: number, whence: number): number | 'none' | und
 /** Zeroes a range of a block device inside the kernel; false when it cannot. Blocks: slice long ranges. */
 export function blockZeroOut(fd: number, position: number, length: number): boolean {
   return libc()?.ioctl(fd, BLKZEROOUT, new BigUint64Array([BigInt(position), BigInt(length)])) === 0;
-}
-
-/** Gives a range of a block device back; what it reads as afterwards is the device's choice. */
-export function blockDiscard(fd: number, position: number, length: number): boolean {
-  return libc()?.ioctl(fd, BLKDISCARD, new BigUint64Array([BigInt(position), BigInt(length)])) === 0;
 }

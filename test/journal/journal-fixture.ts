@@ -15,7 +15,7 @@ export const FIRST_BOOT = '11111111-1111-4111-8111-111111111111';
 export const SECOND_BOOT = '22222222-2222-4222-8222-222222222222';
 
 /** A clock that moves only when told to; timers run inside `advance`. */
-export class ManualClock implements Clock {
+class ManualClock implements Clock {
   wall = 1_800_000_000_000_000;
   monotonic = 1000;
   readonly #timers = new Set<{ at: number; run: () => void }>();
@@ -45,7 +45,7 @@ export class ManualClock implements Clock {
 }
 
 /** The real disk with a way to fail: `fault` is asked before every changing operation on a file. */
-export class FaultyDisk extends RealDisk implements Disk {
+class FaultyDisk extends RealDisk implements Disk {
   fault: (operation: 'write' | 'sync', path: string) => 'short' | 'EIO' | 'ENOSPC' | undefined = () => undefined;
   /** Bytes from..to of every journal file of this name cannot be read. */
   badPlace: { readonly name: string; readonly from: number; readonly to: number } | undefined;
