@@ -2,8 +2,8 @@ import { KafkaLog } from '../../daemon/stream/kafka/kafka-log.ts';
 import { KafkaSink } from '../../daemon/stream/kafka/kafka-sink.ts';
 import { KafkaSource } from '../../daemon/stream/kafka/kafka-source.ts';
 import { streamContract } from '../contract/stream-contract.ts';
-import { arrived, deleteTopic, KafkaTests, POLICY, sameBytes } from './kafka-tests.ts';
-import { newGroup, sealFrames, until } from './stream-ends.ts';
+import { arrived, deleteTopic, KafkaTests, POLICY } from './kafka-tests.ts';
+import { newGroup, sameBytes, sealFrames, until } from './stream-ends.ts';
 
 /* The Kafka stream against a real broker that is cut off, killed, frozen, and whose topics are taken away. */
 

@@ -120,14 +120,6 @@ export function arrived(receiver: Receiver, shipper: Shipper, ms = 20_000): Prom
   return until(() => receiver.durableLsn === shipper.lastLsn, ms, state);
 }
 
-export function sameBytes(kept: readonly Uint8Array[], sent: readonly OutgoingFrame[]): boolean {
-  const same = (bytes: Uint8Array, index: number): boolean => {
-    const frame = sent[index];
-    return frame !== undefined && Buffer.compare(bytes, frame.bytes) === 0;
-  };
-  return kept.length === sent.length && kept.every(same);
-}
-
 export function feedback(site: Site, fields: Partial<ReplicaFeedback>): ReplicaFeedback {
   const { groupId } = site.identity;
   const chain = '0'.repeat(16);

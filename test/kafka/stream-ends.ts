@@ -171,6 +171,16 @@ export class Receiver implements FrameSourceEvents {
 
   onLost(reason: string, oldest: string): void {
     this.losses.push({ reason, oldest });
+    this.ask();
+  }
+
+  /** Frames that wait for one that has not come. */
+  get held(): number {
+    return this.#held.size;
+  }
+
+  /** Tells the source what is missing. */
+  ask(): void {
     this.missingFrom = this.durableLsn + 1;
     this.report();
   }
@@ -195,6 +205,14 @@ export class Receiver implements FrameSourceEvents {
       ...overrides,
     });
   }
+}
+
+export function sameBytes(kept: readonly Uint8Array[], sent: readonly OutgoingFrame[]): boolean {
+  const same = (bytes: Uint8Array, index: number): boolean => {
+    const frame = sent[index];
+    return frame !== undefined && Buffer.compare(bytes, frame.bytes) === 0;
+  };
+  return kept.length === sent.length && kept.every(same);
 }
 
 /** Resolves when `condition` holds; rejects with what `state` says when it does not within `ms`. */

@@ -1,5 +1,6 @@
 import { Packr } from 'msgpackr';
 import { type ReplicaFeedback } from '../../../journal/stream.ts';
+import { asFeedback } from '../feedback-body.ts';
 
 /*
  * A record of the feedback topic: key `<group id>/<replica>`, value a msgpack map of `ReplicaFeedback`. The newest
@@ -7,15 +8,6 @@ import { type ReplicaFeedback } from '../../../journal/stream.ts';
  */
 
 const packr = new Packr({ useRecords: false });
-
-const STATES: readonly string[] = [
-  'receiving',
-  'replica-full',
-  'needs-resync',
-  'diverged',
-  'upgrade-required',
-  'stopped',
-] satisfies ReplicaFeedback['state'][];
 
 export function feedbackKey(groupId: string, replica: string): string {
   return `${groupId}/${replica}`;
@@ -34,20 +26,7 @@ export function decodeFeedback(key: string, value: Uint8Array, groupId: string):
   } catch {
     return undefined;
   }
-  if (!isFeedback(body) || body.groupId !== groupId || feedbackKey(groupId, body.replica) !== key) return undefined;
-  return body;
-}
-
-function isFeedback(body: unknown): body is ReplicaFeedback {
-  if (typeof body !== 'object' || body === null) return false;
-  const fields = body as Record<string, unknown>;
-  const texts = ['replica', 'groupId', 'chain', 'reason', 'resumeOffset'];
-  const counts = ['epoch', 'incarnation', 'durableLsn', 'missingFrom'];
-  return (
-    texts.every((name) => typeof fields[name] === 'string') &&
-    counts.every((name) => Number.isSafeInteger(fields[name]) && (fields[name] as number) >= 0) &&
-    typeof fields['heartbeatMs'] === 'number' &&
-    typeof fields['state'] === 'string' &&
-    STATES.includes(fields['state'])
-  );
+  const feedback = asFeedback(body);
+  if (feedback?.groupId !== groupId || feedbackKey(groupId, feedback.replica) !== key) return undefined;
+  return feedback;
 }

@@ -14,7 +14,14 @@ import {
 } from '../../../journal/stream.ts';
 import { FeedbackReader } from './feedback-reader.ts';
 import { FrameSender } from './frame-sender.ts';
-import { type LogAdmin, type LogBounds, type LogCluster, type LogProducer, type LogReader } from './log-ports.ts';
+import {
+  type LogAdmin,
+  type LogBounds,
+  type LogCluster,
+  LogOutOfRange,
+  type LogProducer,
+  type LogReader,
+} from './log-ports.ts';
 import { PatientReader } from './patient-reader.ts';
 import { ResendRequests } from './resend-requests.ts';
 import { RetryDelay } from './retry-delay.ts';
@@ -163,11 +170,18 @@ export class KafkaSink implements FrameSink {
   }
 
   async #highest(reader: LogReader): Promise<{ highestLsn: Lsn }> {
-    const bounds = await reader.bounds();
-    const tail = bounds === undefined ? undefined : await readTail(reader, bounds, this.#options.groupId);
-    await this.#feedback.readToEnd();
-    const durable = [...this.#feedback.states.values()].map((feedback) => feedback.durableLsn);
-    return { highestLsn: Math.max(tail?.highestLsn ?? 0, ...durable) };
+    for (;;) {
+      try {
+        const bounds = await reader.bounds();
+        const tail = bounds === undefined ? undefined : await readTail(reader, bounds, this.#options.groupId);
+        await this.#feedback.readToEnd();
+        const durable = [...this.#feedback.states.values()].map((feedback) => feedback.durableLsn);
+        return { highestLsn: Math.max(tail?.highestLsn ?? 0, ...durable) };
+      } catch (error) {
+        // Truncated while it was read.
+        if (!(error instanceof LogOutOfRange)) throw error;
+      }
+    }
   }
 
   async *fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
@@ -246,8 +260,8 @@ export class KafkaSink implements FrameSink {
   async #recover(error: TidemarkError): Promise<void> {
     this.#check?.cancel();
     const { code, message: reason } = error;
-    if (code === 'gap') {
-      // Our own decision to begin elsewhere; nothing is wrong with the connections.
+    if (code === 'gap' || error instanceof LogOutOfRange) {
+      // Our own decision to begin elsewhere, or a topic truncated while it was read: the connections are well.
       this.#setStatus({ state: 'retrying', reason, code });
       return;
     }

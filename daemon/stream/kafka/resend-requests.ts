@@ -29,7 +29,8 @@ export class ResendRequests {
     const before = this.#durable.get(replica) ?? 0;
     this.#durable.set(replica, durableLsn);
     if (durableLsn < before && durableLsn + 1 < nextLsn) {
-      return { fromLsn: durableLsn + 1, reason: `replica ${replica} lost data: it held ${before}, now ${durableLsn}` };
+      const fromLsn = missingFrom > 0 ? Math.min(missingFrom, durableLsn + 1) : durableLsn + 1;
+      return { fromLsn, reason: `replica ${replica} lost data: it held ${before}, now ${durableLsn}` };
     }
     if (missingFrom === 0 || missingFrom >= nextLsn) {
       this.#answered.delete(replica);
