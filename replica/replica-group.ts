@@ -1,65 +1,31 @@
-import { assert } from '../journal/base/assert.ts';
 import { TidemarkError } from '../journal/base/errors.ts';
-import { CHAIN_START, chainString } from '../journal/chain.ts';
 import type { DirectoryLock, Host } from '../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../journal/position.ts';
 import type { FrameSource } from '../journal/stream.ts';
 import { BaseImage } from './base/base-image.ts';
 import { FloorMover } from './base/floor-mover.ts';
 import { type Lease, Leases } from './base/leases.ts';
-import { decideRetention, type RetentionDecision, type RetentionPolicy } from './base/retention-policy.ts';
-import { type Catalog, type CatalogBookmark, CatalogBuilder, clipCatalog, EMPTY_CATALOG } from './catalog/catalog.ts';
-import { rebuildFromSegments } from './index/rebuild.ts';
-import { VersionIndex } from './index/version-index.ts';
-import { RECEIVER_DEFAULTS, Receiver, type ReceiverOptions, type ReceiverStatus } from './receive/receiver.ts';
-import { applyNote, controlNotes, RecordFeed } from './receive/record-feed.ts';
+import { decideRetention, type RetentionDecision } from './base/retention-policy.ts';
+import type { CatalogBuilder } from './catalog/catalog.ts';
+import { type Catalog, type CatalogBookmark } from './catalog/catalog.ts';
+import type { VersionIndex } from './index/version-index.ts';
+import { Receiver } from './receive/receiver.ts';
+import type { ReceiverStatus } from './receive/receiver-parts.ts';
+import type { RecordFeed } from './receive/record-feed.ts';
 import { SpaceWatch } from './receive/space-watch.ts';
-import { replicaChannel } from './replica-channels.ts';
+import type { ReplicaGroupOptions } from './replica-options.ts';
+import { type RecoveredGroup, recoverGroup } from './replica-recovery.ts';
 import { type Choice, chooseTarget, type RestoreTarget } from './restore/restore-target.ts';
-import { FrameReader } from './store/frame-reader.ts';
-import { type DurablePosition, PositionMark } from './store/position-mark.ts';
-import {
-  type Damage,
-  type OrphanBranch,
-  type ReplicaState,
-  readReplicaState,
-  StateKeeper,
-} from './store/replica-state.ts';
-import { SegmentStore } from './store/segment-store.ts';
+import type { FrameReader } from './store/frame-reader.ts';
+import type { PositionMark } from './store/position-mark.ts';
+import type { Damage, OrphanBranch, StateKeeper } from './store/replica-state.ts';
+import type { SegmentStore } from './store/segment-store.ts';
 import { lastRecordAt, recordsAround } from './timeline/time-lookup.ts';
 import { type Timeline, timelineOf } from './timeline/timeline.ts';
 import { HistoryReader } from './view/history-reader.ts';
 import { type GroupView, type OpenViewRequest, ViewManager } from './view/view-manager.ts';
 
-export interface ReplicaGroupOptions {
-  readonly directory: string;
-  /** 32 hex digits. */
-  readonly groupId: string;
-  /** Name of this replica at the source. */
-  readonly replica: string;
-  readonly segmentBytes: number;
-  readonly policy: RetentionPolicy;
-  /** Never written into by frames (DESIGN rule 24). */
-  readonly reserveBytes: number;
-  readonly indexCacheBytesMax: number;
-  readonly memtableEntries: number;
-  readonly chunkCacheBytesMax: number;
-  readonly layoutCacheBytesMax: number;
-  readonly viewsMax: number;
-  readonly receiver: Omit<ReceiverOptions, 'replica' | 'groupId'>;
-}
-
-export const REPLICA_DEFAULTS: Omit<ReplicaGroupOptions, 'directory' | 'groupId' | 'replica'> = {
-  segmentBytes: 64 * 1024 * 1024,
-  policy: { windowMs: 7 * 24 * 3600 * 1000, bytesMax: 0 },
-  reserveBytes: 256 * 1024 * 1024,
-  indexCacheBytesMax: 16 * 1024 * 1024,
-  memtableEntries: 65_536,
-  chunkCacheBytesMax: 64 * 1024 * 1024,
-  layoutCacheBytesMax: 16 * 1024 * 1024,
-  viewsMax: 64,
-  receiver: RECEIVER_DEFAULTS,
-};
+export { REPLICA_DEFAULTS, type ReplicaGroupOptions } from './replica-options.ts';
 
 /** A snapshot for `status`: plain data. Times are journal time in microseconds, 0: there is none. */
 export interface ReplicaGroupStatus {
@@ -91,9 +57,6 @@ export interface ReplicaGroupStatus {
   readonly damage: readonly Damage[];
 }
 
-const damageChannel = replicaChannel('tidemark:replica:damage');
-const NO_INCARNATION = { counter: 0, nonce: '0'.repeat(16) };
-
 /** All that a replica holds of one group: opens it, recovers it, receives into it, shows any point of it. */
 export class ReplicaGroup {
   readonly #host: Host;
@@ -116,21 +79,7 @@ export class ReplicaGroup {
   #savedCatalogAt: Lsn;
   #closed = false;
 
-  private constructor(
-    host: Host,
-    options: ReplicaGroupOptions,
-    lock: DirectoryLock,
-    opened: {
-      store: SegmentStore;
-      index: VersionIndex;
-      mark: PositionMark;
-      keeper: StateKeeper;
-      catalog: CatalogBuilder;
-      frames: FrameReader;
-      feed: RecordFeed;
-      position: DurablePosition;
-    },
-  ) {
+  private constructor(host: Host, options: ReplicaGroupOptions, lock: DirectoryLock, opened: RecoveredGroup) {
     this.#host = host;
     this.#options = options;
     this.#lock = lock;
@@ -182,54 +131,13 @@ export class ReplicaGroup {
     host.disk.makeDirectory(options.directory);
     const lock = host.disk.lockDirectory(options.directory);
     try {
-      const group = await ReplicaGroup.#open(host, options, lock);
+      const group = new ReplicaGroup(host, options, lock, await recoverGroup(host, options));
       await group.#mover.resume();
       return group;
     } catch (error) {
       lock.release();
       throw error;
     }
-  }
-
-  static async #open(host: Host, options: ReplicaGroupOptions, lock: DirectoryLock): Promise<ReplicaGroup> {
-    const { directory, groupId } = options;
-    const mark = await PositionMark.open(host, directory, groupId);
-    const proven = mark.initial?.durableLsn ?? 0;
-    const state = (await readReplicaState(host, directory, groupId)) ?? freshState(groupId);
-    const keeper = new StateKeeper(host, directory, state);
-    const store = await SegmentStore.open(host, {
-      directory: `${directory}/segments`,
-      groupId,
-      segmentBytes: options.segmentBytes,
-      durableLsn: proven,
-    });
-    if (store.damage.length > 0) {
-      await keeper.update((before) => ({ damage: [...before.damage, ...store.damage] }));
-      for (const damage of store.damage) damageChannel.publish({ group: groupId, ...damage });
-    }
-    const frames = new FrameReader(store, {
-      chunkBytesMax: options.chunkCacheBytesMax,
-      layoutBytesMax: options.layoutCacheBytesMax,
-    });
-    const headLsn = Math.max(store.lastLsn, state.floorLsn);
-    const index = await VersionIndex.open(
-      host,
-      {
-        directory: `${directory}/index`,
-        groupId,
-        floorLsn: state.floorLsn,
-        headLsn,
-        cacheBytesMax: options.indexCacheBytesMax,
-        memtableEntries: options.memtableEntries,
-      },
-      rebuildFromSegments(store, frames, options.memtableEntries),
-    );
-    for (const gap of index.gaps()) await index.fill(gap);
-    const catalog = new CatalogBuilder(clipCatalog(state.catalog, headLsn));
-    const feed = await feedTail(store, frames, index, catalog);
-    const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
-    await mark.write(position);
-    return new ReplicaGroup(host, options, lock, { store, index, mark, keeper, catalog, frames, feed, position });
   }
 
   /** The newest durable LSN: the newest point. */
@@ -409,80 +317,4 @@ export class ReplicaGroup {
   #usedBytes(): number {
     return this.#store.bytes + this.#index.status().runBytes;
   }
-}
-
-function freshState(groupId: string): ReplicaState {
-  return {
-    groupId,
-    floorLsn: 0,
-    floorIntentLsn: 0,
-    oldestNeededLsn: 1,
-    halt: undefined,
-    orphans: [],
-    damage: [],
-    catalog: EMPTY_CATALOG,
-  };
-}
-
-/** Reads again what neither index runs nor the saved catalog cover. */
-async function feedTail(
-  store: SegmentStore,
-  frames: FrameReader,
-  index: VersionIndex,
-  catalog: CatalogBuilder,
-): Promise<RecordFeed> {
-  const from = Math.max(Math.min(index.feedFromLsn, catalog.upToLsn + 1), store.oldestLsn, 1);
-  const feed = new RecordFeed(from - 1);
-  for await (const frame of store.frames(from, store.lastLsn)) {
-    const layout = await frames.layout(frame.segment, frame.offset);
-    feed.feed(layout, frame.firstLsn, frame, index, index.durableLsn);
-    if (frame.lastLsn > index.durableLsn) index.advance(frame.lastLsn);
-    if (index.memtableFull) await index.rotate(feed.openFromLsn);
-    if (frame.lastLsn <= catalog.upToLsn) continue;
-    const notes = await controlNotes(layout, frame.firstLsn, async (i) => {
-      const record = layout.record(i);
-      const body = new Uint8Array(record.payloadBytes);
-      await frames.read(frame.segment, frame.offset, record.payloadOffset, body);
-      return body;
-    });
-    for (const note of notes) if (note.lsn > catalog.upToLsn) applyNote(catalog, note);
-    catalog.advance(frame.lastLsn);
-  }
-  await index.settled();
-  return feed;
-}
-
-/** Where receiving goes on. What the segments say wins over the mark, which may be one group behind. */
-async function positionOf(
-  store: SegmentStore,
-  frames: FrameReader,
-  mark: DurablePosition | undefined,
-  catalog: CatalogBuilder,
-  headLsn: Lsn,
-): Promise<DurablePosition> {
-  const heartbeatMs = catalog.heartbeat?.monotonicMs ?? 0;
-  const resumeOffset = mark !== undefined && mark.durableLsn <= headLsn ? mark.resumeOffset : '';
-  if (store.lastLsn === headLsn && headLsn > 0) {
-    const ref = await store.find(headLsn);
-    const { header } = await frames.layout(ref.segment, ref.offset);
-    const seen = mark?.incarnation ?? NO_INCARNATION;
-    return {
-      durableLsn: headLsn,
-      chain: chainString(header.chainAfter),
-      epoch: Math.max(header.epoch, mark?.epoch ?? 0),
-      incarnation: header.incarnation.counter >= seen.counter ? header.incarnation : seen,
-      resumeOffset,
-      heartbeatMs,
-    };
-  }
-  if (mark !== undefined && mark.durableLsn === headLsn) return { ...mark, heartbeatMs };
-  assert(headLsn === 0, 'a floor without segments has a mark');
-  return {
-    durableLsn: 0,
-    chain: chainString(CHAIN_START),
-    epoch: mark?.epoch ?? 0,
-    incarnation: mark?.incarnation ?? NO_INCARNATION,
-    resumeOffset,
-    heartbeatMs,
-  };
 }

@@ -134,3 +134,22 @@ class RunCursor {
     this.lsn = lsnAt(this.#view, this.#at);
   }
 }
+
+/** Runs of one level that become one run. */
+const MERGE_FAN_IN = 8;
+
+/** The newest eight neighbours of one size class, sizes growing by the fan-in. */
+export function pickMerge(runs: readonly RunFile[], memtableEntries: number): RunFile[] | undefined {
+  const level = (run: RunFile): number =>
+    Math.max(0, Math.floor(Math.log2(Math.max(run.footer.entries, 1) / memtableEntries) / 3 + 0.5));
+  let end = runs.length;
+  while (end > 0) {
+    const last = runs[end - 1];
+    if (last === undefined) return undefined;
+    let start = end - 1;
+    while (start > 0 && level(runs[start - 1] as RunFile) <= level(last) && end - start < MERGE_FAN_IN) start -= 1;
+    if (end - start === MERGE_FAN_IN) return runs.slice(start, end);
+    end -= 1;
+  }
+  return undefined;
+}

@@ -2,8 +2,8 @@ import type { Lsn } from '../../journal/position.ts';
 import { RecordFeed } from '../receive/record-feed.ts';
 import type { FrameReader } from '../store/frame-reader.ts';
 import type { SegmentStore } from '../store/segment-store.ts';
+import type { RebuildIndex } from './index-gap.ts';
 import { Memtable } from './memtable.ts';
-import type { RebuildIndex } from './version-index.ts';
 
 /** Fills a gap of the index from the record lists of the segments; memory stays at one memtable. */
 export function rebuildFromSegments(store: SegmentStore, frames: FrameReader, memtableEntries: number): RebuildIndex {

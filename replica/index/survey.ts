@@ -8,6 +8,7 @@ import {
   readEntry,
   SMALL_CLASSES,
 } from './entry-format.ts';
+import type { VersionPart } from './lookup-window.ts';
 import type { Memtable } from './memtable.ts';
 import { entryOffset, type RunFile } from './run-file.ts';
 import { ENTRIES_PER_PAGE } from './run-format.ts';
@@ -115,4 +116,15 @@ function joined(intervals: [number, number][]): [number, number][] {
     else result.push([from, to]);
   }
   return result;
+}
+
+/** The parts of a stretch that no small entry touches. */
+export function* emptyParts(sector: number, end: number, zeroes: readonly [number, number][]): Generator<VersionPart> {
+  let at = sector;
+  for (const [from, to] of zeroes) {
+    if (from > at) yield { kind: 'base', sector: at, sectors: from - at };
+    yield { kind: 'zero', sector: from, sectors: to - from };
+    at = to;
+  }
+  if (at < end) yield { kind: 'base', sector: at, sectors: end - at };
 }

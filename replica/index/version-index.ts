@@ -3,13 +3,14 @@ import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
 import type { PayloadLocation } from './entry-format.ts';
+import type { IndexGap, RebuildIndex } from './index-gap.ts';
 import { LookupWindow, type VersionPart, WINDOW_SECTORS_MAX } from './lookup-window.ts';
 import { Memtable } from './memtable.ts';
-import { mergeRuns, writeMemtable } from './merge.ts';
+import { mergeRuns, pickMerge, writeMemtable } from './merge.ts';
 import { PageCache } from './page-cache.ts';
 import { RunFile } from './run-file.ts';
 import { PAGE_BYTES, parseRunName } from './run-format.ts';
-import { largeZeroes, nextSmallEntry, type SortedEntries, sortedMemtable, sortedRun } from './survey.ts';
+import { emptyParts, largeZeroes, nextSmallEntry, type SortedEntries, sortedMemtable, sortedRun } from './survey.ts';
 
 export interface VersionIndexOptions {
   readonly directory: string;
@@ -24,25 +25,6 @@ export interface VersionIndexOptions {
   readonly memtableEntries: number;
 }
 
-/** LSNs above `baseLsn` up to `lastLsn` that no run covers: to be read from the segments again. */
-export interface IndexGap {
-  readonly baseLsn: Lsn;
-  readonly lastLsn: Lsn;
-  /** Where reading has to begin so that no piece of an open request is missed; 0: at the oldest segment. */
-  readonly fromLsn: Lsn;
-}
-
-/**
- * Reads the segments of a gap again: fills memtables, in LSN order and of bounded size, and hands each over with the
- * "open from" of its last LSN (run-format.ts). Together they cover the gap exactly.
- */
-export type RebuildIndex = (
-  gap: IndexGap,
-  emit: (memtable: Memtable, openFromLsn: Lsn) => Promise<void>,
-) => Promise<void>;
-
-/** Runs of one level that become one run. */
-const MERGE_FAN_IN = 8;
 /** Step of a survey over large zeroes: 64 GiB. */
 const SURVEY_STEP_SECTORS = 2 ** 27;
 
@@ -409,30 +391,4 @@ export class VersionIndex {
     assert(built.at(-1)?.footer.lastLsn === gap.lastLsn, 'a rebuilt run ends elsewhere');
     return built;
   }
-}
-
-function* emptyParts(sector: number, end: number, zeroes: readonly [number, number][]): Generator<VersionPart> {
-  let at = sector;
-  for (const [from, to] of zeroes) {
-    if (from > at) yield { kind: 'base', sector: at, sectors: from - at };
-    yield { kind: 'zero', sector: from, sectors: to - from };
-    at = to;
-  }
-  if (at < end) yield { kind: 'base', sector: at, sectors: end - at };
-}
-
-/** The newest eight neighbours of one size class, sizes growing by the fan-in. */
-function pickMerge(runs: readonly RunFile[], memtableEntries: number): RunFile[] | undefined {
-  const level = (run: RunFile): number =>
-    Math.max(0, Math.floor(Math.log2(Math.max(run.footer.entries, 1) / memtableEntries) / 3 + 0.5));
-  let end = runs.length;
-  while (end > 0) {
-    const last = runs[end - 1];
-    if (last === undefined) return undefined;
-    let start = end - 1;
-    while (start > 0 && level(runs[start - 1] as RunFile) <= level(last) && end - start < MERGE_FAN_IN) start -= 1;
-    if (end - start === MERGE_FAN_IN) return runs.slice(start, end);
-    end -= 1;
-  }
-  return undefined;
 }

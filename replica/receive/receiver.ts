@@ -3,77 +3,18 @@ import { chainString, parseChain, sameChain } from '../../journal/chain.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { Host } from '../../journal/host/host.ts';
-import type { Epoch, Lsn } from '../../journal/position.ts';
-import { RecordKind } from '../../journal/record.ts';
-import { decodeGap, decodeIncarnation } from '../../journal/record-bodies.ts';
-import type { FrameSource, Incarnation, ReplicaFeedback, StreamStatus } from '../../journal/stream.ts';
-import type { CatalogBuilder } from '../catalog/catalog.ts';
-import type { VersionIndex } from '../index/version-index.ts';
+import type { Lsn } from '../../journal/position.ts';
+import type { FrameSource, ReplicaFeedback } from '../../journal/stream.ts';
 import { replicaChannel } from '../replica-channels.ts';
-import type { FrameReader } from '../store/frame-reader.ts';
-import type { DurablePosition, PositionMark } from '../store/position-mark.ts';
-import type { Halt, StateKeeper } from '../store/replica-state.ts';
-import type { SegmentStore } from '../store/segment-store.ts';
+import type { DurablePosition } from '../store/position-mark.ts';
+import type { Halt, OrphanBranch } from '../store/replica-state.ts';
 import { type ArrivedFrame, EarlyFrames } from './early-frames.ts';
 import { FeedbackPacer } from './feedback-pacer.ts';
-import { applyNote, type ControlNote, controlNotes, type RecordFeed } from './record-feed.ts';
-import type { SpaceWatch } from './space-watch.ts';
-
-export interface ReceiverOptions {
-  readonly replica: string;
-  readonly groupId: string;
-  /** Frames waiting to be taken; above it the stream is paused. */
-  readonly queueBytesMax: number;
-  /** Frames held because one before them is missing. */
-  readonly earlyBytesMax: number;
-  readonly earlyFramesMax: number;
-  /** A group is synced at the latest after so many bytes, or so long after its first frame; at once when idle. */
-  readonly syncBytes: number;
-  readonly syncDelayMs: number;
-  readonly feedbackIntervalMs: number;
-  readonly feedbackBytes: number;
-  /** How often a full replica looks whether space has come back. */
-  readonly spaceProbeMs: number;
-}
-
-export const RECEIVER_DEFAULTS: Omit<ReceiverOptions, 'replica' | 'groupId'> = {
-  queueBytesMax: 16 * 1024 * 1024,
-  earlyBytesMax: 16 * 1024 * 1024,
-  earlyFramesMax: 256,
-  syncBytes: 8 * 1024 * 1024,
-  syncDelayMs: 20,
-  feedbackIntervalMs: 250,
-  feedbackBytes: 8 * 1024 * 1024,
-  spaceProbeMs: 1000,
-};
-
-/** What the receiver works on; all of one group, opened and recovered. */
-export interface ReceiverParts {
-  readonly store: SegmentStore;
-  readonly frames: FrameReader;
-  readonly index: VersionIndex;
-  readonly feed: RecordFeed;
-  readonly catalog: CatalogBuilder;
-  readonly mark: PositionMark;
-  readonly keeper: StateKeeper;
-  readonly space: SpaceWatch;
-  /** Frames of ours from an LSN on, for a source that lost them. */
-  readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
-}
-
-export interface ReceiverStatus {
-  readonly state: ReplicaFeedback['state'];
-  readonly reason: string;
-  readonly headLsn: Lsn;
-  readonly durable: DurablePosition;
-  readonly missingFrom: Lsn;
-  readonly earlyFrames: number;
-  readonly queuedBytes: number;
-  readonly duplicates: number;
-  readonly rejected: number;
-  readonly lastRejection: string;
-  readonly stream: StreamStatus | undefined;
-}
+import { declaresGap, judgeFork, judgeTwin, refuseStale, repeatsHeld } from './frame-checks.ts';
+import { commitGroup } from './group-commit.ts';
+import type { ReceiverOptions, ReceiverParts, ReceiverStatus } from './receiver-parts.ts';
+import { feedbackOf, receiverState } from './receiver-state.ts';
+import { type ControlNote, controlNotes } from './record-feed.ts';
 
 const syncChannel = replicaChannel('tidemark:replica:sync');
 const rejectedChannel = replicaChannel('tidemark:replica:rejected');
@@ -123,7 +64,7 @@ export class Receiver {
     this.#durable = position;
     this.#early = new EarlyFrames(options.earlyBytesMax, options.earlyFramesMax);
     this.#feedback = new FeedbackPacer(host.clock, options.feedbackIntervalMs, options.feedbackBytes, () => {
-      this.#source?.feedback(this.#feedbackNow());
+      this.#source?.feedback(feedbackOf(this.#options, this.#durable, this.#state(), this.#missingFrom));
     });
   }
 
@@ -254,16 +195,11 @@ export class Receiver {
     }
     const held = this.#head.durableLsn;
     if (frame.lastLsn <= held) return this.#takeRepeated(frame, arrived);
-    this.#refuseStale(frame);
-    const seen = this.#head.incarnation;
-    if (held > 0 && frame.incarnation.counter === seen.counter && frame.incarnation.nonce !== seen.nonce) {
-      return this.#halt({
-        state: 'diverged',
-        reason: `two sources call themselves start ${seen.counter}: ${seen.nonce} and ${frame.incarnation.nonce}`,
-      });
-    }
+    refuseStale(frame, this.#head);
+    const twin = judgeTwin(frame, this.#head);
+    if (twin !== undefined) return this.#halt(twin);
     if (frame.firstLsn > held + 1) {
-      if (!this.#declaresGap(frame)) {
+      if (!declaresGap(frame, held)) {
         this.#early.hold(frame.firstLsn, arrived);
         this.#missing();
         return;
@@ -324,54 +260,22 @@ export class Receiver {
   /** All of it is held already: a repeat when its records are ours (rule 17), else a fork. */
   async #takeRepeated(frame: FrameView, arrived: ArrivedFrame): Promise<void> {
     this.#duplicates += 1;
-    if (frame.lastLsn >= this.#parts.store.oldestLsn) {
-      const ref = await this.#parts.store.find(frame.lastLsn);
-      const layout = await this.#parts.frames.layout(ref.segment, ref.offset);
-      if (!sameChain(layout.chainAt(frame.lastLsn), frame.chainAfter)) return this.#fork(frame);
-    }
+    if (!(await repeatsHeld(frame, this.#parts.store, this.#parts.frames))) return this.#fork(frame);
     this.#head = { ...this.#head, resumeOffset: this.#resumeOffset(arrived) };
-  }
-
-  #refuseStale(frame: FrameView): void {
-    const seen = this.#head.incarnation;
-    if (frame.incarnation.counter < seen.counter) {
-      throw new TidemarkError(
-        'stale-incarnation',
-        `a frame of source start ${frame.incarnation.counter} after one of ${seen.counter}: a source that was replaced still sends`,
-      );
-    }
-    if (frame.epoch < this.#head.epoch) {
-      throw new TidemarkError('stale-epoch', `a frame of epoch ${frame.epoch} after one of ${this.#head.epoch}`);
-    }
-  }
-
-  /** The records in between were given up by the source, which says so in the first record behind them. */
-  #declaresGap(frame: FrameView): boolean {
-    if (frame.record(0).kind !== RecordKind.gap) return false;
-    const gap = decodeGap(frame.payloadOf(0));
-    return gap.fromLsn <= this.#head.durableLsn + 1 && gap.toLsn === frame.firstLsn - 1;
   }
 
   /** The frame and what is held say different things about one LSN. */
   async #fork(frame: FrameView): Promise<void> {
-    const seen = this.#head.incarnation;
-    const held = this.#head.durableLsn;
-    this.#refuseStale(frame);
-    if (frame.incarnation.counter === seen.counter) {
-      return this.#halt({
-        state: 'diverged',
-        reason: `LSN ${frame.firstLsn}-${Math.min(frame.lastLsn, held)} came again with other records, from source start ${seen.counter}`,
-      });
-    }
-    const sourceLsn = cutOf(frame) ?? frame.firstLsn - 1;
-    const reason = `the source goes on from ${frame.epoch}:${sourceLsn} (start ${frame.incarnation.counter}), the replica holds ${this.#head.epoch}:${held} (start ${seen.counter})`;
-    // What is held is made durable first: the surplus is kept as a branch of its own.
-    this.#sync();
-    await this.#syncing;
-    await this.#halt({ state: 'needs-resync', reason }, { sourceLsn, toLsn: held, incarnation: seen.counter, reason });
+    const { halt, orphan } = judgeFork(frame, this.#head);
+    // What is held is made durable first: a surplus is kept as a branch of its own.
+    do {
+      this.#sync();
+      await this.#syncing;
+    } while (this.#unsyncedFrames > 0 && this.#failed === '');
+    await this.#halt(halt, orphan);
   }
 
-  async #halt(halt: Halt, orphan?: { sourceLsn: Lsn; toLsn: Lsn; incarnation: number; reason: string }): Promise<void> {
+  async #halt(halt: Halt, orphan?: OrphanBranch): Promise<void> {
     await this.#parts.keeper.update((state) => ({
       halt,
       orphans: orphan === undefined ? state.orphans : [...state.orphans, orphan],
@@ -469,16 +373,13 @@ export class Receiver {
   }
 
   async #syncGroup(): Promise<void> {
-    const { store, mark, catalog, space } = this.#parts;
-    const head = this.#head;
+    const { mark, space } = this.#parts;
     const bytes = this.#unsyncedBytes;
     const frames = this.#unsyncedFrames;
     this.#unsyncedBytes = 0;
     this.#unsyncedFrames = 0;
     const began = this.#host.clock.monotonicMs();
-    await Promise.all([store.sync(), mark.sync()]);
-    const durable = this.#noteUpTo(catalog, head);
-    await mark.write(durable);
+    const durable = await commitGroup(this.#parts, this.#head, this.#notes);
     this.#durable = durable;
     this.#head = { ...this.#head, heartbeatMs: durable.heartbeatMs };
     const durationMs = this.#host.clock.monotonicMs() - began;
@@ -486,55 +387,17 @@ export class Receiver {
     space.check();
     this.#feedback.after(bytes);
     for (const run of this.#durableListeners) run(durable.durableLsn);
+    // Nothing follows whose sync would carry the mark along.
     if (this.#queue.length === 0) await mark.sync();
   }
 
-  /** Control records become known to the catalog when they are durable, not before (rule 1). */
-  #noteUpTo(catalog: CatalogBuilder, head: DurablePosition): DurablePosition {
-    let count = 0;
-    for (const note of this.#notes) {
-      if (note.lsn > head.durableLsn) break;
-      if (note.lsn > catalog.upToLsn) applyNote(catalog, note);
-      count += 1;
-    }
-    this.#notes.splice(0, count);
-    catalog.advance(head.durableLsn);
-    return { ...head, heartbeatMs: catalog.heartbeat?.monotonicMs ?? head.heartbeatMs };
-  }
-
-  #state(): { state: ReplicaFeedback['state']; reason: string } {
-    const { halt } = this.#parts.keeper.state;
-    if (this.#failed !== '') return { state: 'stopped', reason: this.#failed };
-    if (halt !== undefined) return halt;
-    if (this.#full !== '') return { state: 'replica-full', reason: this.#full };
-    if (this.#lost !== '') return { state: 'receiving', reason: `the stream lost frames: ${this.#lost}` };
-    if (this.#missingFrom !== 0) return { state: 'receiving', reason: `waiting for LSN ${this.#missingFrom}` };
-    return { state: 'receiving', reason: '' };
-  }
-
-  #feedbackNow(): ReplicaFeedback {
-    const { replica, groupId } = this.#options;
-    const epoch: Epoch = this.#durable.epoch;
-    const incarnation: Incarnation = this.#durable.incarnation;
-    return {
-      replica,
-      groupId,
-      epoch,
-      incarnation: incarnation.counter,
-      durableLsn: this.#durable.durableLsn,
-      chain: this.#durable.chain,
-      ...this.#state(),
+  #state(): Pick<ReplicaFeedback, 'state' | 'reason'> {
+    return receiverState({
+      failed: this.#failed,
+      halt: this.#parts.keeper.state.halt,
+      full: this.#full,
+      lost: this.#lost,
       missingFrom: this.#missingFrom,
-      heartbeatMs: this.#durable.heartbeatMs,
-      resumeOffset: this.#durable.resumeOffset,
-    };
+    });
   }
-}
-
-/** Where the source says it cut its journal; nothing when the frame does not hold that record. */
-function cutOf(frame: FrameView): Lsn | undefined {
-  for (let i = 0; i < frame.recordCount; i += 1) {
-    if (frame.record(i).kind === RecordKind.incarnation) return decodeIncarnation(frame.payloadOf(i)).cutAfterLsn;
-  }
-  return undefined;
 }

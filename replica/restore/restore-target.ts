@@ -97,7 +97,8 @@ async function chooseLsn(target: RestoreTarget, source: ChoiceSource): Promise<{
       }
       return { lsn: bookmark.lsn, why: `bookmark '${bookmark.name}'` };
     }
-    default: {
+    case 'time':
+    case 'ago': {
       const micros = target.kind === 'time' ? target.micros : source.nowMicros - target.micros;
       const found = await source.lastAt(micros);
       if (found === undefined) {

@@ -1,5 +1,4 @@
 import { crc32c } from '@node-rs/crc32';
-import { Packr } from 'msgpackr';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
@@ -51,7 +50,6 @@ const NAME = 'state';
 const MAGIC = 0x53534d54;
 const VERSION = 1;
 const HEADER_BYTES = 16;
-const packr = new Packr({ useRecords: false });
 
 /** Throws `journal-damaged`, `journal-foreign`, `format-too-new`; nothing when there is no state yet. */
 export async function readReplicaState(
@@ -74,7 +72,7 @@ export async function readReplicaState(
     throw damaged(path, 'the checksum does not match');
   }
   // The bytes are ours, whole and of this version: the shape needs no second check.
-  const state = packr.unpack(body) as ReplicaState;
+  const state = JSON.parse(body.toString('utf8')) as ReplicaState;
   if (state.groupId !== groupId) {
     throw new TidemarkError('journal-foreign', `${path} belongs to group ${state.groupId}, not ${groupId}`);
   }
@@ -82,10 +80,10 @@ export async function readReplicaState(
 }
 
 /**
- * File: 0 u32 magic 'TMSS' | 4 u16 version 1 | 6 u16 0 | 8 u32 crc32c of the body | 12 u32 body bytes | 16 msgpack map.
+ * File: 0 u32 magic 'TMSS' | 4 u16 version 1 | 6 u16 0 | 8 u32 crc32c of the body | 12 u32 body bytes | 16 JSON, UTF-8.
  */
 export async function writeReplicaState(host: Host, directory: string, state: ReplicaState): Promise<void> {
-  const body = packr.pack(state);
+  const body = Buffer.from(JSON.stringify(state), 'utf8');
   const bytes = Buffer.alloc(HEADER_BYTES + body.length);
   bytes.writeUInt32LE(MAGIC, 0);
   bytes.writeUInt16LE(VERSION, 4);

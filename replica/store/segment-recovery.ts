@@ -1,7 +1,7 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
-import type { DiskFile } from '../../journal/host/host.ts';
+import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
 import { FrameDirectory } from './frame-directory.ts';
@@ -73,4 +73,30 @@ async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: numbe
   const frame = FrameView.open(bytes);
   frame.verifyChunks();
   return frame;
+}
+
+/** Copies bytes [from, to) of a segment into `quarantine/`, so that nothing that was acknowledged is thrown away; returns the copy's path. */
+export async function quarantineTail(
+  host: Host,
+  directory: string,
+  file: DiskFile,
+  name: string,
+  from: number,
+  to: number,
+): Promise<string> {
+  const quarantine = `${directory}/quarantine`;
+  host.disk.makeDirectory(quarantine);
+  const path = `${quarantine}/${name}`;
+  host.disk.unlink(path);
+  const copy = host.disk.open(path, 'create');
+  const buffer = Buffer.alloc(1024 * 1024);
+  for (let at = from; at < to; at += buffer.length) {
+    const part = buffer.subarray(0, Math.min(buffer.length, to - at));
+    await readFully(file, part, at);
+    await writeFully(copy, part, at - from);
+  }
+  await copy.dataSync();
+  await copy.close();
+  await host.disk.syncDirectory(quarantine);
+  return path;
 }

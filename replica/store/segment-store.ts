@@ -4,20 +4,20 @@ import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
-import { DIRECTORY_ENTRY_BYTES, FrameDirectory, type FrameEntry } from './frame-directory.ts';
+import { FrameDirectory } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
+import { readDirectory, sealedFooter } from './sealed-segment.ts';
 import {
-  decodeSegmentFooter,
   decodeSegmentHeader,
   encodeSegmentFooter,
   encodeSegmentHeader,
   parseSegmentName,
   SEGMENT_BYTES_MAX,
-  SEGMENT_FOOTER_BYTES,
   SEGMENT_HEADER_BYTES,
   segmentName,
 } from './segment-format.ts';
-import { scanSegment } from './segment-recovery.ts';
+import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
+import { quarantineTail, scanSegment } from './segment-recovery.ts';
 
 export interface SegmentStoreOptions {
   readonly directory: string;
@@ -26,33 +26,6 @@ export interface SegmentStoreOptions {
   readonly segmentBytes: number;
   /** Proven durable before: damage at or below is damage, above it is a torn tail. */
   readonly durableLsn: Lsn;
-}
-
-/** What the store knows of a segment without reading it. */
-export interface SegmentInfo {
-  readonly sequence: number;
-  readonly firstLsn: Lsn;
-  readonly lastLsn: Lsn;
-  readonly bytes: number;
-  readonly firstTime: JournalTime;
-  readonly lastTime: JournalTime;
-  /** See segment-format.ts; the first LSN while unsealed. */
-  readonly openFromLsn: Lsn;
-  readonly sealed: boolean;
-}
-
-/** A frame and where it is. */
-export interface FrameRef extends FrameEntry {
-  readonly segment: number;
-}
-
-export interface AppendFrame {
-  /** Where counting begins, behind what the store holds. */
-  readonly firstLsn: Lsn;
-  readonly lastLsn: Lsn;
-  readonly firstTime: JournalTime;
-  readonly lastTime: JournalTime;
-  readonly records: number;
 }
 
 const OPEN_FILES_MAX = 64;
@@ -380,21 +353,8 @@ export class SegmentStore {
   async #cut(file: DiskFile, sequence: number, end: number, size: number, lastLsn: Lsn, reason: string): Promise<void> {
     const { durableLsn, directory } = this.#options;
     if (lastLsn < durableLsn) {
-      const quarantine = `${directory}/quarantine`;
-      this.#host.disk.makeDirectory(quarantine);
-      const path = `${quarantine}/${segmentName(sequence)}.${end}`;
-      this.#host.disk.unlink(path);
-      const copy = this.#host.disk.open(path, 'create');
-      const buffer = Buffer.alloc(1024 * 1024);
-      for (let at = end; at < size; at += buffer.length) {
-        const part = buffer.subarray(0, Math.min(buffer.length, size - at));
-        await readFully(file, part, at);
-        await writeFully(copy, part, at - end);
-      }
-      await copy.dataSync();
-      await copy.close();
-      await this.#host.disk.syncDirectory(quarantine);
-      this.damage.push({ fromLsn: lastLsn + 1, toLsn: durableLsn, where: path, reason });
+      const where = await quarantineTail(this.#host, directory, file, `${segmentName(sequence)}.${end}`, end, size);
+      this.damage.push({ fromLsn: lastLsn + 1, toLsn: durableLsn, where, reason });
     } else {
       this.droppedBytes += size - end;
     }
@@ -412,33 +372,6 @@ export class SegmentStore {
       this.#host.disk.unlink(path);
     }
   }
-}
-
-async function sealedFooter(file: DiskFile, path: string): Promise<ReturnType<typeof decodeSegmentFooter> | undefined> {
-  const size = file.size();
-  if (size < SEGMENT_HEADER_BYTES + SEGMENT_FOOTER_BYTES) return undefined;
-  const bytes = Buffer.alloc(SEGMENT_FOOTER_BYTES);
-  await readFully(file, bytes, size - SEGMENT_FOOTER_BYTES);
-  try {
-    const footer = decodeSegmentFooter(bytes, path);
-    const ends = footer.directoryOffset + footer.entries * DIRECTORY_ENTRY_BYTES + SEGMENT_FOOTER_BYTES;
-    if (ends !== size || footer.entries === 0) return undefined;
-    return footer;
-  } catch (error) {
-    if (!hasCode(error, 'journal-damaged')) throw error;
-    return undefined;
-  }
-}
-
-async function readDirectory(file: DiskFile): Promise<FrameDirectory> {
-  const footer = await sealedFooter(file, file.path);
-  if (footer === undefined) throw new TidemarkError('journal-damaged', `${file.path}: the footer is damaged`);
-  const bytes = Buffer.alloc(footer.entries * DIRECTORY_ENTRY_BYTES);
-  await readFully(file, bytes, footer.directoryOffset);
-  if (crc32c(bytes) !== footer.directoryCrc) {
-    throw new TidemarkError('journal-damaged', `${file.path}: the frame directory is damaged`);
-  }
-  return new FrameDirectory(bytes);
 }
 
 function evictOldest<T>(map: Map<number, T>, countMax: number): T | undefined {

@@ -112,7 +112,7 @@ export class ViewManager {
   }
 
   async closeAll(): Promise<void> {
-    for (const id of [...this.#views.keys()]) await this.close(id);
+    for (const id of this.#views.keys()) await this.close(id);
   }
 
   #device(id: number, volume: VolumeAt, request: OpenViewRequest): BlockDevice {

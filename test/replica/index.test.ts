@@ -1,9 +1,10 @@
 import test from 'ava';
 import { hasCode } from '../../journal/base/errors.ts';
 import { CLASS_COUNT, classOf } from '../../replica/index/entry-format.ts';
+import type { RebuildIndex } from '../../replica/index/index-gap.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
 import { sortOrder } from '../../replica/index/radix-sort.ts';
-import { type RebuildIndex, VersionIndex } from '../../replica/index/version-index.ts';
+import { VersionIndex } from '../../replica/index/version-index.ts';
 import { memoryHost, SeededRandom } from './support/memory-host.ts';
 
 const GROUP = 'ab'.repeat(16);

@@ -1,0 +1,32 @@
+import type { RetentionPolicy } from './base/retention-policy.ts';
+import { RECEIVER_DEFAULTS, type ReceiverOptions } from './receive/receiver-parts.ts';
+
+export interface ReplicaGroupOptions {
+  readonly directory: string;
+  /** 32 hex digits. */
+  readonly groupId: string;
+  /** Name of this replica at the source. */
+  readonly replica: string;
+  readonly segmentBytes: number;
+  readonly policy: RetentionPolicy;
+  /** Never written into by frames (DESIGN rule 24). */
+  readonly reserveBytes: number;
+  readonly indexCacheBytesMax: number;
+  readonly memtableEntries: number;
+  readonly chunkCacheBytesMax: number;
+  readonly layoutCacheBytesMax: number;
+  readonly viewsMax: number;
+  readonly receiver: Omit<ReceiverOptions, 'replica' | 'groupId'>;
+}
+
+export const REPLICA_DEFAULTS: Omit<ReplicaGroupOptions, 'directory' | 'groupId' | 'replica'> = {
+  segmentBytes: 64 * 1024 * 1024,
+  policy: { windowMs: 7 * 24 * 3600 * 1000, bytesMax: 0 },
+  reserveBytes: 256 * 1024 * 1024,
+  indexCacheBytesMax: 16 * 1024 * 1024,
+  memtableEntries: 65_536,
+  chunkCacheBytesMax: 64 * 1024 * 1024,
+  layoutCacheBytesMax: 16 * 1024 * 1024,
+  viewsMax: 64,
+  receiver: RECEIVER_DEFAULTS,
+};

@@ -1,0 +1,149 @@
+import { assert } from '../journal/base/assert.ts';
+import { CHAIN_START, chainString } from '../journal/chain.ts';
+import type { Host } from '../journal/host/host.ts';
+import type { Lsn } from '../journal/position.ts';
+import { CatalogBuilder, clipCatalog, EMPTY_CATALOG } from './catalog/catalog.ts';
+import { rebuildFromSegments } from './index/rebuild.ts';
+import { VersionIndex } from './index/version-index.ts';
+import { applyNote, controlNotes, RecordFeed } from './receive/record-feed.ts';
+import { replicaChannel } from './replica-channels.ts';
+import type { ReplicaGroupOptions } from './replica-options.ts';
+import { FrameReader } from './store/frame-reader.ts';
+import { type DurablePosition, PositionMark } from './store/position-mark.ts';
+import { type ReplicaState, readReplicaState, StateKeeper } from './store/replica-state.ts';
+import { SegmentStore } from './store/segment-store.ts';
+
+export interface RecoveredGroup {
+  readonly store: SegmentStore;
+  readonly index: VersionIndex;
+  readonly mark: PositionMark;
+  readonly keeper: StateKeeper;
+  readonly catalog: CatalogBuilder;
+  readonly frames: FrameReader;
+  readonly feed: RecordFeed;
+  /** Where receiving goes on. */
+  readonly position: DurablePosition;
+}
+
+const damageChannel = replicaChannel('tidemark:replica:damage');
+const NO_INCARNATION = { counter: 0, nonce: '0'.repeat(16) };
+
+/**
+ * Opens and recovers everything that lies in a group's directory: position mark, state, segments, index, catalog.
+ */
+export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Promise<RecoveredGroup> {
+  const { directory, groupId } = options;
+  const mark = await PositionMark.open(host, directory, groupId);
+  const proven = mark.initial?.durableLsn ?? 0;
+  const state = (await readReplicaState(host, directory, groupId)) ?? freshState(groupId);
+  const keeper = new StateKeeper(host, directory, state);
+  const store = await SegmentStore.open(host, {
+    directory: `${directory}/segments`,
+    groupId,
+    segmentBytes: options.segmentBytes,
+    durableLsn: proven,
+  });
+  if (store.damage.length > 0) {
+    await keeper.update((before) => ({ damage: [...before.damage, ...store.damage] }));
+    for (const damage of store.damage) damageChannel.publish({ group: groupId, ...damage });
+  }
+  const frames = new FrameReader(store, {
+    chunkBytesMax: options.chunkCacheBytesMax,
+    layoutBytesMax: options.layoutCacheBytesMax,
+  });
+  const headLsn = Math.max(store.lastLsn, state.floorLsn);
+  const index = await VersionIndex.open(
+    host,
+    {
+      directory: `${directory}/index`,
+      groupId,
+      floorLsn: state.floorLsn,
+      headLsn,
+      cacheBytesMax: options.indexCacheBytesMax,
+      memtableEntries: options.memtableEntries,
+    },
+    rebuildFromSegments(store, frames, options.memtableEntries),
+  );
+  for (const gap of index.gaps()) await index.fill(gap);
+  const catalog = new CatalogBuilder(clipCatalog(state.catalog, headLsn));
+  const feed = await feedTail(store, frames, index, catalog);
+  const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
+  await mark.write(position);
+  return { store, index, mark, keeper, catalog, frames, feed, position };
+}
+
+function freshState(groupId: string): ReplicaState {
+  return {
+    groupId,
+    floorLsn: 0,
+    floorIntentLsn: 0,
+    oldestNeededLsn: 1,
+    halt: undefined,
+    orphans: [],
+    damage: [],
+    catalog: EMPTY_CATALOG,
+  };
+}
+
+/** Reads again what neither index runs nor the saved catalog cover. */
+async function feedTail(
+  store: SegmentStore,
+  frames: FrameReader,
+  index: VersionIndex,
+  catalog: CatalogBuilder,
+): Promise<RecordFeed> {
+  const from = Math.max(Math.min(index.feedFromLsn, catalog.upToLsn + 1), store.oldestLsn, 1);
+  const feed = new RecordFeed(from - 1);
+  for await (const frame of store.frames(from, store.lastLsn)) {
+    const layout = await frames.layout(frame.segment, frame.offset);
+    feed.feed(layout, frame.firstLsn, frame, index, index.durableLsn);
+    if (frame.lastLsn > index.durableLsn) index.advance(frame.lastLsn);
+    if (index.memtableFull) await index.rotate(feed.openFromLsn);
+    if (frame.lastLsn <= catalog.upToLsn) continue;
+    const notes = await controlNotes(layout, frame.firstLsn, async (i) => {
+      const record = layout.record(i);
+      const body = new Uint8Array(record.payloadBytes);
+      await frames.read(frame.segment, frame.offset, record.payloadOffset, body);
+      return body;
+    });
+    for (const note of notes) if (note.lsn > catalog.upToLsn) applyNote(catalog, note);
+    catalog.advance(frame.lastLsn);
+  }
+  await index.settled();
+  return feed;
+}
+
+/** Where receiving goes on. What the segments say wins over the mark, which may be one group behind. */
+async function positionOf(
+  store: SegmentStore,
+  frames: FrameReader,
+  mark: DurablePosition | undefined,
+  catalog: CatalogBuilder,
+  headLsn: Lsn,
+): Promise<DurablePosition> {
+  const heartbeatMs = catalog.heartbeat?.monotonicMs ?? 0;
+  const resumeOffset = mark !== undefined && mark.durableLsn <= headLsn ? mark.resumeOffset : '';
+  if (store.lastLsn === headLsn && headLsn > 0) {
+    const ref = await store.find(headLsn);
+    const { header } = await frames.layout(ref.segment, ref.offset);
+    const seen = mark?.incarnation ?? NO_INCARNATION;
+    return {
+      durableLsn: headLsn,
+      chain: chainString(header.chainAfter),
+      epoch: Math.max(header.epoch, mark?.epoch ?? 0),
+      incarnation: header.incarnation.counter >= seen.counter ? header.incarnation : seen,
+      resumeOffset,
+      heartbeatMs,
+    };
+  }
+  if (mark !== undefined && mark.durableLsn === headLsn) return { ...mark, heartbeatMs };
+  assert(headLsn === 0, 'a floor without segments has a mark');
+  return {
+    durableLsn: 0,
+    chain: chainString(CHAIN_START),
+    epoch: mark?.epoch ?? 0,
+    incarnation: mark?.incarnation ?? NO_INCARNATION,
+    resumeOffset,
+    heartbeatMs,
+  };
+}
