@@ -8,7 +8,7 @@ import { RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type Checkpoint, writeCheckpoint } from './checkpoint.ts';
 import { DestageWindow } from './destage-window.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
-import { type Effect, JournalEffects } from './journal-effects.ts';
+import { type AbandonedRequest, type Effect, JournalEffects } from './journal-effects.ts';
 
 /** What the destager needs of a journal. */
 export interface DestageSource {
@@ -69,7 +69,9 @@ export class Destager {
   readonly #targets: ReadonlyMap<number, BlockDevice>;
   readonly #options: DestagerOptions;
   readonly #window: DestageWindow;
-  #effects = new JournalEffects();
+  /** Requests that will never be closed, by id. */
+  readonly #abandoned: Map<number, AbandonedRequest> = new Map();
+  #effects: JournalEffects = new JournalEffects(this.#abandoned);
   #reader: JournalReader;
   /** Effects of the batch read last that the window had no room for yet. */
   #pending: Effect[] = [];
@@ -139,6 +141,13 @@ export class Destager {
       this.#drains.push({ lsn, resolve, reject });
       this.#notify();
     });
+  }
+
+  /** The sender of a request in pieces is gone: its pieces no longer hold the checkpoint. */
+  abandonRequest(id: number, request: AbandonedRequest): void {
+    this.#abandoned.set(id, request);
+    this.#effects.abandon(id, request.incarnation);
+    this.#notify();
   }
 
   /** Ends the loop behind the window under way and syncs once more; a failing backing does not hold it up. */
@@ -273,6 +282,7 @@ export class Destager {
       await writeCheckpoint(this.#host, this.#options.directory, checkpoint);
       this.#checkpoint = checkpoint;
     }
+    for (const [id, { lastLsn }] of this.#abandoned) if (lastLsn <= checkpoint.lsn) this.#abandoned.delete(id);
     this.#applied = reached;
     this.#dirty.clear();
     this.#marks.advanceAddress('applied', reached.address);
@@ -290,7 +300,7 @@ export class Destager {
     this.#pending.length = 0;
     this.#pendingAt = 0;
     this.#unfinished = undefined;
-    this.#effects = new JournalEffects();
+    this.#effects = new JournalEffects(this.#abandoned);
     this.#reader.seek(this.#checkpoint.address);
     this.#position = this.#checkpoint;
     this.#windowEnd = this.#checkpoint;

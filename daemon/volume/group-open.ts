@@ -53,6 +53,7 @@ export class OpenedVolumes {
 
   /** 0: there is room; 1: a bound is reached, in memory or in the journal. */
   pressure(): number {
+    if (this.#journal.poisonedBy !== undefined) return 0;
     return Math.max(this.overlayBytes / this.#options.overlayBytesMax, this.journalPressure());
   }
 
@@ -139,7 +140,7 @@ export class OpenedVolumes {
     const stamp = readStamp(this.#host, this.#options.journal.directory, registered.id);
     const found = (await wanted.backing.identity?.()) ?? plainIdentity(wanted.backing.size);
     if (stamp !== undefined) checkStamp(wanted.name, stamp, found, this.#journal.report.lastLsn);
-    checkSize(wanted, registered.size);
+    checkBacking(wanted, registered.size);
   }
 
   async #stamp(volume: ProtectedVolume, directory: string, state: StampState): Promise<void> {
@@ -187,9 +188,9 @@ export async function admitVolumes(
   const { directory } = options.journal;
   for (const wanted of options.volumes) {
     if (opened.volumes.some(({ volume }) => volume.name === wanted.name)) continue;
-    checkSize(wanted, wanted.backing.size);
+    checkBacking(wanted, wanted.backing.size);
     const learnt = opened.registry.find(wanted.name);
-    if (learnt !== undefined) checkSize(wanted, learnt.size);
+    if (learnt !== undefined) checkBacking(wanted, learnt.size);
     if (wanted.seed !== true && !(await isEmpty(wanted.backing))) {
       const why = `volume ${wanted.name}: the disk is not empty; seed it, or give an empty one`;
       throw new TidemarkError('backing-not-empty', why, { details: { volume: wanted.name } });
@@ -207,7 +208,10 @@ export async function admitVolumes(
   }
 }
 
-function checkSize(wanted: VolumeOptions, size: number): void {
+function checkBacking(wanted: VolumeOptions, size: number): void {
+  if (wanted.backing.readOnly) {
+    throw new TidemarkError('read-only', `volume ${wanted.name}: the disk was opened for reading only`);
+  }
   for (const found of [wanted.backing.size, wanted.size ?? size]) {
     if (found === size) continue;
     throw new TidemarkError(

@@ -13,20 +13,17 @@ import { Destager, type DestageState } from './destager.ts';
 import { admitVolumes, type OpenedVolume, type OpenedVolumes, recoverVolumes } from './group-open.ts';
 import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEARTBEAT_MS } from './group-options.ts';
 import { GroupRetention } from './group-retention.ts';
+import { GroupSeeding } from './group-seeding.ts';
 import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
 import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
-import { seedVolume } from './seeding.ts';
 import { SharedSync } from './shared-sync.ts';
 import { Throttle } from './throttle.ts';
 import { VolumeExport } from './volume-export.ts';
 import type { RegisteredVolume } from './volume-registry.ts';
 
 const destageChannel = channel('tidemark:group:destage');
-const seedingChannel = channel('tidemark:group:seeding');
 
 const BOOKMARK_NAME_LENGTH_MAX = 256;
-const SEEDING_HELD_FROM = 0.85;
-const SEEDING_POLL_MS = 50;
 
 /**
  * One protection group on its source: the journal, its volumes, and everything that moves their data on. Opening it
@@ -44,8 +41,7 @@ export class ProtectedGroup {
   readonly #opened: OpenedVolumes;
   readonly #changeMap: ChangeMap | undefined;
   readonly #unsubscribe: () => void;
-  readonly #abort = new AbortController();
-  readonly #seedings: Map<number, Promise<void>> = new Map();
+  readonly #seeding: GroupSeeding;
   #heartbeat: Timer | undefined;
   #forgotten = 0;
   #remoteHeld: boolean;
@@ -81,9 +77,11 @@ export class ProtectedGroup {
     const { bootChanged, cleanStop } = parts.journal.report;
     this.#remoteHeld = bootChanged && !cleanStop && (parts.options.afterPowerLoss ?? 'hold-remote') === 'hold-remote';
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
-    for (const { volume, registered } of this.#opened.volumes) {
-      if (registered.standing === 'seeding') this.#seed(volume, registered);
-      else volume.open();
+    const { directory, groupName } = parts.options.journal;
+    this.#seeding = new GroupSeeding(parts.host, groupName, directory, parts.journal, parts.opened);
+    for (const opened of this.#opened.volumes) {
+      if (opened.registered.standing === 'seeding') this.#seeding.start(opened);
+      else opened.volume.open();
     }
     this.#onMove();
     this.#beat();
@@ -99,7 +97,7 @@ export class ProtectedGroup {
 
   /** Resolves when no volume is being seeded any more; rejects with why one could not be. */
   async seeded(): Promise<void> {
-    await Promise.all(this.#seedings.values());
+    await this.#seeding.finished();
   }
 
   /** Remote guests may go on after a power loss: the operator has seen to it that none relies on lost writes. */
@@ -196,8 +194,7 @@ export class ProtectedGroup {
   async #close(): Promise<void> {
     for (const { volume } of this.#opened.volumes) volume.shut('shutting-down', 'the source is stopping');
     this.#heartbeat?.cancel();
-    this.#abort.abort();
-    await Promise.allSettled(this.#seedings.values());
+    await this.#seeding.stop();
     if (this.journal.poisonedBy === undefined) await this.#syncs.sync().catch(ignoreOperatingError);
     this.#unsubscribe();
     await this.#retention.stop();
@@ -230,49 +227,6 @@ export class ProtectedGroup {
     this.#throttle.recheck();
   }
 
-  #seed(volume: ProtectedVolume, registered: RegisteredVolume): void {
-    volume.shut('precondition-failed', 'the volume is being seeded');
-    const seeding = this.#runSeed(volume, registered);
-    this.#seedings.set(volume.id, seeding);
-    seeding.catch((error: unknown) => {
-      if (!(error instanceof TidemarkError)) throw error;
-      volume.shut('precondition-failed', `seeding failed: ${error.message}`);
-    });
-  }
-
-  async #runSeed(volume: ProtectedVolume, registered: RegisteredVolume): Promise<void> {
-    const { directory, groupName } = this.#options.journal;
-    const tell = (done: boolean): void => {
-      const { seededBytes } = registered;
-      seedingChannel.publish({ group: groupName, volume: volume.name, seededBytes, totalBytes: volume.size, done });
-    };
-    await seedVolume({
-      journal: this.journal,
-      volume: volume.id,
-      device: volume.backing,
-      from: registered.seededBytes,
-      signal: this.#abort.signal,
-      room: () => this.#roomForSeed(),
-      onProgress: async (bytes) => {
-        registered.seededBytes = bytes;
-        await this.#opened.registry.save();
-        tell(false);
-      },
-    });
-    await this.#opened.protect(volume, registered, directory);
-    volume.open();
-    tell(true);
-  }
-
-  async #roomForSeed(): Promise<void> {
-    while (this.#opened.pressure() >= SEEDING_HELD_FROM) {
-      if (this.#abort.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
-      await new Promise<void>((resolve) => {
-        this.#host.clock.after(SEEDING_POLL_MS, resolve);
-      });
-    }
-  }
-
   #beat(): void {
     this.#heartbeat = this.#host.clock.after(this.#options.heartbeatMs ?? HEARTBEAT_MS, () => {
       const { clock } = this.#host;
@@ -283,6 +237,8 @@ export class ProtectedGroup {
         // A group that cannot write says so by its state; the next beat tries again.
         if (!hasCode(error, 'journal-full') && !hasCode(error, 'journal-poisoned')) throw error;
       }
+      // Nothing moves in a journal that failed: who waits for room is let go, and told by the next answer.
+      this.#throttle.recheck();
       this.#beat();
     });
   }
@@ -353,6 +309,10 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       nextRequestId: () => {
         requestId = (requestId % 0xffff_ffff) + 1;
         return requestId;
+      },
+      abandonRequest: (id) => {
+        const incarnation = journal.incarnation?.counter ?? 0;
+        destager.abandonRequest(id, { incarnation, lastLsn: journal.lastLsn });
       },
     };
     await opened.verify(shared);

@@ -17,6 +17,8 @@ export interface VolumeGroup {
   readonly throttle: Throttle;
   /** Ids for requests in pieces; unique within this run of the source. */
   readonly nextRequestId: () => number;
+  /** The rest of a request in pieces will never come: nothing has to be kept for it. */
+  readonly abandonRequest: (id: number) => void;
 }
 
 /** Extents reported at once; what lies behind them is called data, which is always true enough. */
@@ -37,6 +39,7 @@ export class ProtectedVolume {
   readonly syncs: SharedSync;
   readonly throttle: Throttle;
   readonly nextRequestId: () => number;
+  readonly abandonRequest: (id: number) => void;
   /** Counts windows that changed the overlay. */
   changes = 0;
   /** Why nobody may use the volume now; undefined: open. */
@@ -54,6 +57,7 @@ export class ProtectedVolume {
     this.syncs = group.syncs;
     this.throttle = group.throttle;
     this.nextRequestId = group.nextRequestId;
+    this.abandonRequest = group.abandonRequest;
   }
 
   get clients(): number {

@@ -1,4 +1,4 @@
-import { TidemarkError } from '../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice } from '../../journal/block-device.ts';
 import type { Journal } from '../../journal/journal.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
@@ -21,8 +21,8 @@ export interface SeedingOptions {
   /** Bytes that the journal holds already. */
   readonly from: number;
   readonly signal: AbortSignal;
-  /** Resolves when the journal has room for this many bytes more. */
-  readonly room: (bytes: number) => Promise<void>;
+  /** Resolves when the journal may have room for a chunk; `wasRefused`: it had none just now. */
+  readonly room: (wasRefused: boolean) => Promise<void>;
   /** Everything below `bytes` is in the journal durably: to be kept for the next start. */
   readonly onProgress: (bytes: number) => Promise<void>;
 }
@@ -45,18 +45,30 @@ export async function seedVolume(options: SeedingOptions): Promise<void> {
     const bytes = buffer.subarray(0, length);
     await device.read(offset, bytes);
     for (const [at, end] of usedRuns(bytes)) {
-      await options.room(end - at);
-      journal.append(RecordKind.seed, {
-        volume,
-        sector: (offset + at) / SECTOR_BYTES,
-        sectors: (end - at) / SECTOR_BYTES,
-        body: bytes.subarray(at, end),
-      });
+      await appendSeed(options, offset + at, bytes.subarray(at, end));
     }
   }
   journal.append(RecordKind.seedEnd, { body: encodeSeedEnd({ volume }) });
   await journal.sync();
   await options.onProgress(device.size);
+}
+
+async function appendSeed(options: SeedingOptions, offset: number, body: Uint8Array): Promise<void> {
+  const { journal, volume } = options;
+  for (let wasRefused = false; ; wasRefused = true) {
+    await options.room(wasRefused);
+    try {
+      journal.append(RecordKind.seed, {
+        volume,
+        sector: offset / SECTOR_BYTES,
+        sectors: body.length / SECTOR_BYTES,
+        body,
+      });
+      return;
+    } catch (error) {
+      if (!hasCode(error, 'journal-full')) throw error;
+    }
+  }
 }
 
 /** True when the whole disk reads as zeroes; holes are not read. */

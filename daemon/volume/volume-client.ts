@@ -53,6 +53,7 @@ export class VolumeClient implements ExportClient {
     }
     const skip = this.#brokenBy === undefined ? 0 : this.#failBroken(window, this.#brokenBy);
     if (skip === window.count) return;
+    const openBefore = this.#open.id;
     let base: number;
     try {
       const count = layOutRecords(window, skip, volume.id, this.#open, volume.nextRequestId, volume.barrier);
@@ -60,6 +61,8 @@ export class VolumeClient implements ExportClient {
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       volume.barrier.changed = true;
+      if (openBefore !== 0) volume.abandonRequest(openBefore);
+      this.#open.id = 0;
       this.#failFrom(window, skip, hasCode(error, 'journal-full') ? 'no-space' : 'device-failed');
       return;
     }
@@ -83,7 +86,7 @@ export class VolumeClient implements ExportClient {
   detach(): void {
     if (!this.#attached) return;
     this.#attached = false;
-    this.#pieces = [];
+    this.#abandonOpen();
     this.#volume.throttle.forget(this.#replies);
     this.#volume.left(this);
   }
@@ -169,9 +172,15 @@ export class VolumeClient implements ExportClient {
     return window.count;
   }
 
-  #failFrom(window: RequestWindow, from: number, code: ErrorCode): void {
+  /** A request whose last piece will not come has no effect (DESIGN rule 5). */
+  #abandonOpen(): void {
+    if (this.#open.id !== 0) this.#volume.abandonRequest(this.#open.id);
     this.#open.id = 0;
     this.#pieces = [];
+  }
+
+  #failFrom(window: RequestWindow, from: number, code: ErrorCode): void {
+    this.#abandonOpen();
     for (let index = from; index < window.count; index++) {
       if (window.part[index] === WindowPart.more) {
         this.#brokenBy = code;

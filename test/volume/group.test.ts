@@ -124,8 +124,12 @@ test('a request in pieces is nothing until its last piece, also for a restart in
   t.is(bench.marks.address('checkpoint'), bench.marks.address('applied'));
   t.true(readFileSync(bench.path('a.raw')).subarray(0, 8192).equals(whole));
   await client.all([{ do: 'write', offset: 0, bytes: pattern(512, 9), part: WindowPart.more }]);
-  client.client.detach();
   await group.drain();
+  t.true(bench.marks.address('checkpoint') < bench.marks.address('applied'));
+  client.client.detach();
+  await other.write(SIZE - 512, pattern(512, 1));
+  await group.drain();
+  t.is(bench.marks.address('checkpoint'), bench.marks.address('applied'), 'who is gone holds nothing up');
   t.true((await other.read(0, 8192)).equals(whole));
   await group.close();
   bench.remove();

@@ -1,0 +1,105 @@
+import { channel } from '../../journal/base/channels.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import { delay, type Host } from '../../journal/host/host.ts';
+import type { Journal } from '../../journal/journal.ts';
+import type { OpenedVolume, OpenedVolumes } from './group-open.ts';
+import { seedVolume } from './seeding.ts';
+
+const seedingChannel = channel('tidemark:group:seeding');
+
+/** A seed leaves the last part of the budget to the guests of the group's other volumes. */
+const HELD_FROM_PRESSURE = 0.85;
+const POLL_MS = 50;
+const RETRY_MS = 1_000;
+
+/**
+ * Seeds the volumes of a group that need it, in the background, and opens each when all of it is in the journal. A
+ * backing that fails meanwhile is tried again from the place that was reached.
+ */
+export class GroupSeeding {
+  readonly #host: Host;
+  readonly #group: string;
+  readonly #directory: string;
+  readonly #journal: Journal;
+  readonly #opened: OpenedVolumes;
+  readonly #abort = new AbortController();
+  readonly #running: Promise<void>[] = [];
+
+  constructor(host: Host, group: string, directory: string, journal: Journal, opened: OpenedVolumes) {
+    this.#host = host;
+    this.#group = group;
+    this.#directory = directory;
+    this.#journal = journal;
+    this.#opened = opened;
+  }
+
+  start(opened: OpenedVolume): void {
+    const { volume } = opened;
+    volume.shut('precondition-failed', 'the volume is being seeded');
+    const running = this.#run(opened);
+    this.#running.push(running);
+    running.catch((error: unknown) => {
+      if (!(error instanceof TidemarkError)) throw error;
+      volume.shut('precondition-failed', `seeding failed: ${error.message}`);
+    });
+  }
+
+  /** Resolves when every volume is open; rejects with why one could not be seeded. */
+  async finished(): Promise<void> {
+    await Promise.all(this.#running);
+  }
+
+  /** Interrupts what runs; it goes on at the next start. */
+  async stop(): Promise<void> {
+    this.#abort.abort();
+    await Promise.allSettled(this.#running);
+  }
+
+  async #run(opened: OpenedVolume): Promise<void> {
+    const { volume, registered } = opened;
+    for (;;) {
+      try {
+        await this.#seed(opened);
+        break;
+      } catch (error) {
+        if (!(error instanceof TidemarkError) || error.next !== 'retry' || this.#abort.signal.aborted) throw error;
+        volume.shut('precondition-failed', `seeding waits: ${error.message}`);
+        await delay(this.#host.clock, RETRY_MS);
+      }
+    }
+    await this.#opened.protect(volume, registered, this.#directory);
+    volume.open();
+    this.#tell(opened, true);
+  }
+
+  async #seed(opened: OpenedVolume): Promise<void> {
+    const { volume, registered } = opened;
+    await seedVolume({
+      journal: this.#journal,
+      volume: volume.id,
+      device: volume.backing,
+      from: registered.seededBytes,
+      signal: this.#abort.signal,
+      room: (wasRefused) => this.#room(wasRefused),
+      onProgress: async (bytes) => {
+        registered.seededBytes = bytes;
+        await this.#opened.registry.save();
+        this.#tell(opened, false);
+      },
+    });
+  }
+
+  async #room(wasRefused: boolean): Promise<void> {
+    if (wasRefused) await delay(this.#host.clock, POLL_MS);
+    while (this.#opened.pressure() >= HELD_FROM_PRESSURE && !this.#abort.signal.aborted) {
+      await delay(this.#host.clock, POLL_MS);
+    }
+    if (this.#abort.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
+  }
+
+  #tell({ volume, registered }: OpenedVolume, done: boolean): void {
+    const { seededBytes } = registered;
+    const totalBytes = volume.size;
+    seedingChannel.publish({ group: this.#group, volume: volume.name, seededBytes, totalBytes, done });
+  }
+}
