@@ -8,17 +8,35 @@ export interface Checkpoint {
   readonly lsn: Lsn;
 }
 
+/**
+ * What a start needs to know. Reading begins at `checkpoint`, the first piece of the oldest request that was open; what
+ * took effect below `applied` is in the backings and must not be applied again: of a request that closed between the two
+ * the first pieces may lie below the checkpoint, and what it overwrote above it.
+ */
+export interface WrittenOut {
+  readonly checkpoint: Checkpoint;
+  readonly applied: Checkpoint;
+}
+
 const NAME = 'checkpoint.state';
 
-export function readCheckpoint(host: Host, directory: string): Checkpoint | undefined {
+export function readCheckpoint(host: Host, directory: string): WrittenOut | undefined {
   const path = `${directory}/${NAME}`;
   const value = readStateFile(host, path);
   if (value === undefined) return undefined;
   const fields = new StateFields(path, value);
-  return { address: fields.count('address'), lsn: fields.count('lsn') };
+  return {
+    checkpoint: { address: fields.count('address'), lsn: fields.count('lsn') },
+    applied: { address: fields.count('appliedAddress'), lsn: fields.count('appliedLsn') },
+  };
 }
 
 /** Durable when the promise resolves. */
-export async function writeCheckpoint(host: Host, directory: string, checkpoint: Checkpoint): Promise<void> {
-  await writeStateFile(host, directory, NAME, checkpoint);
+export async function writeCheckpoint(host: Host, directory: string, reached: WrittenOut): Promise<void> {
+  const { applied, checkpoint } = reached;
+  await writeStateFile(host, directory, NAME, {
+    ...checkpoint,
+    appliedAddress: applied.address,
+    appliedLsn: applied.lsn,
+  });
 }

@@ -5,7 +5,7 @@ import type { JournalReader } from '../../journal/journal-reader.ts';
 import type { Marks } from '../../journal/marks.ts';
 import { type JournalAddress, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
-import { type Checkpoint, writeCheckpoint } from './checkpoint.ts';
+import { type Checkpoint, type WrittenOut, writeCheckpoint } from './checkpoint.ts';
 import { DestageWindow } from './destage-window.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
 import { type AbandonedRequest, type Effect, JournalEffects } from './journal-effects.ts';
@@ -77,7 +77,10 @@ export class Destager {
   #pending: Effect[] = [];
   #pendingAt = 0;
   #windowEnd: Checkpoint;
+  /** The oldest request that was open there: one that closes in an unfinished batch still is. */
+  #windowOpen: Checkpoint | undefined;
   #position: Checkpoint;
+  #positionOpen: Checkpoint | undefined;
   #applied: Checkpoint;
   #checkpoint: Checkpoint;
   readonly #dirty: Set<BlockDevice> = new Set();
@@ -96,7 +99,7 @@ export class Destager {
     source: DestageSource,
     marks: Marks,
     targets: ReadonlyMap<number, BlockDevice>,
-    start: Checkpoint,
+    start: WrittenOut,
     options: DestagerOptions,
   ) {
     this.#host = host;
@@ -105,11 +108,11 @@ export class Destager {
     this.#targets = targets;
     this.#options = options;
     this.#window = new DestageWindow(options.windowBytes);
-    this.#reader = source.reader(start.address);
-    this.#windowEnd = start;
-    this.#position = start;
-    this.#applied = start;
-    this.#checkpoint = start;
+    this.#reader = source.reader(start.checkpoint.address);
+    this.#windowEnd = start.checkpoint;
+    this.#position = start.checkpoint;
+    this.#applied = start.applied;
+    this.#checkpoint = start.checkpoint;
   }
 
   get state(): DestageState {
@@ -210,7 +213,7 @@ export class Destager {
         this.#unfinished = end;
         return true;
       }
-      this.#windowEnd = end;
+      this.#endWindow(end);
     }
   }
 
@@ -225,9 +228,14 @@ export class Destager {
     }
     this.#pending.length = 0;
     this.#pendingAt = 0;
-    if (this.#unfinished !== undefined) this.#windowEnd = this.#unfinished;
+    if (this.#unfinished !== undefined) this.#endWindow(this.#unfinished);
     this.#unfinished = undefined;
     return true;
+  }
+
+  #endWindow(end: Checkpoint): void {
+    this.#windowEnd = end;
+    this.#windowOpen = this.#effects.oldestOpen;
   }
 
   #place(effect: Effect): boolean {
@@ -255,6 +263,7 @@ export class Destager {
     });
     this.#window.clear();
     this.#position = this.#windowEnd;
+    this.#positionOpen = this.#windowOpen;
   }
 
   #mustFlush(caughtUp: boolean): boolean {
@@ -276,10 +285,10 @@ export class Destager {
     if (reached.address <= this.#applied.address) return;
     const results = await Promise.allSettled([...this.#dirty].map((device) => device.flush()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
-    const open = this.#effects.oldestOpen;
+    const open = this.#positionOpen;
     const checkpoint = open !== undefined && open.address < reached.address ? open : reached;
     if (checkpoint.address > this.#checkpoint.address) {
-      await writeCheckpoint(this.#host, this.#options.directory, checkpoint);
+      await writeCheckpoint(this.#host, this.#options.directory, { checkpoint, applied: reached });
       this.#checkpoint = checkpoint;
     }
     for (const [id, { lastLsn }] of this.#abandoned) if (lastLsn <= checkpoint.lsn) this.#abandoned.delete(id);
@@ -303,7 +312,9 @@ export class Destager {
     this.#effects = new JournalEffects(this.#abandoned);
     this.#reader.seek(this.#checkpoint.address);
     this.#position = this.#checkpoint;
+    this.#positionOpen = undefined;
     this.#windowEnd = this.#checkpoint;
+    this.#windowOpen = undefined;
     const retryMs = this.#retryMs;
     this.#retryMs = Math.min(retryMs * 2, RETRY_MOST_MS);
     await this.#sleep(retryMs);

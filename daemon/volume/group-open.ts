@@ -8,7 +8,7 @@ import { RecordKind } from '../../journal/record.ts';
 import { decodeVolumeAdded, encodeVolumeAdded } from '../../journal/record-bodies.ts';
 import type { Backing } from '../backing/backing.ts';
 import { checkStamp, plainIdentity, readStamp, type StampState, writeStamp } from '../backing/backing-stamp.ts';
-import { type Checkpoint, readCheckpoint } from './checkpoint.ts';
+import { readCheckpoint, type WrittenOut } from './checkpoint.ts';
 import type { GroupOptions, VolumeOptions } from './group-options.ts';
 import { ProtectedVolume, type VolumeGroup } from './protected-volume.ts';
 import { replayJournal } from './recovery-replay.ts';
@@ -25,7 +25,7 @@ export interface OpenedVolume {
 export class OpenedVolumes {
   readonly registry: VolumeRegistry;
   /** Where replay and write-out begin. */
-  readonly checkpoint: Checkpoint;
+  readonly writtenOut: WrittenOut;
   readonly volumes: OpenedVolume[] = [];
   /** Backings by volume id, for the destager. */
   readonly targets: Map<number, BlockDevice> = new Map();
@@ -41,10 +41,10 @@ export class OpenedVolumes {
     marks: Marks,
     journal: Journal,
     registry: VolumeRegistry,
-    checkpoint: Checkpoint,
+    writtenOut: WrittenOut,
   ) {
     this.registry = registry;
-    this.checkpoint = checkpoint;
+    this.writtenOut = writtenOut;
     this.#host = host;
     this.#options = options;
     this.#marks = marks;
@@ -91,10 +91,11 @@ export class OpenedVolumes {
 
   /** Rebuilds the overlays from the journal above the checkpoint. */
   async replay(writeOut: (lsn: Lsn) => Promise<void>): Promise<void> {
-    const reader = this.#journal.reader(this.checkpoint.address);
+    const reader = this.#journal.reader(this.writtenOut.checkpoint.address);
     try {
       await replayJournal(reader, {
         end: this.#journal.endAddress,
+        applied: this.writtenOut.applied.address,
         overlay: (id) => this.volumes.find(({ volume }) => volume.id === id)?.volume.overlay,
         onRecord: (record) => {
           if (record.kind === RecordKind.volumeAdded) this.registry.learn(decodeVolumeAdded(record.payload));
@@ -146,7 +147,7 @@ export class OpenedVolumes {
   async #stamp(volume: ProtectedVolume, directory: string, state: StampState): Promise<void> {
     const backing: Backing = volume.backing;
     const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
-    const { lsn } = this.checkpoint;
+    const { lsn } = this.writtenOut.checkpoint;
     await writeStamp(this.#host, directory, volume.id, { state, lsn, identity });
   }
 }
@@ -155,11 +156,13 @@ export class OpenedVolumes {
 export function recoverVolumes(host: Host, options: GroupOptions, marks: Marks, journal: Journal): OpenedVolumes {
   const { directory } = options.journal;
   const registry = VolumeRegistry.load(host, directory);
-  const checkpoint = readCheckpoint(host, directory) ?? { address: journal.oldestAddress, lsn: 0 };
-  if (checkpoint.address > journal.endAddress || checkpoint.lsn > journal.lastLsn) {
+  const oldest = { address: journal.oldestAddress, lsn: 0 };
+  const writtenOut = readCheckpoint(host, directory) ?? { checkpoint: oldest, applied: oldest };
+  const { applied, checkpoint } = writtenOut;
+  if (applied.address > journal.endAddress || applied.lsn > journal.lastLsn) {
     throw new TidemarkError(
       'journal-damaged',
-      `the journal ends at record ${journal.lastLsn}, but the backings hold record ${checkpoint.lsn}`,
+      `the journal ends at record ${journal.lastLsn}, but the backings hold record ${applied.lsn}`,
     );
   }
   const lost = journal.report.damage.find(
@@ -172,10 +175,10 @@ export function recoverVolumes(host: Host, options: GroupOptions, marks: Marks, 
       { details: { fromLsn: lost.fromLsn, toLsn: lost.toLsn, file: lost.file, offset: lost.offset } },
     );
   }
-  marks.advanceAddress('applied', checkpoint.address);
+  marks.advanceAddress('applied', applied.address);
   marks.advanceAddress('checkpoint', checkpoint.address);
   marks.advanceLsn('checkpoint', checkpoint.lsn);
-  return new OpenedVolumes(host, options, marks, journal, registry, checkpoint);
+  return new OpenedVolumes(host, options, marks, journal, registry, writtenOut);
 }
 
 /** New volumes come in: checked to be empty, or to be seeded (rule 11); told by a durable VOLUME_ADDED record first. */

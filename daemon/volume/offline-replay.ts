@@ -69,7 +69,9 @@ async function writeInto(
     });
     window.clear();
   };
-  const reader = journal.reader(readCheckpoint(host, directory)?.address ?? journal.oldestAddress);
+  const writtenOut = readCheckpoint(host, directory);
+  const applied = writtenOut?.applied.address ?? 0;
+  const reader = journal.reader(writtenOut?.checkpoint.address ?? journal.oldestAddress);
   try {
     const next = () => nextHealthyBatch(reader, journal.endAddress);
     for (let batch = next(); batch !== undefined; batch = next()) {
@@ -77,7 +79,7 @@ async function writeInto(
         const due: Parameters<Parameters<JournalEffects['feed']>[2]>[0][] = [];
         effects.feed(record, batch, (effect) => due.push(effect));
         for (const effect of due) {
-          if (effect.volume !== volume) continue;
+          if (effect.volume !== volume || effect.stamp < applied) continue;
           if (effect.kind !== RecordKind.write) {
             const keep = effect.kind === RecordKind.zero && (effect.flags & RecordFlag.noHole) !== 0;
             window.zero(backing, effect.sector, effect.sectors, keep);

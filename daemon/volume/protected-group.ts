@@ -283,7 +283,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
   const { directory, groupName, fileBytes, budgetBytes } = options.journal;
   const opened: OpenedVolumes = recoverVolumes(host, options, marks, journal);
   const targets: ReadonlyMap<number, BlockDevice> = opened.targets;
-  const destager = new Destager(host, journal, marks, targets, opened.checkpoint, {
+  const destager = new Destager(host, journal, marks, targets, opened.writtenOut, {
     directory,
     windowBytes: options.destageWindowBytes ?? DESTAGE_WINDOW_BYTES,
     flushBytes: options.flushBytes ?? FLUSH_BYTES,
@@ -316,9 +316,10 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       },
     };
     await opened.verify(shared);
+    // What the far side gives back becomes part of the journal, so it comes before the journal is replayed.
+    await journal.begin(await options.settle?.(journal));
     destager.start();
     await opened.replay((lsn) => destager.drainTo(lsn));
-    await journal.begin(await options.settle?.(journal));
     await admitVolumes(options, journal, opened, shared);
     if (options.outOfRoom === 'stop-protecting') {
       changeMap = await ChangeMap.open(host, directory, opened.registry.all);

@@ -10,6 +10,8 @@ import { JournalEffects } from './journal-effects.ts';
 export interface ReplayOptions {
   /** Where reading ends: the journal's end. */
   readonly end: JournalAddress;
+  /** What took effect below is in the backings. */
+  readonly applied: JournalAddress;
   /** The overlay of a volume; undefined for a detached one, whose records were all written out. */
   readonly overlay: (volume: number) => ExtentMap | undefined;
   /** Every record that is neither write, zero, trim nor flush. */
@@ -31,6 +33,7 @@ export async function replayJournal(reader: JournalReader, options: ReplayOption
   for (let batch = next(); batch !== undefined; batch = next()) {
     for (const record of batch) {
       effects.feed(record, batch, (effect) => {
+        if (effect.stamp < options.applied) return;
         const source = effect.kind === RecordKind.write ? effect.payloadAddress : ZERO_SOURCE;
         options.overlay(effect.volume)?.insert(effect.sector, effect.sector + effect.sectors, source, effect.stamp);
       });
