@@ -219,6 +219,75 @@ test('a backing slower than the guest slows the guest, memory stays within its b
   bench.remove();
 });
 
+test('a restart over more than memory may hold writes the excess out first', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const lazy = { flushAgeMs: 60_000, flushBytes: 32 * MIB };
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }], lazy));
+  const client = new HandClient(group.exports('local')[0]!);
+  const model = new ModelDisk(SIZE);
+  for (let window = 0; window < 64; window++) {
+    const requests: Request[] = Array.from({ length: 64 }, (_, at) => {
+      const offset = ((window * 64 + at) * 37 * 1024) % SIZE;
+      return { do: 'write', offset, bytes: pattern(512, window * 64 + at) };
+    });
+    for (const request of requests) model.apply(request);
+    await client.all(requests);
+  }
+  const held = group.status().volumes[0]!.overlayBytes;
+  const killed = bench.copy();
+  await group.close();
+  const overlayBytesMax = 64 * 1024;
+  t.true(held > overlayBytesMax);
+  const change = { ...lazy, overlayBytesMax };
+  const again = await killed.open(killed.options([{ name: 'a', backing: killed.backing('a.raw') }], change));
+  t.true(again.status().volumes[0]!.overlayBytes <= overlayBytesMax);
+  t.true((await new HandClient(again.exports('local')[0]!).read(0, SIZE)).equals(model.bytes));
+  await again.close();
+  killed.remove();
+  bench.remove();
+});
+
+test('a read under way on the backing misses nothing that is acknowledged meanwhile', async (t) => {
+  const bench = new GroupBench();
+  const group = await bench.open(bench.options([{ name: 'a', backing: new FaultyDevice(SIZE) }]));
+  const client = new HandClient(group.exports('local')[0]!);
+  const reading = client.read(0, 8192);
+  const [answer] = client.submit([{ do: 'write', offset: 512, bytes: pattern(1024, 1) }]);
+  t.is(await answer, 'ok');
+  const found = await reading;
+  t.true(found.subarray(512, 1536).equals(pattern(1024, 1)));
+  t.true(found.subarray(1536).equals(Buffer.alloc(8192 - 1536)));
+  await group.close();
+  bench.remove();
+});
+
+test('the map of a volume shows journal over backing, exactly covered', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const lazy = { flushAgeMs: 60_000, flushBytes: 32 * MIB };
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }], lazy));
+  const client = new HandClient(group.exports('local')[0]!);
+  await client.write(MIB, pattern(MIB, 1));
+  await group.drain();
+  await client.all([
+    { do: 'write', offset: 4096, bytes: pattern(4096, 2) },
+    { do: 'trim', offset: MIB + 65_536, length: 65_536 },
+  ]);
+  const kinds = (await client.client.extents(0, SIZE)).map(({ kind, length }) => `${kind} ${length}`);
+  t.deepEqual(kinds, [
+    'hole 4096',
+    'data 4096',
+    `hole ${MIB - 8192}`,
+    'data 65536',
+    'zero 65536',
+    `data ${MIB - 131_072}`,
+    `hole ${2 * MIB}`,
+  ]);
+  await group.close();
+  bench.remove();
+});
+
 test('a journal that cannot sync fails every write from then on; a restart keeps what was acknowledged', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
