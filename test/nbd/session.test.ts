@@ -13,6 +13,7 @@ import { Negotiation } from '../../daemon/nbd/negotiation.ts';
 import { encodeDataChunk } from '../../daemon/nbd/reply-encoder.ts';
 import { NbdServer } from '../../daemon/nbd/server.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
+import type { BlockDevice } from '../../journal/block-device.ts';
 import { MemoryDevice } from '../doubles/memory-device.ts';
 import { ScriptedExport } from '../doubles/scripted-export.ts';
 import { counted, option, RawClient, request, startServer, u32 } from './support.ts';
@@ -173,6 +174,67 @@ test('acknowledgements that come while a long simple reply is under way do not e
     rest.toSorted((a, b) => a - b),
     [2, 3],
   );
+  client.socket.destroy();
+  await server.stop();
+});
+
+test('two long simple reads are answered one after the other', async (t) => {
+  const scripted = new ScriptedExport();
+  scripted.onRead = async (offset, into) => {
+    await new Promise(setImmediate);
+    into.fill(offset < 8 * MIB ? 1 : 2);
+  };
+  const server = await startServer({ exports: [scripted] });
+  const client = new RawClient(server.socketPath);
+  await client.go('scripted');
+  client.write(Buffer.concat([request(0, 1, 0, 2 * MIB), request(0, 2, 8 * MIB, 2 * MIB), request(0, 1, 0, 512)]));
+  const lengths = new Map([
+    [1, 2 * MIB],
+    [2, 2 * MIB],
+  ]);
+  for (let answers = 0; answers < 3; answers++) {
+    const { errno, cookie } = await client.simpleReply();
+    t.is(errno, 0);
+    const length = lengths.get(cookie) ?? 0;
+    t.true((await client.read(length)).every((byte) => byte === cookie));
+    lengths.set(cookie, 512);
+  }
+  client.socket.destroy();
+  await server.stop();
+});
+
+test('a device that takes its time with writes gets each its own bytes, and bounds what is taken', async (t) => {
+  const memory = new MemoryDevice(8 * MIB);
+  let underWay = 0;
+  let most = 0;
+  const slow: BlockDevice = {
+    size: memory.size,
+    readOnly: false,
+    read: async (offset, into) => memory.read(offset, into),
+    write: async (offset, from) => {
+      underWay += from.length;
+      most = Math.max(most, underWay);
+      for (let turn = 0; turn < 60; turn++) await new Promise(setImmediate);
+      underWay -= from.length;
+      await memory.write(offset, from);
+    },
+    zero: async (offset, length, mayUnmap) => memory.zero(offset, length, mayUnmap),
+    flush: async () => memory.flush(),
+    extents: async (offset, length) => memory.extents(offset, length),
+    close: async () => memory.close(),
+  };
+  const item = new DeviceExport(slow, { name: 'disk', inFlightBytesMax: MIB });
+  const server = await startServer({ exports: [item] });
+  const client = new RawClient(server.socketPath);
+  await client.go('disk');
+  const writes = 2048;
+  for (let i = 0; i < writes; i++)
+    client.write(request(1, i, i * 4096, 4096, { payload: Buffer.alloc(4096, 1 + (i % 255)) }));
+  for (let i = 0; i < writes; i++) t.is((await client.simpleReply()).errno, 0);
+  for (let i = 0; i < writes; i++) {
+    t.true(memory.bytes.subarray(i * 4096, (i + 1) * 4096).equals(Buffer.alloc(4096, 1 + (i % 255))));
+  }
+  t.true(most <= MIB + 512 * 1024, `${most} bytes were under way`);
   client.socket.destroy();
   await server.stop();
 });
