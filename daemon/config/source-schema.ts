@@ -99,6 +99,10 @@ const group: z.ZodType<SourceGroupConfig> = z
   .superRefine((value, context) => {
     uniqueNames(value.volumes, ['volumes'], context);
     uniqueNames(value.replicas, ['replicas'], context);
+    if (value.replicas.length > 0 && !value.replicas.some((entry) => entry.required)) {
+      const message = 'none is required: at least one must be, or the journal would keep nothing for anybody';
+      context.addIssue({ code: 'custom', path: ['replicas'], message });
+    }
     checkDirectReplicas(value.stream, value.replicas, context);
   })
   .transform(({ overlayMemory, settleTimeout, heartbeat, ...rest }) => ({

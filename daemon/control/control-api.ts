@@ -47,6 +47,8 @@ export type GroupState =
   | 'behind'
   /** Serving; exports over TCP stay shut until released (rule 12). */
   | 'held'
+  /** Serving from the journal; a backing errs and its writes wait. */
+  | 'backing-failed'
   /** The guest waits: out of room, and the policy says block. */
   | 'blocked'
   /** Serving without history: out of room, and the policy says stop-protecting. */
@@ -124,7 +126,6 @@ export interface HeadReply {
   readonly durableLsn: number;
   /** Newest record synced in its backing: recovery replays from here. */
   readonly checkpointLsn: number;
-  readonly time: IsoTime | null;
 }
 
 export interface JournalReply {
@@ -244,7 +245,7 @@ export interface PointsReply {
   readonly floor: PointReply | null;
   readonly intervals: readonly PointsIntervalReply[];
   readonly bookmarks: readonly BookmarkReply[];
-  readonly gaps: readonly GapReply[];
+  readonly events: readonly EventReply[];
 }
 
 export interface PointsIntervalReply {
@@ -252,14 +253,17 @@ export interface PointsIntervalReply {
   readonly to: IsoTime;
   readonly firstLsn: number;
   readonly lastLsn: number;
-  readonly records: number;
+  /** Changes to volumes, and the bytes they cover. */
+  readonly writes: number;
   readonly bytes: number;
 }
 
-export interface GapReply {
-  readonly fromLsn: number;
-  readonly toLsn: number;
-  readonly reason: string;
+/** What else happened: a gap, a clock jump, a new epoch, a start of the source, a volume added or seeded. */
+export interface EventReply {
+  readonly kind: string;
+  readonly lsn: number;
+  readonly time: IsoTime;
+  readonly text: string;
 }
 
 /** `at`: an LSN, `epoch:lsn`, a time with its zone, `latest`, or a bookmark's name. */

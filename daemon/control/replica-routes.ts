@@ -24,7 +24,7 @@ import {
 
 /** What the replica's control plane can do; run-replica.ts fills it in. Unknown groups reject with not-found. */
 export interface ReplicaControl {
-  status(): ReplicaStatusReply;
+  status(): Promise<ReplicaStatusReply>;
   alarms(): AlarmsReply;
   points(group: string, query: PointsQuery): Promise<PointsReply>;
   bookmarks(group: string): Promise<BookmarksReply>;

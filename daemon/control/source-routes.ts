@@ -11,7 +11,7 @@ import { bookmarkRequest, dryRunRequest, groupParameter } from './control-schema
 
 /** What the source's control plane can do; run-source.ts fills it in. Unknown groups reject with not-found. */
 export interface SourceControl {
-  status(): SourceStatusReply;
+  status(): Promise<SourceStatusReply>;
   alarms(): AlarmsReply;
   /** Resolves when the bookmark is durable here. */
   bookmark(group: string, request: BookmarkRequest): Promise<BookmarkReply>;

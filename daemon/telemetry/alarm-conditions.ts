@@ -10,6 +10,7 @@ const STATE_ALARMS: Partial<Record<GroupState, AlarmCode>> = {
   held: 'group-held',
   blocked: 'group-blocked',
   unprotected: 'unprotected',
+  'backing-failed': 'backing-failed',
 };
 
 const REPLICA_ALARMS: Readonly<Record<string, AlarmCode>> = {
@@ -33,9 +34,6 @@ export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCond
       if (code === undefined) return [];
       return [{ code, group: group.name, subject: replica.name, message: `${replica.state}: ${replica.reason}` }];
     }),
-    ...group.volumes
-      .filter((volume) => volume.state === 'failed')
-      .map((volume) => condition('backing-failed', group.name, `backing ${volume.backing} errs`, volume.name)),
   ]);
 }
 
@@ -61,7 +59,8 @@ function stateConditions(group: SourceGroupReply | ReplicaGroupReply): AlarmCond
 }
 
 function streamConditions(group: string, stream: StreamReply): AlarmCondition[] {
-  if (stream.state === 'stopped') return [condition('stream-stopped', group, stream.reason)];
+  const found = REPLICA_ALARMS[stream.state];
+  if (found !== undefined) return [condition(found, group, stream.reason)];
   return stream.state === 'retrying' ? [condition('stream-away', group, stream.reason)] : [];
 }
 

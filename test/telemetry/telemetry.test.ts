@@ -19,7 +19,7 @@ const GROUP: SourceGroupReply = {
   ageSeconds: 0.1,
   epoch: 1,
   incarnation: 3,
-  head: { writtenLsn: 10, durableLsn: 9, checkpointLsn: 8, time: '2026-11-20T10:00:00.000000Z' },
+  head: { writtenLsn: 10, durableLsn: 9, checkpointLsn: 8 },
   journal: { directory: '/j', usedBytes: 10, budgetBytes: 100, oldestLsn: 1 },
   overlay: { bytes: 1, bytesMax: 2 },
   volumes: [

@@ -1,0 +1,178 @@
+import type { Command } from 'commander';
+import type {
+  AlarmReply,
+  AlarmsReply,
+  LagReply,
+  ReplicaStatusReply,
+  SourceStatusReply,
+  StatusReply,
+} from '../../daemon/control/control-api.ts';
+import { type ClientOptions, clientFor, clientOptions } from '../command-options.ts';
+import { bytes, count, known, point, print, printJson, seconds, shortTime } from '../output.ts';
+import { bold, paint, table } from '../table.ts';
+
+/** `tidemark status`, `tidemark alarms`. */
+export function addStatusCommands(program: Command): void {
+  clientOptions(program.command('status'))
+    .description('groups, volumes, head, floor, lag, backlog and state of the daemon')
+    .action(async (options: ClientOptions) => {
+      const status = await clientFor(options, 'any').get<StatusReply>('/v1/status');
+      if (options.output === 'json') printJson(status);
+      else print(status.role === 'source' ? sourceText(status) : replicaText(status));
+    });
+  clientOptions(program.command('alarms'))
+    .description('what needs a person now')
+    .action(async (options: ClientOptions) => {
+      const reply = await clientFor(options, 'any').get<AlarmsReply>('/v1/alarms');
+      if (options.output === 'json') printJson(reply);
+      else print(reply.alarms.length === 0 ? 'no alarms' : alarmTable(reply.alarms));
+    });
+}
+
+function sourceText(status: SourceStatusReply): string {
+  const parts = [heading(status)];
+  for (const group of status.groups) {
+    const head = group.head;
+    parts.push(
+      '',
+      table(
+        ['group', 'state', 'head', 'durable', 'written out to', 'backlog', 'journal', 'stream'],
+        [
+          [
+            bold(group.name),
+            state(group.state),
+            known(head, (at) => String(at.writtenLsn)),
+            known(head, (at) => String(at.durableLsn)),
+            known(head, (at) => String(at.checkpointLsn)),
+            lag(group.backlog),
+            known(group.journal, (journal) => `${bytes(journal.usedBytes)} of ${bytes(journal.budgetBytes)}`),
+            `${group.stream.kind} ${state(group.stream.state)}`,
+          ],
+        ],
+      ),
+      ...reasons([group.reason, group.stream.reason, ...group.notes]),
+      '',
+      table(
+        ['volume', 'size', 'state', 'address'],
+        group.volumes.map((volume) => [
+          `  ${volume.name}`,
+          known(volume.sizeBytes, bytes),
+          volume.seed === null
+            ? state(volume.state)
+            : `seeding ${bytes(volume.seed.doneBytes)} of ${bytes(volume.seed.totalBytes)}`,
+          volume.uri ?? '-',
+        ]),
+      ),
+      '',
+      table(
+        ['replica', 'required', 'state', 'holds', 'behind by'],
+        group.replicas.map((replica) => [
+          `  ${replica.name}`,
+          replica.required ? 'yes' : 'no',
+          state(replica.state),
+          known(replica.durableLsn, String),
+          lag(replica.lag),
+        ]),
+      ),
+      ...reasons(group.replicas.map((replica) => replica.reason)),
+    );
+  }
+  return [...parts, ...alarmLines(status.alarms)].join('\n');
+}
+
+function replicaText(status: ReplicaStatusReply): string {
+  const parts = [heading(status)];
+  for (const group of status.groups) {
+    parts.push(
+      '',
+      table(
+        ['group', 'state', 'head', 'floor', 'newest', 'age at least', 'used', 'stream'],
+        [
+          [
+            bold(group.name),
+            state(group.state),
+            known(group.head, point),
+            known(group.floor, point),
+            known(group.head?.time, shortTime),
+            known(group.lagSecondsAtLeast, seconds),
+            known(group.store, (store) => bytes(store.usedBytes)),
+            `${group.stream.kind} ${state(group.stream.state)}`,
+          ],
+        ],
+      ),
+      ...reasons([group.reason, group.stream.reason, ...group.notes]),
+    );
+    const views = group.views.flatMap((view) =>
+      view.exports.map((entry) => [
+        `  ${view.name}`,
+        point(view.at),
+        entry.volume,
+        view.writable ? 'scratch' : 'read-only',
+        entry.uri,
+      ]),
+    );
+    if (views.length > 0) parts.push('', table(['view', 'at', 'volume', 'mode', 'address'], views));
+    const jobs = group.restores.map((job) => [
+      `  ${job.id}`,
+      state(job.state),
+      `${bytes(job.doneBytes)} of ${bytes(job.totalBytes)}`,
+      job.plan.to,
+    ]);
+    if (jobs.length > 0) parts.push('', table(['restore', 'state', 'done', 'to'], jobs));
+  }
+  return [...parts, ...alarmLines(status.alarms)].join('\n');
+}
+
+function heading(status: StatusReply): string {
+  const name = status.role === 'replica' ? `replica ${status.name}` : 'source';
+  const { version, pid, now, ready } = status.daemon;
+  return `${bold(name)}  tidemark ${version}, pid ${pid}, ${ready ? 'ready' : 'not ready'}, ${shortTime(now)}`;
+}
+
+function lag(value: LagReply): string {
+  const parts = [
+    known(value.records, (records) => count(records, 'record')),
+    known(value.bytes, bytes),
+    known(value.seconds, seconds),
+  ];
+  return parts.every((part) => part === 'unknown') ? 'unknown' : parts.join(', ');
+}
+
+const GOOD = new Set(['protecting', 'receiving', 'serving', 'streaming', 'done']);
+const PASSING = new Set([
+  'starting',
+  'seeding',
+  'behind',
+  'connecting',
+  'retrying',
+  'running',
+  'verifying',
+  'stopping',
+  'unknown',
+]);
+
+function state(text: string): string {
+  if (GOOD.has(text)) return paint('green', text);
+  return paint(PASSING.has(text) ? 'yellow' : 'red', text);
+}
+
+function reasons(texts: readonly string[]): string[] {
+  return [...new Set(texts)].filter((text) => text !== '').map((text) => `  ${text}`);
+}
+
+function alarmLines(alarms: readonly AlarmReply[]): string[] {
+  return alarms.length === 0 ? [] : ['', alarmTable(alarms)];
+}
+
+function alarmTable(alarms: readonly AlarmReply[]): string {
+  return table(
+    ['alarm', 'severity', 'group', 'since', 'message'],
+    alarms.map((alarm) => [
+      paint(alarm.severity === 'critical' ? 'red' : 'yellow', alarm.code),
+      alarm.severity,
+      [alarm.group ?? '-', alarm.subject].filter((text) => text !== '').join('/'),
+      shortTime(alarm.since),
+      alarm.message,
+    ]),
+  );
+}

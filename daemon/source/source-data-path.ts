@@ -1,0 +1,233 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import { FRAME_VERSION } from '../../journal/frame-codec.ts';
+import type { Host } from '../../journal/host/host.ts';
+import type { Journal } from '../../journal/journal.ts';
+import { LocalMarks } from '../../journal/local-marks.ts';
+import type { FrameSink } from '../../journal/stream.ts';
+import type { ActionReply, BookmarkReply, BookmarkRequest, SourceGroupReply } from '../control/control-api.ts';
+import { sourceGroupId } from '../group-identity.ts';
+import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
+import { exportUri, nbdListener } from '../nbd-setup.ts';
+import { settleFarSide } from '../ship/settle.ts';
+import { Shipper } from '../ship/shipper.ts';
+import { isoTime } from '../times.ts';
+import { ProtectedGroup } from '../volume/protected-group.ts';
+import type { WorkerSide } from '../worker/worker-side.ts';
+import { CountedExport } from './counted-export.ts';
+import type { SourceWorkerData } from './group-worker-protocol.ts';
+import { openVolumes } from './open-volumes.ts';
+import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
+import { sinkFactory } from './source-stream.ts';
+
+/** What is there once the exports are open. */
+interface OpenSource {
+  readonly groupId: string;
+  readonly group: ProtectedGroup;
+  readonly shipper: Shipper;
+  readonly server: NbdServer;
+  readonly address: NbdListenAddress;
+  readonly exports: ReadonlyMap<string, CountedExport>;
+}
+
+/**
+ * One group at the source, on the thread of its worker. Order of the start: disks and journal are locked and recovered,
+ * a cut is settled with the far side (rule 4), the new incarnation is durable, shipping begins, exports open; a volume
+ * that is being seeded refuses clients until its first copy is journalled.
+ */
+export class SourceDataPath {
+  readonly #host: Host;
+  readonly #data: SourceWorkerData;
+  readonly #side: Pick<WorkerSide<SourceGroupReply>, 'log'>;
+  readonly #ended = Promise.withResolvers<void>();
+  readonly #notes: string[] = [];
+  #running: Promise<void> | undefined;
+  #open: OpenSource | undefined;
+  #phase = 'locking and recovering the journal';
+  #closing = false;
+
+  constructor(host: Host, data: SourceWorkerData, side: Pick<WorkerSide<SourceGroupReply>, 'log'>) {
+    this.#host = host;
+    this.#data = data;
+    this.#side = side;
+  }
+
+  /** Runs until `close`; rejects when the group cannot go on. */
+  async run(): Promise<void> {
+    this.#running = this.#start();
+    await this.#running;
+    await this.#ended.promise;
+  }
+
+  /** Guests get what they wait for, then everything is synced and the journal marked clean. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    // a start that failed has told so already
+    await this.#running?.catch(() => undefined);
+    await this.#open?.server.close();
+    await this.#open?.shipper.close();
+    await this.#open?.group.close();
+    this.#ended.resolve();
+  }
+
+  async bookmark({ name, note, labels }: BookmarkRequest): Promise<BookmarkReply> {
+    const { group } = this.#opened();
+    const extra = { ...(note === undefined ? {} : { note }), ...(labels === undefined ? {} : { labels }) };
+    const placed = await group.bookmark(name, 'crash', extra);
+    const { epoch } = group.journal;
+    return { name, kind: 'crash', epoch, lsn: placed.lsn, time: isoTime(placed.time), note: note ?? null };
+  }
+
+  async detach(dryRun: boolean): Promise<ActionReply> {
+    const { group, server } = this.#opened();
+    const volumes = group.status().volumes;
+    const busy = volumes.filter((volume) => volume.clients > 0);
+    const steps = volumes.map(({ name, clients }) => {
+      const still = clients === 0 ? '' : ` (refused while ${clients} clients use it)`;
+      return `${name}: write everything out, sync, stamp the disk, close its export${still}`;
+    });
+    if (dryRun) return { dryRun, steps };
+    if (busy.length > 0) {
+      const names = busy.map(({ name, clients }) => `${name} (${clients})`).join(', ');
+      throw new TidemarkError('precondition-failed', `guests still use ${names}: shut them down first`);
+    }
+    for (const { name } of volumes) {
+      await group.detach(name);
+      await server.removeExport(name);
+    }
+    return { dryRun, steps: volumes.map(({ name }) => `${name} is a plain disk again`) };
+  }
+
+  release(dryRun: boolean): ActionReply {
+    const { group } = this.#opened();
+    if (!group.status().remoteHeld) return { dryRun, steps: ['nothing is held'] };
+    if (!dryRun) group.release();
+    return { dryRun, steps: ['remote guests may connect again'] };
+  }
+
+  status(): SourceGroupReply {
+    const { config } = this.#data;
+    if (this.#open === undefined) return { ...unknownSourceGroup(config), reason: this.#phase, ageSeconds: 0 };
+    const { groupId, group, shipper, server, address, exports } = this.#open;
+    const now = group.status();
+    if (now.state === 'failed' && !this.#closing) {
+      this.#ended.reject(new TidemarkError('journal-poisoned', `the journal takes nothing any more: ${now.reason}`));
+    }
+    return sourceGroupReply({
+      config,
+      groupId,
+      journal: group.journal,
+      group: now,
+      ship: shipper.status(),
+      exports,
+      uriOf: (volume) => exportUri(address, config.listen.tls !== null, volume),
+      listen: address.kind === 'unix' ? address.path : `${address.host}:${address.port}`,
+      clients: server.clients().length,
+      notes: this.#notes,
+    });
+  }
+
+  async #start(): Promise<void> {
+    const { config, stateDir } = this.#data;
+    const groupId = await sourceGroupId(stateDir, config.name);
+    const makeSinks = await sinkFactory(this.#host, config, groupId);
+    const listener = await nbdListener(config.listen);
+    const group = await this.#openGroup(groupId, makeSinks);
+    const opened: { close(): Promise<void> }[] = [group];
+    try {
+      const shipper = await this.#openShipper(group, groupId, makeSinks());
+      opened.unshift(shipper);
+      const exports = group
+        .exports(config.listen.tcp === null ? 'local' : 'remote')
+        .map((item) => new CountedExport(item));
+      const server = await NbdServer.start({ listeners: [listener], exports });
+      const address = server.addresses[0] ?? listener.address;
+      const byName = new Map(exports.map((item) => [item.name, item]));
+      this.#open = { groupId, group, shipper, server, address, exports: byName };
+    } catch (error) {
+      for (const part of opened) await part.close();
+      throw error;
+    }
+    this.#side.log('info', 'exports-listening', 'the exports are served', { listen: this.status().listen });
+    group.seeded().catch((error: unknown) => {
+      if (error instanceof TidemarkError)
+        this.#side.log('error', 'seeding-failed', error.message, { reason: error.code });
+      else this.#ended.reject(error);
+    });
+  }
+
+  async #openGroup(groupId: string, makeSinks: () => FrameSink[]): Promise<ProtectedGroup> {
+    const { config } = this.#data;
+    const volumes = await openVolumes(config.volumes);
+    const options = {
+      journal: { ...config.journal, groupId, groupName: config.name },
+      volumes,
+      overlayBytesMax: config.overlayMemoryBytes,
+      outOfRoom: config.outOfRoom,
+      afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
+      heartbeatMs: config.heartbeatMs,
+      settle: (journal: Journal) => this.#settle(journal, groupId, makeSinks),
+    };
+    try {
+      return await ProtectedGroup.open(this.#host, options, new LocalMarks());
+    } catch (error) {
+      for (const { backing } of volumes) await backing.close();
+      throw error;
+    }
+  }
+
+  /** After a clean stop nothing can have been cut, and nobody needs to be asked. */
+  async #settle(
+    journal: Journal,
+    groupId: string,
+    makeSinks: () => FrameSink[],
+  ): Promise<{ highestLsn: number } | undefined> {
+    const { config } = this.#data;
+    const { cut, damage, cleanStop, lastLsn } = journal.report;
+    for (const item of damage)
+      this.#note(`damage: records ${item.fromLsn}-${item.toLsn} in ${item.file}: ${item.reason}`);
+    if (cut !== undefined)
+      this.#note(`a torn tail was cut behind ${cut.afterLsn} (${cut.droppedBytes} bytes: ${cut.reason})`);
+    if (cleanStop && lastLsn > 0) return undefined;
+    this.#phase = 'asking the far side what it holds';
+    const settled = await settleFarSide(this.#host, {
+      journal,
+      directory: config.journal.directory,
+      groupId,
+      groupName: config.name,
+      sinks: makeSinks(),
+      timeoutMs: config.settleTimeoutMs,
+    });
+    this.#side.log('info', 'settled', 'the far side was asked what it holds', { ...settled });
+    if (settled.restored > 0) this.#note(`${settled.restored} records that were lost here came back from the far side`);
+    if (settled.answered > 0) return { highestLsn: settled.highestLsn };
+    if (cut !== undefined)
+      this.#note('nobody could be asked about the cut: a replica that holds more will need a resync');
+    return undefined;
+  }
+
+  async #openShipper(group: ProtectedGroup, groupId: string, sinks: FrameSink[]): Promise<Shipper> {
+    const { config } = this.#data;
+    const { journal } = group;
+    const { incarnation } = journal;
+    if (incarnation === undefined) throw new TidemarkError('journal-poisoned', 'the journal has not begun');
+    return await Shipper.open(this.#host, {
+      directory: config.journal.directory,
+      journal,
+      marks: journal.marks,
+      identity: { groupId, groupName: config.name, epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
+      sinks,
+      replicas: config.replicas,
+    });
+  }
+
+  #opened(): OpenSource {
+    if (this.#open === undefined)
+      throw new TidemarkError('precondition-failed', `the group is starting: ${this.#phase}`);
+    return this.#open;
+  }
+
+  #note(text: string): void {
+    this.#notes.push(text);
+    this.#side.log('warn', 'recovery-note', text);
+  }
+}

@@ -1,0 +1,166 @@
+import type { Journal } from '../../journal/journal.ts';
+import type { SourceGroupConfig } from '../config/config-types.ts';
+import type { GroupState, SourceGroupReply, SourceVolumeReply, StreamReply } from '../control/control-api.ts';
+import { listenText } from '../nbd-setup.ts';
+import type { ShipStatus } from '../ship/ship-status.ts';
+import type { GroupStatus, VolumeStatus } from '../volume/group-status.ts';
+import type { CountedExport } from './counted-export.ts';
+
+/** A group of which nothing is known yet. */
+export function unknownSourceGroup(config: SourceGroupConfig): SourceGroupReply {
+  const unknown = { records: null, bytes: null, seconds: null };
+  return {
+    name: config.name,
+    groupId: null,
+    state: 'starting',
+    reason: 'starting',
+    code: null,
+    ageSeconds: null,
+    epoch: null,
+    incarnation: null,
+    head: null,
+    journal: null,
+    overlay: null,
+    volumes: config.volumes.map(({ name, backing, size }) => ({
+      name,
+      id: null,
+      sizeBytes: size,
+      backing,
+      state: 'starting',
+      seed: null,
+      uri: null,
+      traffic: null,
+    })),
+    listen: listenText(config.listen),
+    clients: null,
+    stream: { kind: kindOf(config), state: 'connecting', reason: '', code: null },
+    replicas: config.replicas.map(({ name, required }) => ({
+      name,
+      required,
+      state: 'unknown',
+      reason: '',
+      durableLsn: null,
+      lag: unknown,
+    })),
+    backlog: unknown,
+    notes: [],
+  };
+}
+
+/** What the data path knows at one moment. */
+export interface SourceFacts {
+  readonly config: SourceGroupConfig;
+  readonly groupId: string;
+  readonly journal: Journal;
+  readonly group: GroupStatus;
+  readonly ship: ShipStatus;
+  readonly exports: ReadonlyMap<string, CountedExport>;
+  readonly uriOf: (volume: string) => string;
+  readonly listen: string;
+  readonly clients: number;
+  readonly notes: readonly string[];
+}
+
+export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
+  const { config, journal, group, ship } = facts;
+  const [state, reason, code] = stateOf(facts);
+  const open = new Map(group.volumes.map((volume) => [volume.name, volume]));
+  return {
+    name: config.name,
+    groupId: facts.groupId,
+    state,
+    reason,
+    code,
+    ageSeconds: 0,
+    epoch: journal.epoch,
+    incarnation: journal.incarnation?.counter ?? null,
+    head: { writtenLsn: group.headLsn, durableLsn: group.durableLsn, checkpointLsn: group.checkpointLsn },
+    journal: {
+      directory: config.journal.directory,
+      usedBytes: group.journalUsedBytes,
+      budgetBytes: config.journal.budgetBytes,
+      oldestLsn: journal.oldestLsn,
+    },
+    overlay: {
+      bytes: group.volumes.reduce((sum, volume) => sum + volume.overlayBytes, 0),
+      bytesMax: config.overlayMemoryBytes,
+    },
+    volumes: config.volumes.map(({ name, backing }) => volumeReply(name, backing, open.get(name), facts)),
+    listen: facts.listen,
+    clients: facts.clients,
+    stream: streamReply(config, ship),
+    replicas: ship.replicas.map(({ name, required, state: replicaState, reason: why, durableLsn, lag }) => ({
+      name,
+      required,
+      state: durableLsn === null ? 'unknown' : replicaState,
+      reason: why,
+      durableLsn,
+      lag,
+    })),
+    backlog: ship.backlog,
+    notes: [
+      ...facts.notes,
+      ...(group.givenUp === undefined ? [] : ['history was given up for lack of room: seed the group anew']),
+      ...ship.unregistered.map((name) => `${name} reads the stream without being registered: nothing is kept for it`),
+    ],
+  };
+}
+
+/** The worst that is true, and why. */
+function stateOf({ config, group, ship }: SourceFacts): [GroupState, string, string | null] {
+  if (group.volumes.length === 0) return ['detached', 'every volume was given back', null];
+  if (group.remoteHeld && config.listen.tcp !== null) {
+    return ['held', 'after a power loss remote guests are kept out until `tidemark release`', 'precondition-failed'];
+  }
+  switch (group.state) {
+    case 'failed':
+      return ['failed', group.reason, 'journal-poisoned'];
+    case 'closed':
+      return ['stopping', 'stopping', null];
+    case 'unprotected':
+      return ['unprotected', group.reason, null];
+    case 'backing-failed':
+      return ['backing-failed', group.reason, group.destage.code ?? null];
+    case 'seeding':
+      return ['seeding', `the first copy of ${group.reason} is being journalled`, null];
+    case 'protecting':
+  }
+  if (group.clientsHeldBack > 0 && group.journalFreeBytes < config.journal.fileBytes) {
+    return ['blocked', 'the journal has spent its budget: the guest waits', 'journal-full'];
+  }
+  if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
+  return ['protecting', '', null];
+}
+
+function volumeReply(
+  name: string,
+  backing: string,
+  volume: VolumeStatus | undefined,
+  facts: SourceFacts,
+): SourceVolumeReply {
+  if (volume === undefined) {
+    return { name, id: null, sizeBytes: null, backing, state: 'detached', seed: null, uri: null, traffic: null };
+  }
+  const seeding = volume.state === 'seeding';
+  const failed = facts.group.state === 'backing-failed';
+  return {
+    name,
+    id: volume.id,
+    sizeBytes: volume.size,
+    backing,
+    state: volume.state === 'open' ? (failed ? 'failed' : 'serving') : volume.state,
+    seed: seeding ? { doneBytes: volume.seededBytes ?? 0, totalBytes: volume.size } : null,
+    uri: volume.state === 'open' ? facts.uriOf(name) : null,
+    traffic: {
+      ...(facts.exports.get(name)?.traffic ?? { reads: 0, readBytes: 0, writes: 0, writeBytes: 0, flushes: 0 }),
+    },
+  };
+}
+
+function streamReply(config: SourceGroupConfig, ship: ShipStatus): StreamReply {
+  return { kind: kindOf(config), state: ship.state, reason: ship.reason, code: ship.code };
+}
+
+function kindOf(config: SourceGroupConfig): StreamReply['kind'] {
+  return config.stream.kafka === null ? 'direct' : 'kafka';
+}
