@@ -69,11 +69,12 @@ export class FrameLayout {
     if (crc32c(stored) !== header.listCrc) {
       throw frameDamaged('the crc of a record list is wrong', { firstLsn: header.firstLsn });
     }
-    const table = prefix.slice(listEnd, tableEnd);
+    // Not slice(): that of a Buffer is no copy.
+    const table = new Uint8Array(prefix.subarray(listEnd, tableEnd));
     if (crc32c(table) !== header.tableCrc) {
       throw frameDamaged('the crc of a chunk table is wrong', { firstLsn: header.firstLsn });
     }
-    const entries = header.listPacked ? unpack(stored, header.listPlainBytes) : stored.slice();
+    const entries = header.listPacked ? unpack(stored, header.listPlainBytes) : new Uint8Array(stored);
     return new FrameLayout(header, entries, table);
   }
 

@@ -72,6 +72,9 @@ export class FrameSealer {
   #payloadBytes = 0;
   #firstTime: JournalTime = 0;
   #lastTime: JournalTime = 0;
+  /** Entries of the frame at hand that `#chain` covers already. */
+  #chained = 0;
+  #chainBefore: Chain | undefined;
   #rawInARow = 0;
   #untried = 0;
 
@@ -94,6 +97,15 @@ export class FrameSealer {
     this.#nextLsn = nextLsn;
     this.#chain = chain;
     this.#clear();
+  }
+
+  /** The chain value after the last record added. */
+  get chain(): Chain {
+    assert(this.#chain !== undefined, 'the sealer was not begun');
+    const from = this.#chained * FRAME_ENTRY_BYTES;
+    this.#chain = advanceChain(this.#chain, this.#entries.subarray(from, this.#count * FRAME_ENTRY_BYTES));
+    this.#chained = this.#count;
+    return this.#chain;
   }
 
   /** LSN of the next record to add. */
@@ -139,9 +151,9 @@ export class FrameSealer {
 
   /** Seals what was collected (one record or more) and begins the next frame behind it. */
   seal(sourceDurableLsn: Lsn): SealedFrame {
-    assert(this.#count > 0 && this.#chain !== undefined, 'an empty frame is never sealed');
+    assert(this.#count > 0 && this.#chainBefore !== undefined, 'an empty frame is never sealed');
     const entries = this.#entries.subarray(0, this.#count * FRAME_ENTRY_BYTES);
-    const chainAfter = advanceChain(this.#chain, entries);
+    const chainAfter = this.chain;
     const listPacked = this.#options.compress ? pack(entries) : undefined;
     const list = listPacked ?? entries;
     const chunkCount = Math.ceil(this.#payloadBytes / this.#options.chunkBytes);
@@ -167,7 +179,7 @@ export class FrameSealer {
       sourceDurableLsn,
       firstTime: this.#firstTime,
       lastTime: this.#lastTime,
-      chainBefore: this.#chain,
+      chainBefore: this.#chainBefore,
       chainAfter,
       listPlainBytes: entries.length,
       listStoredBytes: list.length,
@@ -188,7 +200,6 @@ export class FrameSealer {
       lastTime: this.#lastTime,
       chainAfter,
     };
-    this.#chain = chainAfter;
     this.#clear();
     return frame;
   }
@@ -226,6 +237,8 @@ export class FrameSealer {
   }
 
   #clear(): void {
+    this.#chainBefore = this.#chain;
+    this.#chained = 0;
     this.#count = 0;
     this.#payloadBytes = 0;
   }

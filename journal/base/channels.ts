@@ -42,6 +42,22 @@ export interface ChannelPayloads {
   'tidemark:group:destage': { group: string; state: string; reason: string; code: string };
   /** A volume's content is being journalled; `done` when its export opened. */
   'tidemark:group:seeding': { group: string; volume: string; seededBytes: number; totalBytes: number; done: boolean };
+  /** A frame went into the stream. */
+  'tidemark:ship:frame': { group: string; records: number; plainBytes: number; storedBytes: number };
+  /** The shipper begins anew at an LSN: at the start, after a reconnect, or because the far side lost something. */
+  'tidemark:ship:seek': { group: string; fromLsn: number; reason: string };
+  /** What shipping as a whole does: connecting, streaming, retrying, needs-resync, diverged, stopped. */
+  'tidemark:ship:state': { group: string; state: string; reason: string; code: string };
+  /** A registered replica has another state, or is heard for the first time. */
+  'tidemark:ship:replica': { group: string; replica: string; state: string; reason: string; durableLsn: number };
+  /** A replica holds less than it had acknowledged: it lost data. */
+  'tidemark:ship:went-back': { group: string; replica: string; fromLsn: number; toLsn: number };
+  /** Somebody reads this group's stream and is not registered: nothing is kept for it. */
+  'tidemark:ship:unregistered': { group: string; replica: string };
+  /** Every required replica holds what lies below the address; the chain up to there was made durable first. */
+  'tidemark:ship:released': { group: string; lsn: number; address: number };
+  /** ship.state could not be written; nothing is released until it can. */
+  'tidemark:ship:state-file': { group: string; message: string };
 }
 
 export type ChannelName = keyof ChannelPayloads;

@@ -1,0 +1,95 @@
+import { channel } from '../../journal/base/channels.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host, Timer } from '../../journal/host/host.ts';
+import type { Marks } from '../../journal/marks.ts';
+import type { Lsn } from '../../journal/position.ts';
+import type { ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
+import type { ShipJournal } from './chain-walk.ts';
+import { saveShipState } from './ship-state.ts';
+
+/** Between two writes of ship.state. */
+const INTERVAL_MS = 500;
+
+const releasedChannel = channel('tidemark:ship:released');
+const stateFileChannel = channel('tidemark:ship:state-file');
+
+/**
+ * Moves the `shipped` mark: whole batches that every required replica holds. The chain at the new place is made durable
+ * first, for what lies below may be overwritten as soon as the mark has moved.
+ */
+export class Release {
+  readonly #host: Host;
+  readonly #directory: string;
+  readonly #group: { readonly id: string; readonly name: string };
+  readonly #journal: ShipJournal;
+  readonly #marks: Marks;
+  readonly #checkpoints: ChainCheckpoints;
+  #timer: Timer | undefined;
+  #saving: Promise<void> | undefined;
+  #released: ChainCheckpoint | undefined;
+  #lsn: Lsn = 0;
+  #closed = false;
+
+  constructor(
+    host: Host,
+    directory: string,
+    group: { readonly id: string; readonly name: string },
+    journal: ShipJournal,
+    marks: Marks,
+    checkpoints: ChainCheckpoints,
+  ) {
+    this.#host = host;
+    this.#directory = directory;
+    this.#group = group;
+    this.#journal = journal;
+    this.#marks = marks;
+    this.#checkpoints = checkpoints;
+  }
+
+  /** Everything up to `lsn` is held by every required replica; many calls become one write. */
+  upTo(lsn: Lsn): void {
+    this.#lsn = lsn;
+    if (this.#timer === undefined && this.#saving === undefined && !this.#closed && this.#hasWork()) {
+      this.#timer = this.#host.clock.after(INTERVAL_MS, () => this.#start());
+    }
+  }
+
+  /** Writes what is due and stops. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#timer?.cancel();
+    await this.#saving;
+    if (this.#hasWork()) await this.#save();
+  }
+
+  #hasWork(): boolean {
+    const checkpoint = this.#checkpoints.before(this.#lsn);
+    return checkpoint !== undefined && checkpoint.address > this.#marks.address('shipped');
+  }
+
+  #start(): void {
+    this.#timer = undefined;
+    this.#saving = this.#save().finally(() => {
+      this.#saving = undefined;
+      this.upTo(this.#lsn);
+    });
+  }
+
+  async #save(): Promise<void> {
+    const checkpoint = this.#checkpoints.before(this.#lsn);
+    if (checkpoint === undefined) return;
+    this.#checkpoints.pin(checkpoint);
+    this.#checkpoints.dropBelow(Math.min(this.#journal.oldestAddress, checkpoint.address));
+    try {
+      await saveShipState(this.#host.disk, this.#directory, this.#group.id, this.#checkpoints.list);
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      stateFileChannel.publish({ group: this.#group.name, message: error.message });
+      return;
+    }
+    if (this.#released !== undefined && this.#released !== checkpoint) this.#checkpoints.unpin(this.#released);
+    this.#released = checkpoint;
+    this.#marks.advanceAddress('shipped', Math.max(checkpoint.address, this.#marks.address('shipped')));
+    releasedChannel.publish({ group: this.#group.name, lsn: checkpoint.lsn, address: checkpoint.address });
+  }
+}

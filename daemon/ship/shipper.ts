@@ -1,0 +1,245 @@
+import { assert } from '../../journal/base/assert.ts';
+import { channel } from '../../journal/base/channels.ts';
+import type { Chain } from '../../journal/chain.ts';
+import { SEALER_DEFAULTS, type SealerOptions } from '../../journal/frame-sealer.ts';
+import type { Host } from '../../journal/host/host.ts';
+import type { Marks } from '../../journal/marks.ts';
+import type { Lsn } from '../../journal/position.ts';
+import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/stream.ts';
+import { ChainCheckpoints } from './chain-checkpoints.ts';
+import type { ShipJournal } from './chain-walk.ts';
+import { HeartbeatTimes } from './heartbeat-times.ts';
+import { KnownChains } from './known-chains.ts';
+import { Lane } from './lane.ts';
+import { Release } from './release.ts';
+import { type KnownReplica, type RegisteredReplica, ReplicaRegistry } from './replica-registry.ts';
+import { isUnreadable, loadShipState } from './ship-state.ts';
+import { type ShipLag, type ShipReplicaStatus, type ShipState, type ShipStatus, worseLag } from './ship-status.ts';
+
+export interface ShipperOptions {
+  /** The journal's: ship.state lies there. */
+  readonly directory: string;
+  readonly journal: ShipJournal;
+  readonly marks: Marks;
+  /** Of this run: after `Journal.begin`. */
+  readonly identity: SourceIdentity;
+  /** Not opened yet: one for a topic, one per replica over direct. */
+  readonly sinks: readonly FrameSink[];
+  /** At least one is required. */
+  readonly replicas: readonly RegisteredReplica[];
+  readonly sealer?: Partial<SealerOptions>;
+  /** Default 5. */
+  readonly lingerMs?: number;
+}
+
+const LINGER_MS = 5;
+const LAG_UNKNOWN: ShipLag = { records: null, bytes: null, seconds: null };
+
+const stateChannel = channel('tidemark:ship:state');
+
+/**
+ * Everything behind the journal's durable mark goes into the streams, and what the replicas say they hold comes back as
+ * marks: `accepted`, `replicated`, `shipped`. Each sink has a lane of its own, so that one that is behind or gone holds
+ * up no other. All of it lives on one thread.
+ *
+ * A replica's word counts once its chain value was compared with ours: before that nothing is released for it.
+ */
+export class Shipper {
+  readonly #host: Host;
+  readonly #options: ShipperOptions;
+  readonly #checkpoints: ChainCheckpoints;
+  readonly #chains = new KnownChains();
+  readonly #heartbeats = new HeartbeatTimes();
+  readonly #registry: ReplicaRegistry;
+  readonly #release: Release;
+  readonly #lanes: readonly Lane[];
+  readonly #stopListening: () => void;
+  #announced = '';
+  #closing: Promise<void> | undefined;
+
+  private constructor(host: Host, options: ShipperOptions, checkpoints: ChainCheckpoints) {
+    const { identity, marks, journal } = options;
+    assert(
+      options.replicas.some(({ required }) => required),
+      'at least one replica is required',
+    );
+    this.#host = host;
+    this.#options = options;
+    this.#checkpoints = checkpoints;
+    this.#registry = new ReplicaRegistry(identity.groupName, options.replicas, this.#chains);
+    const group = { id: identity.groupId, name: identity.groupName };
+    this.#release = new Release(host, options.directory, group, journal, marks, checkpoints);
+    const laneOptions = {
+      journal,
+      marks,
+      clock: host.clock,
+      identity,
+      sealer: { ...SEALER_DEFAULTS, ...options.sealer },
+      lingerMs: options.lingerMs ?? LINGER_MS,
+      checkpoints,
+    };
+    this.#lanes = options.sinks.map((sink) => {
+      const lane: Lane = new Lane(sink, laneOptions, {
+        onAccepted: () => this.#onAccepted(),
+        onFeedback: (feedback) => this.#onFeedback(lane, feedback),
+        onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
+        onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
+        onState: () => this.#announce(),
+      });
+      return lane;
+    });
+    this.#stopListening = marks.onMove(() => {
+      for (const lane of this.#lanes) lane.pump();
+    });
+    for (const lane of this.#lanes) lane.open();
+  }
+
+  /** Opens the sinks. Rejects with `journal-foreign`, `format-too-new`; a damaged ship.state counts as missing. */
+  static async open(host: Host, options: ShipperOptions): Promise<Shipper> {
+    const { directory, identity } = options;
+    const checkpoints = await loadShipState(host.disk, directory, identity.groupId).catch((error: unknown) => {
+      if (!isUnreadable(error)) throw error;
+      return [];
+    });
+    return new Shipper(host, options, new ChainCheckpoints(checkpoints));
+  }
+
+  status(): ShipStatus {
+    const { marks } = this.#options;
+    const nowMs = this.#host.clock.monotonicMs();
+    const replicas = this.#registry.replicas.map((replica) => this.#replicaStatus(replica, nowMs));
+    const required = replicas.filter((replica) => replica.required).map(({ lag }) => lag);
+    return {
+      ...this.#state(),
+      acceptedLsn: marks.lsn('accepted'),
+      replicatedLsn: marks.lsn('replicated'),
+      shippedAddress: marks.address('shipped'),
+      backlog: required.reduce(worseLag),
+      replicas,
+      unregistered: [...this.#registry.strangers],
+    };
+  }
+
+  /** Stops shipping; what the replicas are known to hold is written down. Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    this.#stopListening();
+    await Promise.all(this.#lanes.map((lane) => lane.close()));
+    await this.#release.close();
+  }
+
+  #onAccepted(): void {
+    const { marks } = this.#options;
+    const accepted = Math.min(...this.#lanes.map((lane) => lane.acceptedLsn));
+    if (accepted > marks.lsn('accepted')) marks.advanceLsn('accepted', accepted);
+  }
+
+  #onFeedback(lane: Lane, feedback: ReplicaFeedback): void {
+    const { groupId, epoch, incarnation } = this.#options.identity;
+    if (feedback.groupId !== groupId) {
+      lane.stop({
+        code: 'frame-foreign',
+        reason: `a state of group ${feedback.groupId} came from ${feedback.replica}`,
+      });
+      return;
+    }
+    const registered = this.#registry.replicas.some(({ name }) => name === feedback.replica);
+    if (registered && feedback.epoch > epoch) {
+      lane.stop({
+        code: 'stale-epoch',
+        reason: `replica ${feedback.replica} follows epoch ${feedback.epoch}, this source is of ${epoch}`,
+      });
+      return;
+    }
+    if (registered && feedback.epoch === epoch && feedback.incarnation > incarnation.counter) {
+      const reason = `replica ${feedback.replica} follows incarnation ${feedback.incarnation}, this source is ${incarnation.counter}`;
+      lane.stop({ code: 'stale-incarnation', reason });
+      return;
+    }
+    const replica = this.#registry.hear(feedback, this.#host.clock.monotonicMs());
+    if (replica !== undefined && this.#proveOrStop(lane, replica)) this.#advance();
+    this.#announce();
+  }
+
+  #onChain(lane: Lane, lsn: Lsn, chain: Chain): void {
+    this.#chains.note(lsn, chain);
+    for (const replica of this.#registry.replicas) {
+      if (replica.durableLsn === lsn && this.#proveOrStop(lane, replica)) this.#advance();
+    }
+  }
+
+  #proveOrStop(lane: Lane, replica: KnownReplica): boolean {
+    if (this.#registry.prove(replica)) return true;
+    const reason = `record ${replica.durableLsn} and what lies below are not the same here and at ${replica.name}`;
+    lane.stop({ code: 'divergence', reason });
+    return false;
+  }
+
+  #advance(): void {
+    const { marks } = this.#options;
+    const replicated = this.#registry.replicatedLsn;
+    if (replicated > marks.lsn('replicated')) marks.advanceLsn('replicated', replicated);
+    this.#release.upTo(marks.lsn('replicated'));
+    const everywhere = this.#registry.everywhereLsn;
+    if (everywhere > 0) for (const lane of this.#lanes) lane.sink.trim(everywhere);
+    this.#heartbeats.dropBelow(everywhere);
+  }
+
+  #replicaStatus(replica: KnownReplica, nowMs: number): ShipReplicaStatus {
+    const { name, required, state, reason, durableLsn, provenLsn, lostFromLsn, heardMs } = replica;
+    return {
+      name,
+      required,
+      state,
+      reason,
+      durableLsn: durableLsn ?? null,
+      provenLsn,
+      lostFromLsn: lostFromLsn === 0 ? null : lostFromLsn,
+      lag: durableLsn === undefined ? LAG_UNKNOWN : this.#lag(durableLsn, nowMs),
+      heardSecondsAgo: durableLsn === undefined ? null : (nowMs - heardMs) / 1000,
+    };
+  }
+
+  #lag(durableLsn: Lsn, nowMs: number): ShipLag {
+    const { marks } = this.#options;
+    const records = Math.max(0, marks.lsn('written') - durableLsn);
+    if (records === 0) return { records: 0, bytes: 0, seconds: 0 };
+    const checkpoint = this.#checkpoints.before(durableLsn);
+    return {
+      records,
+      bytes: checkpoint === undefined ? null : Math.max(0, marks.address('written') - checkpoint.address),
+      seconds: this.#heartbeats.ageSeconds(durableLsn, nowMs),
+    };
+  }
+
+  #state(): { state: ShipState; reason: string; code: string | null } {
+    for (const { halt } of this.#lanes) {
+      if (halt === undefined) continue;
+      const state = halt.code === 'needs-resync' ? 'needs-resync' : halt.code === 'divergence' ? 'diverged' : 'stopped';
+      return { state, reason: halt.reason, code: halt.code };
+    }
+    for (const { name, durableLsn, lostFromLsn, state, reason } of this.#registry.replicas) {
+      if (lostFromLsn > 0) {
+        const lost = `replica ${name} lost what it had acknowledged up to ${lostFromLsn} and is sent it again from ${(durableLsn ?? 0) + 1}`;
+        return { state: 'needs-resync', reason: lost, code: 'needs-resync' };
+      }
+      if (state === 'needs-resync') return { state, reason: `replica ${name}: ${reason}`, code: 'needs-resync' };
+      if (state === 'diverged') return { state, reason: `replica ${name}: ${reason}`, code: 'divergence' };
+    }
+    const streams = this.#lanes.map((lane) => lane.stream);
+    const order: readonly ShipState[] = ['stopped', 'retrying', 'connecting', 'streaming'];
+    const worst = streams.reduce((one, other) => (order.indexOf(other.state) < order.indexOf(one.state) ? other : one));
+    return { state: worst.state, reason: worst.reason, code: worst.code ?? null };
+  }
+
+  #announce(): void {
+    const { state, reason, code } = this.#state();
+    if (`${state} ${reason}` === this.#announced) return;
+    this.#announced = `${state} ${reason}`;
+    stateChannel.publish({ group: this.#options.identity.groupName, state, reason, code: code ?? '' });
+  }
+}
