@@ -212,6 +212,9 @@ function buildIndex(
       index.note(note.lsn, note.address);
     }
   }
+  // the last file may have been begun and hold no whole batch yet
+  const end = verdict.endDamaged ? undefined : verdict.kept.at(-1)?.end;
+  if (end !== undefined && end % fileBytes !== 0) index.addFile(tailSequence, verdict.lastLsn + 1);
   return index;
 }
 
