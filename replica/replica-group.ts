@@ -77,6 +77,7 @@ export class ReplicaGroup {
   readonly history: HistoryReader;
   readonly views: ViewManager;
   #savedCatalogAt: Lsn;
+  #retaining: Promise<RetentionDecision> | undefined;
   #closed = false;
 
   private constructor(host: Host, options: ReplicaGroupOptions, lock: DirectoryLock, opened: RecoveredGroup) {
@@ -111,7 +112,7 @@ export class ReplicaGroup {
         history: this.history,
         leases: this.leases,
         catalog: () => this.#catalog.snapshot(),
-        range: () => ({ floorLsn: this.#keeper.state.floorIntentLsn, headLsn: this.headLsn }),
+        range: () => ({ floorLsn: this.floorLsn, headLsn: this.headLsn }),
       },
       { scratchDirectory: `${options.directory}/scratch`, viewsMax: options.viewsMax },
     );
@@ -147,7 +148,7 @@ export class ReplicaGroup {
 
   /** The oldest point. */
   get floorLsn(): Lsn {
-    return this.#keeper.state.floorIntentLsn;
+    return Math.max(this.#keeper.state.floorIntentLsn, this.#mover.movingTo);
   }
 
   get catalog(): Catalog {
@@ -210,13 +211,12 @@ export class ReplicaGroup {
     return decideRetention(this.#store.segments, this.leases.list(), this.#options.policy, this.floorLsn, now);
   }
 
-  /** Does what `retention` says; saves what was learnt meanwhile. The caller decides when. */
-  async retain(): Promise<RetentionDecision> {
-    const decision = this.retention();
-    if (decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn)
-      await this.#mover.move(decision.floorLsn);
-    await this.saveCatalog();
-    return decision;
+  /** Does what `retention` says; saves what was learnt meanwhile. The caller decides when; two calls at once are one. */
+  retain(): Promise<RetentionDecision> {
+    this.#retaining ??= this.#retain().finally(() => {
+      this.#retaining = undefined;
+    });
+    return this.#retaining;
   }
 
   /** Shortens the next start: the catalog as of the newest durable record. */
@@ -286,6 +286,7 @@ export class ReplicaGroup {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await this.#retaining?.catch(() => undefined);
     await this.#receiver.close();
     await this.views.closeAll();
     try {
@@ -303,6 +304,17 @@ export class ReplicaGroup {
       for (const base of this.#bases.values()) await (await base).close();
       this.#lock.release();
     }
+  }
+
+  async #retain(): Promise<RetentionDecision> {
+    const { floorLsn, floorIntentLsn } = this.#keeper.state;
+    if (floorIntentLsn > floorLsn) await this.#mover.resume();
+    const decision = this.retention();
+    if (decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn) {
+      await this.#mover.move(decision.floorLsn);
+    }
+    await this.saveCatalog();
+    return decision;
   }
 
   #base(volume: number): Promise<BaseImage> {

@@ -34,14 +34,15 @@ const floorChannel = replicaChannel('tidemark:replica:floor');
 export class FloorMover {
   readonly #host: Host;
   readonly #parts: FloorParts;
-  #moving = false;
+  /** Where a move under way goes, 0: none. No view may be opened below it, whatever the disk says yet. */
+  movingTo: Lsn = 0;
 
   constructor(host: Host, parts: FloorParts) {
     this.#host = host;
     this.#parts = parts;
   }
 
-  /** Completes a move that a crash interrupted. */
+  /** Completes a move that a crash or a full disk interrupted. */
   async resume(): Promise<void> {
     const { floorLsn, floorIntentLsn } = this.#parts.keeper.state;
     if (floorIntentLsn > floorLsn) await this.#merge(floorIntentLsn);
@@ -59,23 +60,17 @@ export class FloorMover {
     if (holder !== undefined) {
       throw new TidemarkError('precondition-failed', `${holder.kind} ${holder.owner} holds LSN ${holder.lsn}`);
     }
-    assert(!this.#moving, 'one floor move at a time');
+    assert(this.movingTo === 0, 'one floor move at a time');
     assert(
       store.segments.some((segment) => segment.sealed && segment.lastLsn === lsn),
       'the floor stands at the end of a sealed segment',
     );
-    this.#moving = true;
+    this.movingTo = lsn;
     try {
-      // In memory at once, so that no view is opened below it while the intent is being written.
-      const release = leases.take(lsn, 'reader', 'floor move');
-      try {
-        await keeper.update(() => ({ floorIntentLsn: lsn }));
-        await this.#merge(lsn);
-      } finally {
-        release();
-      }
+      await keeper.update(() => ({ floorIntentLsn: lsn }));
+      await this.#merge(lsn);
     } finally {
-      this.#moving = false;
+      this.movingTo = 0;
     }
   }
 

@@ -151,12 +151,14 @@ export class Receiver {
 
   #pump(): void {
     if (this.#pumping !== undefined || this.#full !== '' || this.#closing) return;
-    this.#pumping = this.#takeAll().finally(() => {
-      this.#pumping = undefined;
-      this.#syncSoon();
-      // One may have come between the last look at the queue and here.
-      if (this.#queue.length > 0) this.#pump();
-    });
+    this.#pumping = this.#takeAll()
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => {
+        this.#pumping = undefined;
+        this.#syncSoon();
+        // One may have come between the last look at the queue and here.
+        if (this.#queue.length > 0) this.#pump();
+      });
   }
 
   async #takeAll(): Promise<void> {
@@ -230,7 +232,6 @@ export class Receiver {
     try {
       feed.feed(frame.layout, firstLsn, at, index, index.durableLsn);
     } catch (error) {
-      if (!(error instanceof TidemarkError)) throw error;
       // It is appended but cannot be shown: nothing may come behind it.
       return this.#fail(error);
     }
@@ -293,13 +294,9 @@ export class Receiver {
 
   async #refuse(error: TidemarkError): Promise<void> {
     if (error.code === 'upgrade-replica-first') {
-      await this.#halt({ state: 'upgrade-required', reason: error.message });
-      return;
+      return this.#halt({ state: 'upgrade-required', reason: error.message });
     }
-    if (['device-failed', 'sync-failed', 'short-write'].includes(error.code)) {
-      this.#fail(error);
-      return;
-    }
+    if (['device-failed', 'sync-failed', 'short-write'].includes(error.code)) return this.#fail(error);
     this.#rejected += 1;
     this.#lastRejection = `${error.code}: ${error.message}`;
     rejectedChannel.publish({ group: this.#options.groupId, code: error.code, message: error.message });
@@ -308,7 +305,8 @@ export class Receiver {
   }
 
   /** The disk failed: nothing more is taken until the replica is opened again and has written its tail anew. */
-  #fail(error: TidemarkError): void {
+  #fail(error: unknown): void {
+    if (!(error instanceof TidemarkError)) throw error;
     this.#failed = `${error.code}: ${error.message}`;
     haltedChannel.publish({ group: this.#options.groupId, state: 'stopped', reason: this.#failed });
     this.#drop();
@@ -362,10 +360,7 @@ export class Receiver {
   #sync(): void {
     if (this.#syncing !== undefined || this.#failed !== '') return;
     this.#syncing = this.#syncGroup()
-      .catch((error: unknown) => {
-        if (!(error instanceof TidemarkError)) throw error;
-        this.#fail(error);
-      })
+      .catch((error: unknown) => this.#fail(error))
       .finally(() => {
         this.#syncing = undefined;
         if (this.#unsyncedFrames > 0 && this.#failed === '') this.#sync();

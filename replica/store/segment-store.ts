@@ -122,6 +122,14 @@ export class SegmentStore {
     const active = this.#active;
     const info = this.#segments.at(-1);
     if (active === undefined || info === undefined) return;
+    if (active.directory.count === 0) {
+      // Its first frame never came to be: the next segment may begin elsewhere.
+      this.#active = undefined;
+      this.#dirty.delete(active.file);
+      this.#segments.pop();
+      this.#host.disk.unlink(this.#path(info.sequence));
+      return active.file.close();
+    }
     const directory = active.directory.bytes;
     const footer = encodeSegmentFooter({
       directoryCrc: crc32c(directory),
@@ -154,7 +162,11 @@ export class SegmentStore {
       this.#directoryDirty = false;
       await this.#host.disk.syncDirectory(this.#options.directory);
     }
-    for (const file of files) await file.dataSync();
+    for (const file of files) {
+      await file.dataSync();
+      // A sealed segment is written no more; readers open it anew.
+      if (file !== this.#active?.file) await file.close();
+    }
   }
 
   /** The frame that holds `lsn`. Throws `trimmed` below what is held, `not-found` above. */
@@ -229,6 +241,7 @@ export class SegmentStore {
   async close(): Promise<void> {
     for (const file of this.#files.values()) await file.close();
     this.#files.clear();
+    for (const file of this.#dirty) await file.close();
     await this.#active?.file.close();
     this.#active = undefined;
   }
