@@ -13,7 +13,7 @@ import type {
 /** A stream and a replica in memory, played by the test: it decides when frames are accepted, durable, wanted again. */
 export class MemorySink implements FrameSink {
   readonly frames: FrameView[] = [];
-  windowBytes = 1 << 30;
+  windowBytes: number = 1 << 30;
   trimmedLsn: Lsn = 0;
   identity: SourceIdentity | undefined;
   /** What a settle answers; undefined: nobody answers. */

@@ -1,0 +1,163 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { Shipper } from '../../daemon/ship/shipper.ts';
+import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
+import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
+import { TcpDialer, TcpListener } from '../../daemon/stream/direct/tcp-wire.ts';
+import { CHAIN_START, type Chain, chainString, sameChain } from '../../journal/chain.ts';
+import { FRAME_VERSION } from '../../journal/frame-codec.ts';
+import { FrameView } from '../../journal/frame-view.ts';
+import { realHost } from '../../journal/host/real-host.ts';
+import { Journal } from '../../journal/journal.ts';
+import type { Lsn } from '../../journal/position.ts';
+import { RecordKind } from '../../journal/record.ts';
+import type { FrameSource } from '../../journal/stream.ts';
+
+const GROUP_ID = 'e0e1e2e3e4e5e6e7e8e9eaebecedeeef';
+const host = realHost();
+
+/** Takes frames that continue what it holds, checks the chain, and says so. */
+class SmallReplica {
+  durableLsn: Lsn = 0;
+  repeats = 0;
+  readonly name: string;
+  #chain: Chain = CHAIN_START;
+  #source: FrameSource | undefined;
+  #waiting: { lsn: Lsn; resolve: () => void }[] = [];
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  open(source: FrameSource): void {
+    this.#source = source;
+    source.open(
+      {
+        replica: this.name,
+        groupId: GROUP_ID,
+        durableLsn: this.durableLsn,
+        resumeOffset: '',
+        frameVersion: FRAME_VERSION,
+        async *framesFrom() {},
+      },
+      { onFrame: (bytes) => this.#onFrame(bytes), onLost: () => undefined, onStatus: () => undefined },
+    );
+    this.#feedBack(1);
+  }
+
+  holds(lsn: Lsn): Promise<void> {
+    if (this.durableLsn >= lsn) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push({ lsn, resolve }));
+  }
+
+  #onFrame(bytes: Uint8Array): void {
+    const view = FrameView.open(bytes);
+    view.verifyPayload();
+    if (view.lastLsn <= this.durableLsn) this.repeats++;
+    else {
+      if (view.firstLsn > this.durableLsn + 1) throw new Error(`frame ${view.firstLsn} after ${this.durableLsn}`);
+      if (!sameChain(view.chainAt(this.durableLsn), this.#chain)) throw new Error('another history');
+      this.durableLsn = view.lastLsn;
+      this.#chain = view.chainAfter;
+    }
+    this.#feedBack(view.incarnation.counter);
+    for (const { lsn, resolve } of this.#waiting) if (lsn <= this.durableLsn) resolve();
+    this.#waiting = this.#waiting.filter(({ lsn }) => lsn > this.durableLsn);
+  }
+
+  #feedBack(incarnation: number): void {
+    this.#source!.feedback({
+      replica: this.name,
+      groupId: GROUP_ID,
+      epoch: 0,
+      incarnation,
+      durableLsn: this.durableLsn,
+      chain: chainString(this.#chain),
+      state: 'receiving',
+      reason: '',
+      missingFrom: 0,
+      heartbeatMs: 0,
+      resumeOffset: '',
+    });
+  }
+}
+
+test('two replicas over TCP: one away holds up neither the other nor the guest, and the journal keeps what it lacks', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-direct-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const journal = await Journal.open(host, {
+    directory,
+    groupId: GROUP_ID,
+    groupName: 'pair',
+    fileBytes: 256 * 1024,
+    budgetBytes: 32 * 1024 * 1024,
+    syncIntervalMs: 10,
+  });
+  const incarnation = await journal.begin();
+  const group = { groupName: 'pair', groupId: GROUP_ID };
+  const sites = await Promise.all(
+    ['dr1', 'dr2'].map(async (name) => {
+      const listener = new DirectListener(host.clock, { listener: new TcpListener('127.0.0.1', 0) });
+      const port = Number((await listener.listen()).split(':')[1]);
+      const dialer = new TcpDialer('127.0.0.1', port);
+      const sink = new DirectSink(host, {
+        replica: name,
+        dialer,
+        retryMinMs: 10,
+        retryMaxMs: 50,
+        windowBytes: 256 * 1024,
+      });
+      return { name, listener, sink, replica: new SmallReplica(name) };
+    }),
+  );
+  const [one, two] = sites as [(typeof sites)[0], (typeof sites)[0]];
+  const shipper = await Shipper.open(host, {
+    directory,
+    journal,
+    marks: journal.marks,
+    identity: { groupId: GROUP_ID, groupName: 'pair', epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
+    sinks: sites.map(({ sink }) => sink),
+    replicas: sites.map(({ name }) => ({ name, required: true })),
+  });
+  one.replica.open(one.listener.source(group));
+  const write = async (count: number): Promise<Lsn> => {
+    for (let i = 0; i < count; i++) {
+      const sector = (i % 100) * 128;
+      journal.append(RecordKind.write, { volume: 1, sector, sectors: 128, body: new Uint8Array(65_536).fill(i) });
+    }
+    await journal.sync();
+    return journal.lastLsn;
+  };
+  const last = await write(100);
+  await one.replica.holds(last);
+  t.is(two.replica.durableLsn, 0);
+  t.is(journal.marks.lsn('replicated'), 0);
+  t.is(journal.marks.address('shipped'), 0);
+  t.is(shipper.status().state, 'retrying');
+  t.like(shipper.status().backlog, { records: null, seconds: null });
+
+  two.replica.open(two.listener.source(group));
+  await two.replica.holds(last);
+  const released = new Promise<void>((resolve) => {
+    const stop = journal.marks.onMove(() => {
+      if (journal.marks.address('shipped') === 0) return;
+      stop();
+      resolve();
+    });
+  });
+  await released;
+  t.is(journal.marks.lsn('replicated'), last);
+  t.is(journal.marks.lsn('accepted'), last);
+  t.like(shipper.status(), { state: 'streaming', code: null, unregistered: [] });
+  t.is(one.replica.repeats, 0);
+
+  journal.recycleBelow(journal.marks.address('shipped'));
+  const final = await write(20);
+  await Promise.all([one.replica.holds(final), two.replica.holds(final)]);
+  t.is(two.replica.repeats, 0);
+  await shipper.close();
+  await Promise.all(sites.map(({ listener }) => listener.close()));
+  await journal.close();
+});
