@@ -16,8 +16,10 @@ import type { Health } from './worker/group-host.ts';
 export interface DaemonRole {
   readonly role: 'source' | 'replica';
   readonly groups: readonly RoleGroup[];
-  /** All groups are up: a socket may be opened, systemd is told. */
+  /** Every group serves or receives: systemd is told. */
   ready(): boolean;
+  /** A first status would say something: the control socket waits for it, for a bounded time. */
+  presentable(): boolean;
   status(daemon: DaemonReply, alarms: AlarmRegistry['standing']): StatusReply;
   conditions(): AlarmCondition[];
   routes(runtime: DaemonRuntime): (app: FastifyInstance) => void;
@@ -26,7 +28,6 @@ export interface DaemonRole {
 export interface RoleGroup {
   readonly group: string;
   readonly health: Health;
-  readonly ageSeconds: number | null;
   stop(hurry: boolean): Promise<void>;
 }
 
@@ -129,8 +130,7 @@ export class DaemonRuntime {
 
   async #firstReports(): Promise<void> {
     const endAt = performance.now() + FIRST_REPORT_WAIT_MS;
-    const silent = (group: RoleGroup): boolean => group.ageSeconds === null && group.health.state === 'running';
-    while (this.#role.groups.some(silent) && performance.now() < endAt && !this.#stopping) {
+    while (!this.#role.presentable() && performance.now() < endAt && !this.#stopping) {
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }

@@ -59,12 +59,11 @@ export async function runReplica(config: ReplicaConfig, log: Log): Promise<numbe
       get health() {
         return group.health;
       },
-      get ageSeconds() {
-        return group.ageSeconds;
-      },
       stop: (hurry) => (hurry ? group.terminate() : group.stop(() => group.rpc.call('stop', null, STOP_TIMEOUT_MS))),
     })),
     ready: () => groups.every((group) => group.health.state === 'running' && group.status.state !== 'starting'),
+    // a source is configured with the port that the kernel gave: the first status has it
+    presentable: () => groups.every((group) => group.health.state !== 'running' || group.status.state !== 'starting'),
     status: (daemon, alarms) => ({ role: 'replica', name: config.name, daemon, groups: replies(), alarms }),
     conditions: () => replicaConditions(replies()),
     routes: () => replicaRoutes(control),

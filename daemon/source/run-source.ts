@@ -51,12 +51,10 @@ export async function runSource(config: SourceConfig, log: Log): Promise<number>
       get health() {
         return group.health;
       },
-      get ageSeconds() {
-        return group.ageSeconds;
-      },
       stop: (hurry) => (hurry ? group.terminate() : group.stop(() => group.rpc.call('stop', null, STOP_TIMEOUT_MS))),
     })),
     ready: () => groups.every((group) => group.health.state === 'running' && !NOT_READY.has(group.status.state)),
+    presentable: () => groups.every((group) => group.health.state !== 'running' || group.ageSeconds !== null),
     status: (daemon, alarms) => ({ role: 'source', daemon, groups: replies(), alarms }),
     conditions: () => sourceConditions(replies()),
     routes: () => sourceRoutes(control),
