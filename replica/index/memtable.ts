@@ -94,6 +94,11 @@ export class Memtable {
     into.payload = this.#payload[index] ?? 0;
   }
 
+  /** Entries of a class, in any volume. */
+  classCount(sizeClass: number): number {
+    return this.#classCounts[sizeClass] ?? 0;
+  }
+
   /** Below zero when the entry sorts before (place, cell), zero when it is of that cell. */
   compareToCell(index: number, place: number, cell: number): number {
     return (this.#place[index] ?? 0) - place || (this.#cell[index] ?? 0) - cell;

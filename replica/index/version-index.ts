@@ -10,7 +10,7 @@ import { mergeRuns, pickMerge, writeMemtable } from './merge.ts';
 import { PageCache } from './page-cache.ts';
 import { RunFile } from './run-file.ts';
 import { PAGE_BYTES, parseRunName } from './run-format.ts';
-import { emptyParts, largeZeroes, nextSmallEntry, type SortedEntries, sortedMemtable, sortedRun } from './survey.ts';
+import { emptyParts, largeZeroes, SmallCursors, type SortedEntries, sortedMemtable, sortedRun } from './survey.ts';
 
 export interface VersionIndexOptions {
   readonly directory: string;
@@ -208,18 +208,17 @@ export class VersionIndex {
       if (version.frozen !== undefined) sources.push(sortedMemtable(version.frozen));
       for (const run of version.runs) if (run.footer.baseLsn < atLsn) sources.push(sortedRun(run));
       const end = sector + sectors;
-      let dense = false;
+      const cursors = new SmallCursors(sources, volume);
       for (let at = sector; at < end; ) {
-        const step = Math.min(end, at + SURVEY_STEP_SECTORS);
-        const next = dense ? at : await nextSmallEntry(sources, volume, at, step);
+        const next = await cursors.next(at, Math.min(end, at + SURVEY_STEP_SECTORS));
         if (next > at) {
           yield* emptyParts(at, next, await largeZeroes(sources, volume, at, next, atLsn, floorLsn));
           at = next;
         } else {
-          const parts = await this.lookup(volume, at, Math.min(end - at, WINDOW_SECTORS_MAX), atLsn);
-          dense = parts.some((part) => part.kind === 'data');
-          yield* parts;
-          at += Math.min(end - at, WINDOW_SECTORS_MAX);
+          const window = new LookupWindow(at, Math.min(end - at, WINDOW_SECTORS_MAX));
+          at += window.sectors;
+          for (const source of cursors.relevant(sources, at)) await source.paint(window, volume, atLsn, floorLsn);
+          yield* window.parts();
         }
       }
     } finally {

@@ -34,7 +34,10 @@ export interface RestoreReport {
   readonly elapsedMs: number;
 }
 
-export const RESTORE_DEFAULTS = { readers: 4, chunkBytes: 4 * 1024 * 1024 } as const;
+export const RESTORE_DEFAULTS: Pick<RestoreRunOptions, 'readers' | 'chunkBytes'> = {
+  readers: 4,
+  chunkBytes: 4 * 1024 * 1024,
+};
 
 /** What an unfinished target begins with; the volume's own first bytes are written last. */
 const UNFINISHED = 'TIDEMARK UNFINISHED RESTORE: the content of this disk is not complete\n';

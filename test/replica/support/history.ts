@@ -11,7 +11,7 @@ import type {
 } from '../../../journal/stream.ts';
 import { SeededRandom } from './memory-host.ts';
 
-export const GROUP = 'ab'.repeat(16);
+export const GROUP: string = 'ab'.repeat(16);
 export const START: Incarnation = { counter: 1, nonce: '1'.repeat(16) };
 export const EPOCH_MICROS = 1_700_000_000_000_000;
 
