@@ -81,7 +81,8 @@ export class SimulatedClock implements Clock {
   }
 
   after(ms: number, run: () => void): Timer {
-    return this.#scheduler.after(ms * 1000, () => {
+    // Time goes on between two timers, however short: a loop that waits for a rest of a nanosecond must come to its end.
+    return this.#scheduler.after(Math.max(1, Math.ceil(ms * 1000)), () => {
       if (this.#process.alive) run();
     });
   }

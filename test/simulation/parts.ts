@@ -1,19 +1,89 @@
+import { settleFarSide } from '../../daemon/ship/settle.ts';
+import { Shipper } from '../../daemon/ship/shipper.ts';
+import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
+import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
+import { FRAME_VERSION } from '../../journal/frame-codec.ts';
+import type { Host } from '../../journal/host/host.ts';
+import type { Marks } from '../../journal/marks.ts';
+import type { FrameSink, FrameSource } from '../../journal/stream.ts';
 import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
-import type { ReplicaParts } from './replica-node.ts';
-import type { SourceParts } from './source-parts.ts';
+import type { SimulatedProcess } from '../doubles/simulated-process.ts';
+import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY, REPLICA_ADDRESS, REPLICA_NAME } from './names.ts';
 
-export interface Parts {
-  source(network: SimulatedNetwork): SourceParts;
-  readonly replica: ReplicaParts;
+/** Places between the real parts where a planted bug can get in; left alone, the product runs as it is. */
+export interface Seams {
+  sourceHost(host: Host): Host;
+  marks(marks: Marks): Marks;
+  sink(sink: FrameSink): FrameSink;
+  replicaHost(host: Host): Host;
+  frames(source: FrameSource): FrameSource;
 }
 
-export const REAL_PARTS: Parts = {
-  source: () => ({
-    prepare: (host) => ({
-      host,
-      settle: undefined,
-      ship: () => () => Promise.resolve(),
-    }),
-  }),
-  replica: { host: (host) => host, source: (source) => source },
+export const NO_SEAMS: Seams = {
+  sourceHost: (host) => host,
+  marks: (marks) => marks,
+  sink: (sink) => sink,
+  replicaHost: (host) => host,
+  frames: (source) => source,
 };
+
+const SETTLE_TIMEOUT_MS = 3000;
+
+/** What runs beside the group in one start of the source: its end of the direct stream and the shipper. */
+export class SourceParts {
+  readonly host: Host;
+  readonly marks: Marks;
+  readonly #makeSink: () => FrameSink;
+  readonly #shipMarks: Marks;
+  #shipper: Shipper | undefined;
+
+  constructor(host: Host, process: SimulatedProcess, marks: Marks, network: SimulatedNetwork, seams: Seams) {
+    this.host = seams.sourceHost(host);
+    this.marks = marks;
+    this.#makeSink = () => {
+      const dialer = network.dialer(process, REPLICA_ADDRESS);
+      return seams.sink(new DirectSink(this.host, { replica: REPLICA_NAME, dialer }));
+    };
+    this.#shipMarks = seams.marks(marks);
+  }
+
+  get shipper(): Shipper | undefined {
+    return this.#shipper;
+  }
+
+  /** For `GroupOptions.settle`. */
+  async settle(journal: ProtectedGroup['journal']): Promise<{ readonly highestLsn: number } | undefined> {
+    const settled = await settleFarSide(this.host, {
+      journal,
+      directory: JOURNAL_DIRECTORY,
+      groupId: GROUP_ID,
+      groupName: GROUP_NAME,
+      sinks: [this.#makeSink()],
+      timeoutMs: SETTLE_TIMEOUT_MS,
+    });
+    return settled.answered === 0 ? undefined : settled;
+  }
+
+  async ship({ journal }: ProtectedGroup): Promise<void> {
+    const { incarnation } = journal;
+    if (incarnation === undefined) return;
+    this.#shipper = await Shipper.open(this.host, {
+      directory: JOURNAL_DIRECTORY,
+      journal,
+      marks: this.#shipMarks,
+      identity: {
+        groupId: GROUP_ID,
+        groupName: GROUP_NAME,
+        epoch: journal.epoch,
+        incarnation,
+        frameVersion: FRAME_VERSION,
+      },
+      sinks: [this.#makeSink()],
+      replicas: [{ name: REPLICA_NAME, required: true }],
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#shipper?.close();
+  }
+}

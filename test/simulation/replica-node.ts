@@ -1,25 +1,15 @@
 import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
-import type { Host } from '../../journal/host/host.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
-import type { FrameSource } from '../../journal/stream.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
+import { GROUP_ID, GROUP_NAME, REPLICA_ADDRESS, REPLICA_DIRECTORY, REPLICA_NAME } from './names.ts';
+import type { Seams } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import { compareContent, type SourceModel } from './source-model.ts';
-import { GROUP_ID } from './source-node.ts';
 import { must } from './violation.ts';
-
-export const REPLICA_ADDRESS = 'replica:10809';
-const DIRECTORY = '/replica/g';
-
-/** Where a planted bug gets between the real parts of the replica. */
-export interface ReplicaParts {
-  host(host: Host): Host;
-  source(source: FrameSource): FrameSource;
-}
 
 /** The replica's machine with what runs on it. */
 export class ReplicaNode {
@@ -27,7 +17,7 @@ export class ReplicaNode {
   readonly #options: RunOptions;
   readonly #model: SourceModel;
   readonly #network: SimulatedNetwork;
-  readonly #parts: ReplicaParts;
+  readonly #seams: Seams;
   #group: ReplicaGroup | undefined;
   #listener: DirectListener | undefined;
   /** What it has called durable, ever. */
@@ -40,13 +30,13 @@ export class ReplicaNode {
     options: RunOptions,
     model: SourceModel,
     network: SimulatedNetwork,
-    parts: ReplicaParts,
+    seams: Seams,
   ) {
     this.machine = machine;
     this.#options = options;
     this.#model = model;
     this.#network = network;
-    this.#parts = parts;
+    this.#seams = seams;
   }
 
   /** Undefined while it is down or coming up. */
@@ -57,11 +47,11 @@ export class ReplicaNode {
   async start(): Promise<void> {
     const { host, process } = this.machine.start();
     this.starts++;
-    const group = await ReplicaGroup.open(this.#parts.host(host), {
+    const group = await ReplicaGroup.open(this.#seams.replicaHost(host), {
       ...REPLICA_DEFAULTS,
-      directory: DIRECTORY,
+      directory: REPLICA_DIRECTORY,
       groupId: GROUP_ID,
-      replica: 'r',
+      replica: REPLICA_NAME,
       segmentBytes: this.#options.segmentBytes,
       reserveBytes: 0,
       indexCacheBytesMax: 256 * 1024,
@@ -74,7 +64,7 @@ export class ReplicaNode {
     });
     this.#listener = new DirectListener(host.clock, { listener: this.#network.listener(process, REPLICA_ADDRESS) });
     await this.#listener.listen();
-    group.start(this.#parts.source(this.#listener.source({ groupName: 'g', groupId: GROUP_ID })));
+    group.start(this.#seams.frames(this.#listener.source({ groupName: GROUP_NAME, groupId: GROUP_ID })));
     this.#group = group;
   }
 
@@ -121,10 +111,18 @@ export class ReplicaNode {
     return status?.receiver.state === 'stopped' ? status.receiver.reason : '';
   }
 
-  /** All volumes of the view at this LSN are, to the byte, what the model has at it. */
+  /** All volumes of the view at this LSN are, to the byte, what the model has at it; nothing when it is being stopped. */
   async checkView(lsn: Lsn): Promise<void> {
     const group = this.#group;
     if (group === undefined || lsn < group.floorLsn || lsn > group.headLsn) return;
+    try {
+      await this.#checkView(group, lsn);
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || this.#group === group) throw error;
+    }
+  }
+
+  async #checkView(group: ReplicaGroup, lsn: Lsn): Promise<void> {
     const expected = this.#model.history.contentAt(lsn);
     let view: ReturnType<ReplicaGroup['openView']>;
     try {

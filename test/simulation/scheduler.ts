@@ -4,6 +4,8 @@ import { SeededRandom } from './seeded-random.ts';
 
 /** Events run in one go before the real event loop gets a turn, in which unhandled rejections come to light. */
 const EVENTS_PER_TURN = 2000;
+/** More at one instant is a loop that waits for nothing. */
+const EVENTS_PER_INSTANT_MAX = 1_000_000;
 
 /**
  * Everything that happens in a simulated run is an event of this heap, ordered by (time, order drawn from the seed).
@@ -16,6 +18,7 @@ export class Scheduler {
   #nowMicros = 0;
   #sequence = 0;
   #events = 0;
+  #instantEvents = 0;
   #trace = 0x811c_9dc5;
 
   constructor(seed: number) {
@@ -87,6 +90,8 @@ export class Scheduler {
       }
       pop(this.#heap);
       if (next.action === undefined) continue;
+      this.#instantEvents = next.time === this.#nowMicros ? this.#instantEvents + 1 : 0;
+      if (this.#instantEvents > EVENTS_PER_INSTANT_MAX) throw new Error(`time stands still at ${next.time} µs`);
       this.#nowMicros = next.time;
       this.#events++;
       next.action();

@@ -4,16 +4,16 @@ import { LocalMarks } from '../../journal/local-marks.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { JournalFollower } from './journal-follower.ts';
+import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
+import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { compareContent, type SourceModel } from './source-model.ts';
-import type { SourceParts } from './source-parts.ts';
 import { SimulatedClient } from './volume-client.ts';
 
-export const GROUP_ID: string = '5'.repeat(32);
-const DIRECTORY = '/source/journal';
 const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
 
 /** The source's machine with what runs on it: the group, its shipping, its guests. Started and killed by the world. */
@@ -22,10 +22,11 @@ export class SourceNode {
   readonly #options: RunOptions;
   readonly #model: SourceModel;
   readonly #random: SeededRandom;
-  readonly #parts: SourceParts;
+  readonly #network: SimulatedNetwork;
+  readonly #seams: Seams;
   #clients: SimulatedClient[] = [];
   #group: ProtectedGroup | undefined;
-  #stopShipping: (() => Promise<void>) | undefined;
+  #parts: SourceParts | undefined;
   starts = 0;
 
   constructor(
@@ -33,18 +34,25 @@ export class SourceNode {
     options: RunOptions,
     model: SourceModel,
     random: SeededRandom,
-    parts: SourceParts,
+    network: SimulatedNetwork,
+    seams: Seams,
   ) {
     this.machine = machine;
     this.#options = options;
     this.#model = model;
     this.#random = random;
-    this.#parts = parts;
+    this.#network = network;
+    this.#seams = seams;
   }
 
   /** Undefined while it is down or coming up. */
   get group(): ProtectedGroup | undefined {
     return this.#group;
+  }
+
+  /** What it says about shipping, for a person. */
+  get shipping(): string {
+    return JSON.stringify(this.#parts?.shipper?.status());
   }
 
   get clients(): readonly SimulatedClient[] {
@@ -62,14 +70,14 @@ export class SourceNode {
     }
     const marks = new LocalMarks();
     const { journalFileBytes, journalFiles } = this.#options;
-    const prepared = this.#parts.prepare(host, process, marks);
+    const parts = new SourceParts(host, process, marks, this.#network, this.#seams);
     const group = await ProtectedGroup.open(
-      prepared.host,
+      parts.host,
       {
         journal: {
-          directory: DIRECTORY,
+          directory: JOURNAL_DIRECTORY,
           groupId: GROUP_ID,
-          groupName: 'g',
+          groupName: GROUP_NAME,
           fileBytes: journalFileBytes,
           budgetBytes: journalFiles * journalFileBytes,
           syncIntervalMs: 25,
@@ -81,13 +89,13 @@ export class SourceNode {
         destageWindowBytes: 1024 * 1024,
         flushBytes: 512 * 1024,
         flushAgeMs: 500,
-        ...(prepared.settle === undefined ? {} : { settle: prepared.settle }),
+        settle: (journal) => parts.settle(journal),
       },
       marks,
     );
     this.#model.follower = new JournalFollower(
       this.machine.observe(),
-      DIRECTORY,
+      JOURNAL_DIRECTORY,
       GROUP_ID,
       journalFileBytes,
       this.#model.history,
@@ -96,7 +104,8 @@ export class SourceNode {
     this.#model.catchUp();
     this.#model.recovered(this.#model.follower.agreedLsn);
     await this.checkContent(group);
-    this.#stopShipping = prepared.ship(group, DIRECTORY);
+    await parts.ship(group);
+    this.#parts = parts;
     this.#group = group;
     this.#admitClients(group);
   }
@@ -138,8 +147,13 @@ export class SourceNode {
     for (const client of this.#clients) client.leave();
     this.#clients = [];
     this.#group = undefined;
-    await this.#stopShipping?.();
-    await group.close();
+    try {
+      await this.#parts?.close();
+      await group.close();
+    } catch (error) {
+      // A disk that fails during the stop makes it an unclean one.
+      if (!(error instanceof TidemarkError)) throw error;
+    }
     this.kill();
   }
 
@@ -163,7 +177,7 @@ export class SourceNode {
     this.#model.catchUp();
     this.#model.follower = undefined;
     this.#group = undefined;
-    this.#stopShipping = undefined;
+    this.#parts = undefined;
     this.#clients = [];
   }
 

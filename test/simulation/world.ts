@@ -5,7 +5,7 @@ import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-networ
 import { checkAtEnd } from './end-check.ts';
 import { History } from './history.ts';
 import { Nemesis } from './nemesis.ts';
-import { type Parts, REAL_PARTS } from './parts.ts';
+import { NO_SEAMS, type Seams } from './parts.ts';
 import { ReplicaNode } from './replica-node.ts';
 import { drawOptions, type RunOptions } from './run-options.ts';
 import { Scheduler } from './scheduler.ts';
@@ -50,7 +50,7 @@ export class World {
   #lastStartError = '';
   crashes = 0;
 
-  constructor(seed: number, parts: Parts = REAL_PARTS, change: (options: RunOptions) => RunOptions = (same) => same) {
+  constructor(seed: number, seams: Seams = NO_SEAMS, change: (options: RunOptions) => RunOptions = (same) => same) {
     this.#seed = seed;
     const scheduler = new Scheduler(seed);
     this.scheduler = scheduler;
@@ -60,9 +60,9 @@ export class World {
     this.model = new SourceModel(new History(new Map(options.volumes.map(({ id, sectors }) => [id, sectors]))));
     const sourceMachine = new SimulatedMachine('source', scheduler, options.sourceDisk, DISK_BYTES);
     const replicaMachine = new SimulatedMachine('replica', scheduler, options.replicaDisk, DISK_BYTES);
-    const sourceParts = parts.source(this.network);
-    this.source = new SourceNode(sourceMachine, options, this.model, scheduler.random.fork(), sourceParts);
-    this.replica = new ReplicaNode(replicaMachine, options, this.model, this.network, parts.replica);
+    const { network, model } = this;
+    this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), network, seams);
+    this.replica = new ReplicaNode(replicaMachine, options, model, network, seams);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
   }
 
@@ -153,7 +153,11 @@ export class World {
     const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
     const reached = await this.#until(level, CATCH_UP_MICROS);
     const why = reached ? '' : JSON.stringify((await this.#finish(this.replica.group?.status()))?.receiver);
-    this.#demand(reached, 'P3', () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why}`);
+    this.#demand(
+      reached,
+      'P3',
+      () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${this.source.shipping}`,
+    );
     await this.#finish(checkAtEnd(this));
   }
 
