@@ -90,6 +90,16 @@ kafka.run('a user without rights is told which topic refuses it', async (t) => {
   t.is(sink.status().code, 'stream-refused');
   t.is(ERROR_CODES['stream-refused'], 'ask-operator');
   t.regex(sink.status().reason, /no right to describe topic forbidden/);
+  const names = { topic: 'forbidden', feedbackTopic: 'forbidden.feedback' };
+  const source = new KafkaSource(kafka.host, new KafkaLog(kafka.broker.client({ sasl: shipper })), names);
+  t.teardown(() => source.close());
+  new Receiver(source, identity, 'r').open();
+  await until(
+    () => source.status().state === 'stopped',
+    10_000,
+    () => source.status(),
+  );
+  t.is(source.status().code, 'stream-refused');
 });
 
 kafka.run('dead and silent brokers at the head of the list are passed over', async (t) => {
@@ -355,5 +365,11 @@ kafka.run('feedback is state: the newest of each replica counts, also from a com
   );
   const newest = Object.fromEntries(shipper.feedbacks.map((feedback) => [feedback.replica, feedback.durableLsn]));
   t.deepEqual(newest, { other: 800, r: 799 });
+  await until(
+    () => shipper.sink.status().state === 'streaming',
+    10_000,
+    () => shipper.sink.status(),
+  );
+  t.regex(shipper.sink.status().reason, /replica other is not registered/);
   await writer.source.close();
 });

@@ -11,7 +11,7 @@ import {
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { type Scheduler } from '../simulation/scheduler.ts';
 
-interface Topic extends LogTopic {
+export interface Topic extends LogTopic {
   start: bigint;
   records: LogRecord[];
 }
@@ -21,7 +21,7 @@ interface Topic extends LogTopic {
  * been written or is written later, everything fails while the log is down, and topics are truncated and replaced.
  */
 export class SimulatedLog implements LogCluster {
-  readonly topics = new Map<string, Topic>();
+  readonly topics: Map<string, Topic> = new Map();
   /** Chance that a call fails, half of the time after its effect. */
   failures = 0;
   down = false;

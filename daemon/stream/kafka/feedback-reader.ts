@@ -75,7 +75,7 @@ export class FeedbackReader {
         if (!(error instanceof TidemarkError)) throw error;
         if (error instanceof LogOutOfRange) this.#topicId = '';
         else this.#reader.reset();
-        if (!this.#closed && !hasCode(error, 'trimmed')) await retry.wait();
+        if (!this.#closed && !hasCode(error, 'trimmed')) await retry.wait(error);
       }
     }
   }

@@ -65,7 +65,7 @@ export class FeedbackWriter {
         if (!(error instanceof TidemarkError)) throw error;
         this.#waiting = true;
         this.#producer.reset();
-        await this.#retry.wait();
+        await this.#retry.wait(error);
       }
     }
     this.#sending = false;

@@ -12,6 +12,7 @@ import {
   type SourceIdentity,
   type StreamStatus,
 } from '../../../journal/stream.ts';
+import { FarSide } from './far-side.ts';
 import { FeedbackReader } from './feedback-reader.ts';
 import { FrameSender } from './frame-sender.ts';
 import {
@@ -22,12 +23,10 @@ import {
   type LogProducer,
   type LogReader,
 } from './log-ports.ts';
-import { PatientReader } from './patient-reader.ts';
 import { ResendRequests } from './resend-requests.ts';
 import { RetryDelay } from './retry-delay.ts';
 import { decideSeek, type Seek } from './seek-decision.ts';
 import { SendWindow } from './send-window.ts';
-import { framesFrom } from './stream-history.ts';
 import { checkSuccession, openFrame, readTail } from './stream-tail.ts';
 import { type TopicPolicy } from './topic-policy.ts';
 import { prepareTopics } from './topic-setup.ts';
@@ -59,6 +58,7 @@ const SEND_TIMEOUT_MS = 5_000;
 const CHECK_INTERVAL_MS = 60_000;
 const RECHECK_MS = 30_000;
 const FEEDBACK_WAIT_MS = 10_000;
+const UNREGISTERED_MAX = 8;
 
 /** What a person mends at the brokers: looked at again by itself. Everything else that stops needs a restart. */
 const MENDED_ELSEWHERE: readonly string[] = ['stream-misconfigured', 'stream-refused'];
@@ -72,12 +72,12 @@ const MENDED_ELSEWHERE: readonly string[] = ['stream-misconfigured', 'stream-ref
  */
 export class KafkaSink implements FrameSink {
   readonly #host: Host;
-  readonly #cluster: LogCluster;
   readonly #options: KafkaSinkOptions;
   readonly #admin: LogAdmin;
   readonly #reader: LogReader;
   readonly #producer: LogProducer;
   readonly #feedback: FeedbackReader;
+  readonly #farSide: FarSide;
   readonly #trimmer: TopicTrimmer;
   readonly #window: SendWindow;
   readonly #sender: FrameSender;
@@ -100,17 +100,20 @@ export class KafkaSink implements FrameSink {
   /** The last frame of the topic before the first that we send: both must mean the same records. */
   #tail: FrameView | undefined;
   #frameBytesMax = 0;
+  #warnings: readonly string[] = [];
+  /** Replicas that speak but are not registered (rule 21), as far as they are named in status. */
+  readonly #unregistered = new Set<string>();
   #full = false;
   #check: Timer | undefined;
 
   constructor(host: Host, cluster: LogCluster, options: KafkaSinkOptions) {
     this.#host = host;
-    this.#cluster = cluster;
     this.#options = options;
     this.#admin = cluster.admin();
     this.#reader = cluster.reader(options.topic);
     this.#producer = cluster.producer(options.topic);
     this.#feedback = new FeedbackReader(host, cluster.reader(options.feedbackTopic), options.groupId);
+    this.#farSide = new FarSide(host, cluster, options.topic, options.groupId, this.#feedback);
     this.#trimmer = new TopicTrimmer(host.clock, cluster.admin(), options.topic, options.replicas);
     this.#window = new SendWindow(options.windowBytes ?? WINDOW_BYTES, options.windowFrames ?? WINDOW_FRAMES);
     const timeoutMs = options.sendTimeoutMs ?? SEND_TIMEOUT_MS;
@@ -156,46 +159,17 @@ export class KafkaSink implements FrameSink {
 
   async settle(timeoutMs: number): Promise<{ highestLsn: Lsn }> {
     const giveUp = new AbortController();
-    const reader = this.#patientReader(giveUp.signal);
+    const asking = this.#farSide.highestLsn(AbortSignal.any([giveUp.signal, this.#ending.signal]));
     try {
-      return await this.#bounded(
-        timeoutMs,
-        `Kafka did not say within ${timeoutMs} ms what it holds`,
-        this.#highest(reader),
-      );
+      const late = `Kafka did not say within ${timeoutMs} ms what it holds`;
+      return { highestLsn: await this.#bounded(timeoutMs, late, asking) };
     } finally {
       giveUp.abort();
-      reader.close();
     }
   }
 
-  async #highest(reader: LogReader): Promise<{ highestLsn: Lsn }> {
-    for (;;) {
-      try {
-        const bounds = await reader.bounds();
-        const tail = bounds === undefined ? undefined : await readTail(reader, bounds, this.#options.groupId);
-        await this.#feedback.readToEnd();
-        const durable = [...this.#feedback.states.values()].map((feedback) => feedback.durableLsn);
-        return { highestLsn: Math.max(tail?.highestLsn ?? 0, ...durable) };
-      } catch (error) {
-        // Truncated while it was read.
-        if (!(error instanceof LogOutOfRange)) throw error;
-      }
-    }
-  }
-
-  async *fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    const reader = this.#patientReader(signal);
-    try {
-      yield* framesFrom(reader, fromLsn, signal);
-    } finally {
-      reader.close();
-    }
-  }
-
-  #patientReader(giveUp: AbortSignal): LogReader {
-    const reader = this.#cluster.reader(this.#options.topic);
-    return new PatientReader(this.#host, reader, AbortSignal.any([giveUp, this.#ending.signal]));
+  fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    return this.#farSide.frames(fromLsn, AbortSignal.any([signal, this.#ending.signal]));
   }
 
   /** Rejects with `stream-unavailable` when the time is over or the sink closes. */
@@ -243,9 +217,9 @@ export class KafkaSink implements FrameSink {
     this.#feedback.subscribe((feedback) => this.#onFeedback(feedback, events));
     while (!this.#closed) {
       try {
-        const warnings = await this.#connect(identity, events);
+        this.#warnings = await this.#connect(identity, events);
         this.#retry.reset();
-        this.#setStatus({ state: 'streaming', reason: warnings.join('; ') });
+        this.#streaming();
         this.#scheduleCheck();
         await this.#sender.run();
       } catch (error) {
@@ -268,7 +242,7 @@ export class KafkaSink implements FrameSink {
     for (const port of [this.#producer, this.#reader, this.#admin]) port.reset();
     if (error.next === 'retry') {
       this.#setStatus({ state: 'retrying', reason, code });
-      await Promise.race([this.#retry.wait(), this.#closing.promise]);
+      await Promise.race([this.#retry.wait(error), this.#closing.promise]);
       return;
     }
     this.#finished = !MENDED_ELSEWHERE.includes(code);
@@ -359,7 +333,18 @@ export class KafkaSink implements FrameSink {
     }
   }
 
+  #streaming(): void {
+    const unregistered = [...this.#unregistered].map(
+      (replica) => `replica ${replica} is not registered: frames may be deleted before it has read them`,
+    );
+    this.#setStatus({ state: 'streaming', reason: [...this.#warnings, ...unregistered].join('; ') });
+  }
+
   #onFeedback(feedback: ReplicaFeedback, events: FrameSinkEvents): void {
+    if (!this.#options.replicas.includes(feedback.replica) && this.#unregistered.size < UNREGISTERED_MAX) {
+      this.#unregistered.add(feedback.replica);
+      if (this.#status.state === 'streaming') this.#streaming();
+    }
     this.#trimmer.note(feedback);
     events.onFeedback(feedback);
     if (this.#acknowledged === undefined) return;

@@ -112,8 +112,9 @@ export class KafkaSource implements FrameSource {
         // Out of range: compared again at once, which says what happened.
         if (this.#closed || error instanceof LogOutOfRange) continue;
         this.#reader.reset();
-        this.#setStatus({ state: 'retrying', reason: error.message, code: error.code });
-        await Promise.race([retry.wait(), this.#closing.promise]);
+        const state = error.next === 'retry' ? 'retrying' : 'stopped';
+        this.#setStatus({ state, reason: error.message, code: error.code });
+        await Promise.race([retry.wait(error), this.#closing.promise]);
       }
     }
   }

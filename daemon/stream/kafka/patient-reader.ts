@@ -39,7 +39,7 @@ export class PatientReader implements LogReader {
       } catch (error) {
         if (this.#giveUp.aborted || !hasCode(error, 'stream-unavailable')) throw error;
         this.#reader.reset();
-        await retry.wait();
+        await retry.wait(error);
         if (this.#giveUp.aborted) throw error;
       }
     }
