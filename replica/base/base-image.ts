@@ -4,7 +4,7 @@ import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { readWhole, replaceFile, writeFully } from '../store/file-io.ts';
 
 /** Bytes of one bit of the map. */
-export const MAP_UNIT_BYTES: number = 64 * 1024;
+const MAP_UNIT_BYTES: number = 64 * 1024;
 const MAP_MAGIC = 0x314d4254;
 const MAP_HEADER_BYTES = 16;
 const zeroes = new Uint8Array(MAP_UNIT_BYTES);

@@ -15,7 +15,7 @@ import { type Lsn, readU64, writeU64 } from '../../journal/position.ts';
  * 36 u32 payload, byte in the frame's plain payload
  */
 export const ENTRY_BYTES = 40;
-export const ENTRY_FLAG_ZERO = 1;
+const ENTRY_FLAG_ZERO = 1;
 
 /** Cells of 4 KiB, 64 KiB, 1 MiB, 16 MiB, 256 MiB, 4 GiB, 64 GiB, 1 TiB. */
 export const CLASS_COUNT = 8;

@@ -110,7 +110,7 @@ async function chooseLsn(target: RestoreTarget, source: ChoiceSource): Promise<{
 }
 
 /** RFC 3339 in UTC, to the millisecond. */
-export function formatTime(micros: JournalTime): string {
+function formatTime(micros: JournalTime): string {
   return new Date(Math.floor(micros / 1000)).toISOString();
 }
 

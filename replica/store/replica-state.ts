@@ -82,7 +82,7 @@ export async function readReplicaState(
 /**
  * File: 0 u32 magic 'TMSS' | 4 u16 version 1 | 6 u16 0 | 8 u32 crc32c of the body | 12 u32 body bytes | 16 JSON, UTF-8.
  */
-export async function writeReplicaState(host: Host, directory: string, state: ReplicaState): Promise<void> {
+async function writeReplicaState(host: Host, directory: string, state: ReplicaState): Promise<void> {
   const body = Buffer.from(JSON.stringify(state), 'utf8');
   const bytes = Buffer.alloc(HEADER_BYTES + body.length);
   bytes.writeUInt32LE(MAGIC, 0);

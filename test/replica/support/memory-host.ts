@@ -179,7 +179,7 @@ class MemoryFile implements DiskFile {
 }
 
 /** Time stands still until `advance`; timers then fire in order. */
-export class ManualClock implements Clock {
+class ManualClock implements Clock {
   micros = 1_700_000_000_000_000;
   #timers: { at: number; run: () => void }[] = [];
 
