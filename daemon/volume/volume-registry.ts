@@ -7,7 +7,7 @@ import { readStateFile, StateFields, writeStateFile } from './state-file.ts';
  * `seeding`: its content is being journalled, up to `seededBytes`; nobody may use it.
  * `detached`: a plain disk again; comes back when it is opened and nobody changed it.
  */
-export type VolumeStanding = 'seeding' | 'protected' | 'detached';
+type VolumeStanding = 'seeding' | 'protected' | 'detached';
 
 export interface RegisteredVolume {
   readonly id: number;
