@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import { assert } from '../journal/base/assert.ts';
 import { CHAIN_START, chainString } from '../journal/chain.ts';
 import type { Host } from '../journal/host/host.ts';
@@ -33,6 +34,10 @@ const NO_INCARNATION = { counter: 0, nonce: '0'.repeat(16) };
  */
 export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Promise<RecoveredGroup> {
   const { directory, groupId } = options;
+  // Names first: what is synced in a directory whose own name a power loss takes away is gone with it.
+  for (const name of ['segments', 'index', 'base', 'scratch']) host.disk.makeDirectory(`${directory}/${name}`);
+  await host.disk.syncDirectory(directory);
+  await host.disk.syncDirectory(dirname(directory));
   const mark = await PositionMark.open(host, directory, groupId);
   const proven = mark.initial?.durableLsn ?? 0;
   const state = (await readReplicaState(host, directory, groupId)) ?? freshState(groupId);
