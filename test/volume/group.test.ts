@@ -167,6 +167,31 @@ test('a backing that fails and forgets gets everything again; guests notice noth
   bench.remove();
 });
 
+test('a restart whose replay begins in the middle of a closed request keeps all of it', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }]));
+  const [first, second, third] = [0, 1, 2].map(() => new HandClient(group.exports('local')[0]!));
+  await first!.all([{ do: 'write', offset: 0, bytes: pattern(4096, 1), part: WindowPart.more }]);
+  await second!.all([{ do: 'write', offset: MIB, bytes: pattern(4096, 2), part: WindowPart.more }]);
+  await third!.write(0, pattern(4096, 3));
+  await first!.all([{ do: 'write', offset: 4096, bytes: pattern(4096, 4), part: WindowPart.last }]);
+  // the checkpoint is held by the second request now, in the middle of the first
+  await group.drain();
+  t.true(bench.marks.address('checkpoint') < bench.marks.address('applied'));
+  const expected = Buffer.concat([pattern(4096, 1), pattern(4096, 4)]);
+  const killed = bench.copy();
+  await group.close();
+  const again = await killed.open(killed.options([{ name: 'a', backing: killed.backing('a.raw') }]));
+  const reader = new HandClient(again.exports('local')[0]!);
+  t.true((await reader.read(0, 8192)).equals(expected));
+  await again.drain();
+  t.true(readFileSync(killed.path('a.raw')).subarray(0, 8192).equals(expected));
+  await again.close();
+  killed.remove();
+  bench.remove();
+});
+
 test('beginning again below an open request does not write again what the backing holds safely', async (t) => {
   const bench = new GroupBench();
   const device = new FaultyDevice(SIZE);
