@@ -13,7 +13,7 @@ export class DaemonUnreachableError extends Error {
 }
 
 /** Where the packaged units put the sockets. */
-export const DEFAULT_SOCKETS = {
+const DEFAULT_SOCKETS = {
   source: '/run/tidemark/source/control/control.sock',
   replica: '/run/tidemark/replica/control/control.sock',
 } as const;
@@ -95,15 +95,12 @@ function settle<Reply>(
   else reject(fromApiError(parsed as ApiError & { code: ErrorCode }));
 }
 
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'there is no socket (is it running? --socket or TIDEMARK_SOCKET names another one)',
+  ECONNREFUSED: 'the socket is there, but nobody listens (the daemon was killed, or is starting)',
+  EACCES: 'permission denied (be root, or in the group of the daemon)',
+};
+
 function reasonOf(error: NodeJS.ErrnoException): string {
-  switch (error.code) {
-    case 'ENOENT':
-      return 'there is no socket (is it running? --socket or TIDEMARK_SOCKET names another one)';
-    case 'ECONNREFUSED':
-      return 'the socket is there, but nobody listens (the daemon was killed, or is starting)';
-    case 'EACCES':
-      return 'permission denied (be root, or in the group of the daemon)';
-    default:
-      return error.message;
-  }
+  return REASONS[error.code ?? ''] ?? error.message;
 }

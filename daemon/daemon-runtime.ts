@@ -1,7 +1,6 @@
-import type { FastifyInstance } from 'fastify';
 import type { ControlConfig, MetricsConfig } from './config/config-types.ts';
 import type { DaemonReply, StatusReply } from './control/control-api.ts';
-import { type ControlServer, createControlServer } from './control/control-server.ts';
+import { type ControlServer, createControlServer, type Routes } from './control/control-server.ts';
 import { ALARM_CODES } from './telemetry/alarm-codes.ts';
 import { AlarmCommand } from './telemetry/alarm-command.ts';
 import { type AlarmChange, type AlarmCondition, AlarmRegistry } from './telemetry/alarms.ts';
@@ -22,7 +21,7 @@ export interface DaemonRole {
   presentable(): boolean;
   status(daemon: DaemonReply, alarms: AlarmRegistry['standing']): StatusReply;
   conditions(): AlarmCondition[];
-  routes(runtime: DaemonRuntime): (app: FastifyInstance) => void;
+  routes(): Routes;
 }
 
 export interface RoleGroup {
@@ -100,9 +99,9 @@ export class DaemonRuntime {
   /** Runs a control operation as a span, and writes down what came of it. */
   async operation<T>(name: string, fields: Record<string, string>, work: () => Promise<T>): Promise<T> {
     const startedMs = performance.now();
-    const trace = this.#telemetry?.trace ?? ((_name: string, _fields: object, run: () => Promise<T>) => run());
     try {
-      const result = await trace(name, fields, work);
+      const telemetry = this.#telemetry;
+      const result = await (telemetry === undefined ? work() : telemetry.trace(name, fields, work));
       this.log.info({ code: name, ...fields, durationMs: performance.now() - startedMs }, `${name} done`);
       return result;
     } catch (error) {
@@ -121,7 +120,7 @@ export class DaemonRuntime {
       this.log.info({ code: 'metrics-listening', url: this.#telemetry.metricsUrl }, 'metrics are served');
     }
     const options = { version: version(), title: `tidemark ${this.#role.role}`, onAssertion: throwOutside };
-    const server = await createControlServer(options, this.#role.routes(this));
+    const server = await createControlServer(options, this.#role.routes());
     await this.#firstReports();
     await server.listen(control.socket);
     this.#control = server;

@@ -35,7 +35,11 @@ export async function pinGroupId(stateDir: string, group: string, groupId: strin
     }
     await rename(`${target}.new`, target);
     const directory = await open(stateDir, 'r');
-    await directory.sync().finally(() => directory.close());
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
   } catch (error) {
     throw failed(stateDir, error);
   }

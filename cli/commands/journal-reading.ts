@@ -130,27 +130,19 @@ export function listRecords(directory: string, from: number, limit: number): Lis
   return listed;
 }
 
+const DETAILS: ReadonlyMap<RecordKind, (body: Uint8Array) => string> = new Map([
+  [RecordKind.bookmark, (body: Uint8Array) => decodeBookmark(body).name],
+  [RecordKind.incarnation, (body: Uint8Array) => `start ${decodeIncarnation(body).counter}`],
+  [RecordKind.volumeAdded, (body: Uint8Array) => decodeVolumeAdded(body).name],
+  [RecordKind.heartbeat, (body: Uint8Array) => `${decodeHeartbeat(body).monotonicMs} ms on the source's clock`],
+  [RecordKind.gap, (body: Uint8Array) => decodeGap(body).reason],
+]);
+
 function detailOf(record: JournalRecord): string {
   const parts: string[] = [];
   if ((record.flags & RecordFlag.piece) !== 0) parts.push(`piece of request ${record.requestId}`);
   if ((record.flags & RecordFlag.closes) !== 0) parts.push('closes it');
-  switch (record.kind) {
-    case RecordKind.bookmark:
-      parts.push(decodeBookmark(record.payload).name);
-      break;
-    case RecordKind.incarnation:
-      parts.push(`start ${decodeIncarnation(record.payload).counter}`);
-      break;
-    case RecordKind.volumeAdded:
-      parts.push(decodeVolumeAdded(record.payload).name);
-      break;
-    case RecordKind.heartbeat:
-      parts.push(`${decodeHeartbeat(record.payload).monotonicMs} ms since boot`);
-      break;
-    case RecordKind.gap:
-      parts.push(decodeGap(record.payload).reason);
-      break;
-    default:
-  }
+  const describe = DETAILS.get(record.kind);
+  if (describe !== undefined) parts.push(describe(record.payload));
   return parts.join(', ');
 }

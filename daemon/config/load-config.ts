@@ -14,7 +14,7 @@ import { sourceSchema } from './source-schema.ts';
 
 type Document = ReturnType<typeof parseDocument>;
 
-export interface ConfigProblem {
+interface ConfigProblem {
   readonly line: number;
   readonly column: number;
   /** `groups.0.volumes.1.size`; empty for a mistake in the YAML itself. */
@@ -99,7 +99,7 @@ function missingMessage(issue: z.core.$ZodIssue): string | undefined {
 /** The offset of the value at `path`, of its key, or of the nearest ancestor that exists. */
 function offsetOf(document: Document, path: readonly PropertyKey[], ofKey: boolean): number {
   for (let length = path.length; length > 0; length -= 1) {
-    const parent = document.getIn(path.slice(0, length - 1), true);
+    const parent: unknown = document.getIn(path.slice(0, length - 1), true);
     const last = path[length - 1];
     if (isMap(parent)) {
       const pair = parent.items.find((item) => isPair(item) && String(item.key) === String(last));

@@ -29,10 +29,10 @@ function quantity(parse: (text: string) => Quantity): z.ZodType<number> {
 }
 
 /** Bytes from `10GiB`. */
-export const size: z.ZodType<number> = quantity(parseSize);
+const size: z.ZodType<number> = quantity(parseSize);
 
 /** Milliseconds from `15s`. */
-export const duration: z.ZodType<number> = quantity(parseDuration);
+const duration: z.ZodType<number> = quantity(parseDuration);
 
 /** Bytes, at least `minimum`, a multiple of `multiple`. */
 export function sizeAtLeast(minimum: string, multiple: number): z.ZodType<number> {
@@ -66,7 +66,7 @@ export const absolutePath: z.ZodType<string> = z
   .refine((path) => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path');
 
 /** The kernel's limit of a unix socket's path is 108 bytes with the closing zero. */
-export const socketPath: z.ZodType<string> = absolutePath.refine(
+const socketPath: z.ZodType<string> = absolutePath.refine(
   (path) => Buffer.byteLength(path) <= 107,
   'is longer than the 107 bytes a unix socket path may have',
 );

@@ -115,8 +115,28 @@ export interface SourceGroupReply {
   readonly replicas: readonly SourceReplicaReply[];
   /** What the required replicas do not hold yet. */
   readonly backlog: LagReply;
+  readonly counters: SourceCountersReply | null;
   /** Events of this start that an operator should know of: a cut, damage, a gap. */
   readonly notes: readonly string[];
+}
+
+/** Totals since the data path's start. */
+export interface SourceCountersReply {
+  readonly journalSyncs: number;
+  readonly journalSyncSeconds: number;
+  readonly framesSealed: number;
+  /** Before and after compression. */
+  readonly framePlainBytes: number;
+  readonly frameStoredBytes: number;
+}
+
+/** Totals since the data path's start. */
+export interface ReplicaCountersReply {
+  readonly storeSyncs: number;
+  readonly storeSyncSeconds: number;
+  readonly framesReceived: number;
+  readonly receivedBytes: number;
+  readonly framesRejected: number;
 }
 
 export interface HeadReply {
@@ -201,6 +221,7 @@ export interface ReplicaGroupReply {
   readonly store: ReplicaStoreReply | null;
   readonly views: readonly ViewReply[];
   readonly restores: readonly RestoreJobReply[];
+  readonly counters: ReplicaCountersReply | null;
   readonly notes: readonly string[];
 }
 

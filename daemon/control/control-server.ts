@@ -26,14 +26,14 @@ export interface ControlServerOptions {
   readonly onAssertion: (error: Error) => void;
 }
 
+/** Puts a role's routes on the server. */
+export type Routes = (app: FastifyInstance) => void;
+
 const BODY_BYTES_MAX = 64 * 1024;
 const REQUEST_TIMEOUT_MS = 10_000;
 const CLOSE_WAIT_MS = 2000;
 
-export async function createControlServer(
-  options: ControlServerOptions,
-  routes: (app: FastifyInstance) => void,
-): Promise<ControlServer> {
+export async function createControlServer(options: ControlServerOptions, routes: Routes): Promise<ControlServer> {
   const app = fastify({
     bodyLimit: BODY_BYTES_MAX,
     requestTimeout: REQUEST_TIMEOUT_MS,

@@ -50,12 +50,12 @@ export function replicaRoutes(control: ReplicaControl): (app: FastifyInstance) =
     app.get<OfGroup & { Querystring: PointsQuery }>(
       '/v1/groups/:group/points',
       { schema: { summary: 'The timeline', params: groupParameter, querystring: pointsQuery } },
-      async (request) => await control.points(request.params.group, request.query),
+      async (request) => control.points(request.params.group, request.query),
     );
     app.get<OfGroup>(
       '/v1/groups/:group/bookmarks',
       { schema: { summary: 'The named points', params: groupParameter } },
-      async (request) => await control.bookmarks(request.params.group),
+      async (request) => control.bookmarks(request.params.group),
     );
     viewRoutes(app, control);
     restoreRoutes(app, control);
@@ -66,20 +66,20 @@ function viewRoutes(app: FastifyInstance, control: ReplicaControl): void {
   app.get<OfGroup>(
     '/v1/groups/:group/views',
     { schema: { summary: 'The views that are mounted', params: groupParameter } },
-    async (request) => await control.views(request.params.group),
+    async (request) => control.views(request.params.group),
   );
   app.post<OfGroup & { Body: MountRequest }>(
     '/v1/groups/:group/views',
     { schema: { summary: 'Mount any point as NBD exports', params: groupParameter, body: mountRequest } },
     async (request, reply) => {
       reply.status(201);
-      return await control.mount(request.params.group, request.body);
+      return control.mount(request.params.group, request.body);
     },
   );
   app.delete<{ Params: { group: string; view: string } }>(
     '/v1/groups/:group/views/:view',
     { schema: { summary: 'Unmount a view; its scratch writes are gone', params: viewParameters } },
-    async (request) => await control.unmount(request.params.group, request.params.view),
+    async (request) => control.unmount(request.params.group, request.params.view),
   );
 }
 
@@ -87,24 +87,24 @@ function restoreRoutes(app: FastifyInstance, control: ReplicaControl): void {
   app.get<OfGroup>(
     '/v1/groups/:group/restores',
     { schema: { summary: 'Restores of this run of the daemon', params: groupParameter } },
-    async (request) => await control.restores(request.params.group),
+    async (request) => control.restores(request.params.group),
   );
   app.post<OfGroup & { Body: RestoreRequest }>(
     '/v1/groups/:group/restores',
     { schema: { summary: 'Restore a point, or only plan it', params: groupParameter, body: restoreRequest } },
     async (request, reply) => {
       reply.status(request.body.dryRun === true ? 200 : 202);
-      return await control.restore(request.params.group, request.body);
+      return control.restore(request.params.group, request.body);
     },
   );
   app.get<{ Params: { group: string; job: string } }>(
     '/v1/groups/:group/restores/:job',
     { schema: { summary: 'How far a restore is', params: restoreParameters } },
-    async (request) => await control.restoreJob(request.params.group, request.params.job),
+    async (request) => control.restoreJob(request.params.group, request.params.job),
   );
   app.delete<{ Params: { group: string; job: string } }>(
     '/v1/groups/:group/restores/:job',
     { schema: { summary: 'Cancel a restore', params: restoreParameters } },
-    async (request) => await control.cancelRestore(request.params.group, request.params.job),
+    async (request) => control.cancelRestore(request.params.group, request.params.job),
   );
 }

@@ -34,18 +34,18 @@ export function sourceRoutes(control: SourceControl): (app: FastifyInstance) => 
       { schema: { summary: 'Name the present moment', params: groupParameter, body: bookmarkRequest } },
       async (request, reply) => {
         reply.status(201);
-        return await control.bookmark(request.params.group, request.body);
+        return control.bookmark(request.params.group, request.body);
       },
     );
     app.post<InGroup<DryRunRequest>>(
       '/v1/groups/:group/detach',
       { schema: { summary: 'Give the disks back as plain disks', params: groupParameter, body: dryRunRequest } },
-      async (request) => await control.detach(request.params.group, request.body.dryRun ?? false),
+      async (request) => control.detach(request.params.group, request.body.dryRun ?? false),
     );
     app.post<InGroup<DryRunRequest>>(
       '/v1/groups/:group/release',
       { schema: { summary: 'Open exports held after a power loss', params: groupParameter, body: dryRunRequest } },
-      async (request) => await control.release(request.params.group, request.body.dryRun ?? false),
+      async (request) => control.release(request.params.group, request.body.dryRun ?? false),
     );
   };
 }

@@ -20,7 +20,7 @@ side.serve<ReplicaMethods>({
   status: () => path.status(),
   points: async (query) => {
     const { group } = path.opened;
-    return await timelineReply(group, data.config.name, await group.status(), query);
+    return timelineReply(group, data.config.name, await group.status(), query);
   },
   bookmarks: async () => {
     const { group } = path.opened;

@@ -5,6 +5,7 @@ import type { GroupState, ReplicaGroupReply, StreamReply } from '../control/cont
 import { pinGroupId, readGroupId } from '../group-identity.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { nbdListener } from '../nbd-setup.ts';
+import { countReplica } from '../telemetry/channel-counters.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
 import type { ReplicaWorkerData } from './group-worker-protocol.ts';
 import { learnGroupId } from './learn-group-id.ts';
@@ -34,6 +35,7 @@ export class ReplicaDataPath {
   readonly #data: ReplicaWorkerData;
   readonly #side: Pick<WorkerSide<ReplicaGroupReply>, 'log'>;
   readonly #closing = new AbortController();
+  readonly #counters = countReplica();
   readonly #ended = Promise.withResolvers<void>();
   #stream: ReplicaStream | undefined;
   #server: NbdServer | undefined;
@@ -189,6 +191,7 @@ export class ReplicaDataPath {
       },
       views: views.list(),
       restores: restores.list(),
+      counters: { ...this.#counters },
       notes: [
         ...now.orphans.map((orphan) => `orphan branch from ${orphan.sourceLsn} to ${orphan.toLsn}: ${orphan.reason}`),
         ...now.damage.map((item) => `damage: ${item.fromLsn}-${item.toLsn} at ${item.where}: ${item.reason}`),

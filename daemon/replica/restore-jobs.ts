@@ -91,10 +91,7 @@ export class RestoreJobs {
     };
     this.#jobs.set(id, job);
     this.#forgetOld();
-    job.running = this.#run(job, plan, device).finally(async () => {
-      job.running = undefined;
-      await this.#group.views.close(view.id);
-    });
+    job.running = this.#run(job, plan, device, view);
     job.running.catch(this.#onBug);
     return { plan: reply, job: job.reply };
   }
@@ -110,7 +107,7 @@ export class RestoreJobs {
   /** Cancels what runs, and waits for it. */
   async close(): Promise<void> {
     for (const job of this.#jobs.values()) job.abort.abort();
-    await Promise.all([...this.#jobs.values()].map((job) => job.running));
+    await Promise.all([...this.#jobs.values()].map(async (job) => job.running));
   }
 
   async #plan(
@@ -144,7 +141,7 @@ export class RestoreJobs {
     }
   }
 
-  async #run(job: Job, plan: RestorePlan, source: BlockDevice): Promise<void> {
+  async #run(job: Job, plan: RestorePlan, source: BlockDevice, view: GroupView): Promise<void> {
     try {
       const target = await this.#targets.open(plan.spec, plan.volume.size, plan.overwrite);
       try {
@@ -169,6 +166,9 @@ export class RestoreJobs {
       if (!(error instanceof TidemarkError)) throw error;
       const state = error.code === 'cancelled' ? 'cancelled' : 'failed';
       job.reply = { ...job.reply, state, error: toApiError(error), endedAt: isoNow() };
+    } finally {
+      job.running = undefined;
+      await this.#group.views.close(view.id);
     }
   }
 

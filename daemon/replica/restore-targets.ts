@@ -39,7 +39,7 @@ export class RestoreTargets implements RestoreTargetPort {
   }
 
   async inspect(spec: TargetSpec): Promise<TargetFacts> {
-    if (spec.kind === 'nbd') return await this.#inspectNbd(spec.uri);
+    if (spec.kind === 'nbd') return this.#inspectNbd(spec.uri);
     const path = realPath(spec.path);
     const ours = this.#own.directories.find((directory) => path === directory || path.startsWith(`${directory}/`));
     const found = await stat(path).catch(() => undefined);
@@ -56,11 +56,11 @@ export class RestoreTargets implements RestoreTargetPort {
       case 'raw':
         return openRawTarget(this.#host, spec.path, sizeBytes, overwrite);
       case 'qcow2':
-        return await openQcow2(this.#host, spec.path, sizeBytes);
+        return openQcow2(this.#host, spec.path, sizeBytes);
       case 'block-device':
-        return await openDevice(spec.path);
+        return openDevice(spec.path);
       case 'nbd':
-        return await openDevice(spec.uri);
+        return openDevice(spec.uri);
     }
   }
 
@@ -192,5 +192,5 @@ async function connectWhenReady(socket: string, ended: Promise<void>): ReturnTyp
       throw new TidemarkError('unsupported', 'qemu-nbd (package qemu-utils) does not start');
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
-  return await openBacking(formatNbdUri({ kind: 'unix', path: socket, exportName: '', tls: false }));
+  return openBacking(formatNbdUri({ kind: 'unix', path: socket, exportName: '', tls: false }));
 }

@@ -44,8 +44,7 @@ export async function runReplica(config: ReplicaConfig, log: Log): Promise<numbe
     group: string,
     method: Name,
     params: ReplicaMethods[Name]['params'],
-  ): Promise<ReplicaMethods[Name]['result']> =>
-    await findGroup(groups, group).rpc.call(method, params, CALL_TIMEOUT_MS);
+  ): Promise<ReplicaMethods[Name]['result']> => findGroup(groups, group).rpc.call(method, params, CALL_TIMEOUT_MS);
   const operation = <T>(
     name: string,
     group: string,
@@ -68,7 +67,7 @@ export async function runReplica(config: ReplicaConfig, log: Log): Promise<numbe
     conditions: () => replicaConditions(replies()),
     routes: () => replicaRoutes(control),
   });
-  return await runtime.run();
+  return runtime.run();
 }
 
 function startGroup(config: ReplicaConfig, group: ReplicaGroupConfig, log: Log): Group {

@@ -18,6 +18,7 @@ export function unknownReplicaGroup(name: string, kind: StreamReply['kind']): Re
     store: null,
     views: [],
     restores: [],
+    counters: null,
     notes: [],
   };
 }

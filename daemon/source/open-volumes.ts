@@ -40,7 +40,11 @@ async function makeRawFile(path: string, size: number): Promise<void> {
       await file.close();
     }
     const directory = await open(dirname(path), 'r');
-    await directory.sync().finally(() => directory.close());
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return;
     const reason = error instanceof Error ? error.message : String(error);

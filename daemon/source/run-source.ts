@@ -59,7 +59,7 @@ export async function runSource(config: SourceConfig, log: Log): Promise<number>
     conditions: () => sourceConditions(replies()),
     routes: () => sourceRoutes(control),
   });
-  return await runtime.run();
+  return runtime.run();
 }
 
 function startGroup(config: SourceConfig, group: SourceGroupConfig, log: Log): Group {

@@ -10,6 +10,7 @@ import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
 import { exportUri, nbdListener } from '../nbd-setup.ts';
 import { settleFarSide } from '../ship/settle.ts';
 import { Shipper } from '../ship/shipper.ts';
+import { countSource } from '../telemetry/channel-counters.ts';
 import { isoTime } from '../times.ts';
 import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
@@ -40,6 +41,7 @@ export class SourceDataPath {
   readonly #side: Pick<WorkerSide<SourceGroupReply>, 'log'>;
   readonly #ended = Promise.withResolvers<void>();
   readonly #notes: string[] = [];
+  readonly #counters = countSource();
   #running: Promise<void> | undefined;
   #open: OpenSource | undefined;
   #phase = 'locking and recovering the journal';
@@ -123,6 +125,7 @@ export class SourceDataPath {
       listen: address.kind === 'unix' ? address.path : `${address.host}:${address.port}`,
       clients: server.clients().length,
       notes: this.#notes,
+      counters: this.#counters,
     });
   }
 
@@ -210,7 +213,7 @@ export class SourceDataPath {
     const { journal } = group;
     const { incarnation } = journal;
     if (incarnation === undefined) throw new TidemarkError('journal-poisoned', 'the journal has not begun');
-    return await Shipper.open(this.#host, {
+    return Shipper.open(this.#host, {
       directory: config.journal.directory,
       journal,
       marks: journal.marks,

@@ -1,6 +1,12 @@
 import type { Journal } from '../../journal/journal.ts';
 import type { SourceGroupConfig } from '../config/config-types.ts';
-import type { GroupState, SourceGroupReply, SourceVolumeReply, StreamReply } from '../control/control-api.ts';
+import type {
+  GroupState,
+  SourceCountersReply,
+  SourceGroupReply,
+  SourceVolumeReply,
+  StreamReply,
+} from '../control/control-api.ts';
 import { listenText } from '../nbd-setup.ts';
 import type { ShipStatus } from '../ship/ship-status.ts';
 import type { GroupStatus, VolumeStatus } from '../volume/group-status.ts';
@@ -43,6 +49,7 @@ export function unknownSourceGroup(config: SourceGroupConfig): SourceGroupReply 
       lag: unknown,
     })),
     backlog: unknown,
+    counters: null,
     notes: [],
   };
 }
@@ -59,6 +66,7 @@ export interface SourceFacts {
   readonly listen: string;
   readonly clients: number;
   readonly notes: readonly string[];
+  readonly counters: SourceCountersReply;
 }
 
 export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
@@ -98,6 +106,7 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
       lag,
     })),
     backlog: ship.backlog,
+    counters: { ...facts.counters },
     notes: [
       ...facts.notes,
       ...(group.givenUp === undefined ? [] : ['history was given up for lack of room: seed the group anew']),

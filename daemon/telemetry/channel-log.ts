@@ -1,4 +1,6 @@
-import { type ChannelName, type ChannelPayloads, channel } from '../../journal/base/channels.ts';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import type { ChannelName, ChannelPayloads } from '../../journal/base/channels.ts';
+import type { ReplicaChannelName, ReplicaChannelPayloads } from '../../replica/replica-channels.ts';
 import type { LogMessage } from '../worker/worker-messages.ts';
 
 /**
@@ -11,10 +13,10 @@ interface Line {
   readonly message: string;
 }
 
-/** Channels that make no line: figures per batch. */
-type Counted = 'tidemark:journal:append' | 'tidemark:journal:sync';
-
-const LINES: Partial<Record<Exclude<ChannelName, Counted>, Line>> = {
+/** null: figures per batch or frame, which are counted (channel-counters.ts) and make no line. */
+const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
+  'tidemark:journal:append': null,
+  'tidemark:journal:sync': null,
   'tidemark:journal:roll': { level: 'debug', message: 'the journal went on to the next file' },
   'tidemark:journal:poisoned': { level: 'error', message: 'the journal takes nothing any more until it is recovered' },
   'tidemark:journal:full': { level: 'error', message: 'the journal has spent its budget' },
@@ -22,6 +24,28 @@ const LINES: Partial<Record<Exclude<ChannelName, Counted>, Line>> = {
   'tidemark:journal:recovered': { level: 'info', message: 'the journal was recovered' },
   'tidemark:journal:damage': { level: 'error', message: 'records that were durable cannot be read' },
   'tidemark:journal:clock-jump': { level: 'warn', message: 'the wall clock jumped' },
+  'tidemark:group:room': { level: 'warn', message: "the journal's budget passed a mark" },
+  'tidemark:group:unprotected': { level: 'error', message: 'history was given up for lack of room' },
+  'tidemark:group:destage': { level: 'info', message: 'writing out to the backings changed its state' },
+  'tidemark:group:seeding': { level: 'info', message: 'a first copy goes on' },
+  'tidemark:ship:frame': null,
+  'tidemark:ship:seek': { level: 'info', message: 'the stream is sent from another position' },
+  'tidemark:ship:state': { level: 'info', message: 'the stream changed its state' },
+  'tidemark:ship:replica': { level: 'info', message: 'a replica changed its state' },
+  'tidemark:ship:went-back': { level: 'error', message: 'a replica lost what it had acknowledged' },
+  'tidemark:ship:unregistered': {
+    level: 'warn',
+    message: 'somebody unregistered reads the stream: nothing is kept for it',
+  },
+  'tidemark:ship:released': { level: 'debug', message: 'every required replica holds the journal up to here' },
+  'tidemark:ship:state-file': { level: 'warn', message: 'the state of shipping could not be written down' },
+  'tidemark:replica:sync': null,
+  'tidemark:replica:rejected': { level: 'warn', message: 'a frame was not taken' },
+  'tidemark:replica:halted': { level: 'error', message: 'no further frame is taken' },
+  'tidemark:replica:space': { level: 'warn', message: 'the space for history passed a mark' },
+  'tidemark:replica:full': { level: 'warn', message: 'the replica is at its reserve, or left it' },
+  'tidemark:replica:floor': { level: 'info', message: 'the floor moved: older history was merged into the base' },
+  'tidemark:replica:damage': { level: 'error', message: 'history that was durable cannot be read' },
 };
 
 const LINES_PER_SECOND_MAX = 2;
@@ -36,31 +60,45 @@ export type LogSink = (
 /** Subscribes to every channel that makes a line. Returns the unsubscribe. */
 export function logChannels(sink: LogSink): () => void {
   const undo = Object.entries(LINES).map(([name, line]) => {
-    let second = 0;
-    let lines = 0;
-    let leftOut = 0;
-    const listener = (payload: unknown): void => {
-      const now = Math.floor(performance.now() / 1000);
-      if (now !== second) {
-        second = now;
-        lines = 0;
-      }
-      lines += 1;
-      if (lines > LINES_PER_SECOND_MAX) {
-        leftOut += 1;
-        return;
-      }
-      const fields = { ...(payload as ChannelPayloads[ChannelName]), ...(leftOut === 0 ? {} : { leftOut }) };
-      leftOut = 0;
-      sink(line.level, name.replace(/^tidemark:/, '').replaceAll(':', '-'), line.message, fields);
-    };
-    const published = channel(name as ChannelName);
-    published.subscribe(listener);
+    if (line === null) return () => undefined;
+    const listener = thinned((payload, leftOut) => {
+      const { group: _ofWorker, ...fields } = payload;
+      sink(line.level, codeOf(name), line.message, leftOut === 0 ? fields : { ...fields, leftOut });
+    });
+    subscribe(name, listener);
     return () => {
-      published.unsubscribe(listener);
+      unsubscribe(name, listener);
     };
   });
   return () => {
     for (const run of undo) run();
   };
+}
+
+type Payload = (ChannelPayloads & ReplicaChannelPayloads)[ChannelName | ReplicaChannelName];
+
+/** Lets two per second through; the next one says how many were left out. */
+function thinned(pass: (payload: Payload, leftOut: number) => void): (payload: unknown) => void {
+  let second = 0;
+  let lines = 0;
+  let leftOut = 0;
+  return (payload) => {
+    const now = Math.floor(performance.now() / 1000);
+    if (now !== second) {
+      second = now;
+      lines = 0;
+    }
+    lines += 1;
+    if (lines > LINES_PER_SECOND_MAX) {
+      leftOut += 1;
+      return;
+    }
+    pass(payload as Payload, leftOut);
+    leftOut = 0;
+  };
+}
+
+/** `tidemark:journal:clock-jump` -> `journal-clock-jump`. */
+function codeOf(name: string): string {
+  return name.replace(/^tidemark:/, '').replaceAll(':', '-');
 }

@@ -1,6 +1,6 @@
 import http from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { Attributes } from '@opentelemetry/api';
+import type { Attributes, Meter } from '@opentelemetry/api';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { MetricsConfig } from '../config/config-types.ts';
 import type { StatusReply } from '../control/control-api.ts';
@@ -14,7 +14,7 @@ export interface Telemetry {
   /** Where metrics are served; null when they are not. */
   readonly metricsUrl: string | null;
   /** Runs `work` as a span; a rejection is recorded in it and handed on. */
-  trace<T>(name: string, attributes: Attributes, work: () => Promise<T>): Promise<T>;
+  readonly trace: <T>(name: string, attributes: Attributes, work: () => Promise<T>) => Promise<T>;
   close(): Promise<void>;
 }
 
@@ -23,7 +23,7 @@ const CLOSE_WAIT_MS = 2000;
 
 const NO_TELEMETRY: Telemetry = {
   metricsUrl: null,
-  trace: async (_name, _attributes, work) => await work(),
+  trace: async (_name, _attributes, work) => work(),
   close: () => Promise.resolve(),
 };
 
@@ -84,8 +84,6 @@ export async function startTelemetry(
     },
   };
 }
-
-type Meter = ReturnType<typeof import('@opentelemetry/api')['metrics']['getMeter']>;
 
 /** One status per scrape feeds every instrument. */
 function observe(meter: Meter, status: () => StatusReply): void {

@@ -6,7 +6,7 @@ import type { FromWorker, LogMessage, ToWorker } from './worker-messages.ts';
 
 /** The data path's end of the port, inside the worker. */
 export interface WorkerSide<Status> {
-  log(level: LogMessage['level'], code: string, message: string, fields?: Record<string, unknown>): void;
+  readonly log: (level: LogMessage['level'], code: string, message: string, fields?: Record<string, unknown>) => void;
   /** Sends the status now, and every `intervalMs` from then on. */
   reportEvery(intervalMs: number, status: () => Status | Promise<Status>): void;
   /** Runs the calls that come in. */

@@ -33,7 +33,7 @@ class Model {
 }
 
 async function connect(uri: string): Promise<NbdClient> {
-  return await NbdClient.connect(parseNbdUri(uri));
+  return NbdClient.connect(parseNbdUri(uri));
 }
 
 /** Writes `count` numbered blocks all over the disk; each is in the model once it was acknowledged. */

@@ -48,6 +48,7 @@ const GROUP: SourceGroupReply = {
     },
   ],
   backlog: { records: 1, bytes: null, seconds: null },
+  counters: { journalSyncs: 1, journalSyncSeconds: 0.5, framesSealed: 1, framePlainBytes: 2, frameStoredBytes: 1 },
   notes: [],
 };
 
