@@ -64,7 +64,7 @@ import type { Incarnation } from './stream.ts';
  * newer frame from a damaged one.
  */
 
-export const FRAME_MAGIC = 0x31464d54;
+const FRAME_MAGIC = 0x31464d54;
 export const FRAME_VERSION = 1;
 export const FRAME_HEADER_BYTES = 160;
 export const FRAME_ENTRY_BYTES = 40;

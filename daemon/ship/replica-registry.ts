@@ -39,7 +39,7 @@ const unregisteredChannel = channel('tidemark:ship:unregistered');
 /** The replicas of one group (DESIGN rule 20): what each holds, by the state it sent last and by nothing else. */
 export class ReplicaRegistry {
   readonly replicas: readonly KnownReplica[];
-  readonly strangers = new Set<string>();
+  readonly strangers: Set<string> = new Set();
   readonly #group: string;
   readonly #chains: KnownChains;
 

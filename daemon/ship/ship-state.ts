@@ -22,7 +22,7 @@ const HEADER_BYTES = 32;
 const ENTRY_BYTES = 24;
 const ENTRIES_MAX = 65_536;
 
-export const SHIP_STATE_FILE = 'ship.state';
+const SHIP_STATE_FILE = 'ship.state';
 
 export function encodeShipState(groupId: string, checkpoints: readonly ChainCheckpoint[]): Uint8Array {
   const bytes = new Uint8Array(HEADER_BYTES + checkpoints.length * ENTRY_BYTES);

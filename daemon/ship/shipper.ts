@@ -4,7 +4,7 @@ import type { Chain } from '../../journal/chain.ts';
 import { SEALER_DEFAULTS, type SealerOptions } from '../../journal/frame-sealer.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Marks } from '../../journal/marks.ts';
-import type { Lsn } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/stream.ts';
 import { ChainCheckpoints } from './chain-checkpoints.ts';
 import type { ShipJournal } from './chain-walk.ts';
@@ -54,6 +54,7 @@ export class Shipper {
   readonly #release: Release;
   readonly #lanes: readonly Lane[];
   readonly #stopListening: () => void;
+  #pumpedTo: JournalAddress = 0;
   #announced = '';
   #closing: Promise<void> | undefined;
 
@@ -89,6 +90,9 @@ export class Shipper {
       return lane;
     });
     this.#stopListening = marks.onMove(() => {
+      // Other marks move with every batch: only the durable one brings work.
+      if (marks.address('durable') === this.#pumpedTo) return;
+      this.#pumpedTo = marks.address('durable');
       for (const lane of this.#lanes) lane.pump();
     });
     for (const lane of this.#lanes) lane.open();
@@ -158,6 +162,12 @@ export class Shipper {
     if (registered && feedback.epoch === epoch && feedback.incarnation > incarnation.counter) {
       const reason = `replica ${feedback.replica} follows incarnation ${feedback.incarnation}, this source is ${incarnation.counter}`;
       lane.stop({ code: 'stale-incarnation', reason });
+      return;
+    }
+    const durableLsn = this.#options.marks.lsn('durable');
+    if (registered && feedback.durableLsn > durableLsn) {
+      const reason = `replica ${feedback.replica} holds records up to ${feedback.durableLsn}, this journal only up to ${durableLsn}`;
+      lane.stop({ code: 'needs-resync', reason });
       return;
     }
     const replica = this.#registry.hear(feedback, this.#host.clock.monotonicMs());

@@ -303,6 +303,17 @@ test('unregistered readers are reported, newer epochs and incarnations stop the 
   await rig.close();
 });
 
+test('a replica that holds more than the journal is never followed', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(10);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  rig.sink.hold(last + 5, { chain: '0123456789abcdef' });
+  t.like(rig.shipper.status(), { state: 'needs-resync', code: 'needs-resync', replicatedLsn: 0 });
+  t.true(rig.shipper.status().reason.includes(`up to ${last + 5}, this journal only up to ${last}`));
+  await rig.close();
+});
+
 test('lag in seconds is the age of the newest heartbeat at the replica, unknown before there is one', async (t) => {
   const rig = await Rig.open(t);
   rig.sink.seek(1);

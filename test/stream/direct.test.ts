@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
+import type { ConnectionTimes } from '../../daemon/stream/direct/direct-connection.ts';
 import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
 import { encodeMessage, type Message, MessageParser, MessageType } from '../../daemon/stream/direct/direct-protocol.ts';
 import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
@@ -17,7 +18,8 @@ import { FaultyDialer } from './test-wires.ts';
 
 const GROUP_ID = 'd1d2d3d4d5d6d7d8d9dadbdcdddedfd0';
 const WINDOW_BYTES = 4 * 1024 * 1024;
-const TIMES = { aliveMs: 50, deadAfterMs: 400 };
+const TIMES = { aliveMs: 500, deadAfterMs: 10_000 };
+const IMPATIENT = { aliveMs: 50, deadAfterMs: 600 };
 
 interface DirectStage extends StreamStage {
   readonly dialer: FaultyDialer;
@@ -30,10 +32,10 @@ interface Secrets {
   readonly listener: TcpListenerTls;
 }
 
-async function openStage(tls?: Secrets, groupId: string | null = GROUP_ID): Promise<DirectStage> {
+async function openStage(tls?: Secrets, times: ConnectionTimes = TIMES): Promise<DirectStage> {
   const host = realHost();
   const tcp = new TcpListener('127.0.0.1', 0, tls?.listener);
-  const listener = new DirectListener(host.clock, { listener: tcp, windowBytes: WINDOW_BYTES, times: TIMES });
+  const listener = new DirectListener(host.clock, { listener: tcp, windowBytes: WINDOW_BYTES, times });
   const address = await listener.listen();
   const dialer = new FaultyDialer(new TcpDialer('127.0.0.1', Number(address.split(':')[1]), tls?.dialer));
   return {
@@ -43,8 +45,8 @@ async function openStage(tls?: Secrets, groupId: string | null = GROUP_ID): Prom
     dialer,
     listener,
     address,
-    sink: () => new DirectSink(host, { replica: 'dr1', dialer, times: TIMES, retryMinMs: 10, retryMaxMs: 100 }),
-    source: () => listener.source({ groupName: 'contract', groupId }),
+    sink: () => new DirectSink(host, { replica: 'dr1', dialer, times, retryMinMs: 10, retryMaxMs: 100 }),
+    source: () => listener.source({ groupName: 'contract', groupId: GROUP_ID }),
     interrupt: () => dialer.cut(),
     close: () => listener.close(),
   };
@@ -126,7 +128,7 @@ test('a source without a certificate of the right authority gets nowhere', async
 });
 
 test('an end that falls silent without a word is noticed by both, and the stream mends itself', async (t) => {
-  const stage = await openStage();
+  const stage = await openStage(undefined, IMPATIENT);
   const history = new TestHistory(GROUP_ID);
   const replica = new ReplicaEnd(stage.source(), history, 'dr1');
   const source = new SourceEnd(stage.sink(), history);

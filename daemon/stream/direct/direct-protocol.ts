@@ -32,7 +32,7 @@ import { asFeedback } from '../feedback-body.ts';
  */
 
 export const DIRECT_PROTOCOL = 1;
-export const MESSAGE_HEADER_BYTES = 20;
+const MESSAGE_HEADER_BYTES = 20;
 const MAGIC = 0x4454;
 /** Bodies other than frames. */
 const CONTROL_BYTES_MAX = 64 * 1024;

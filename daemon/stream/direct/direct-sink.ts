@@ -207,15 +207,17 @@ export class DirectSink implements FrameSink {
       this.#onRefused(objection);
       return;
     }
+    if (welcome.feedback !== undefined) this.#checkSpeaker(welcome.feedback);
     this.#timer?.cancel();
     this.#backoff.reset();
-    this.#streaming = true;
     this.#windowBytes = Math.min(this.#options.windowBytes ?? WINDOW_BYTES, welcome.windowBytes);
     this.#seeks.reset(welcome.durableLsn);
     this.#feedback = welcome.feedback;
     this.#setStatus({ state: 'streaming', reason: `connected to ${connection.remote}` });
-    this.#questions.connected(connection);
     if (welcome.feedback !== undefined) this.#events!.onFeedback(welcome.feedback);
+    // Only now: whoever is called above must not go on from the position of the connection before.
+    this.#streaming = true;
+    this.#questions.connected(connection);
     this.#seek({ fromLsn: welcome.durableLsn + 1, reason: `the replica holds everything up to ${welcome.durableLsn}` });
   }
 
@@ -251,9 +253,16 @@ export class DirectSink implements FrameSink {
   }
 
   #onFeedback(feedback: ReplicaFeedback): void {
+    this.#checkSpeaker(feedback);
     this.#feedback = feedback;
     this.#events!.onFeedback(feedback);
     this.#seekIfAsked(feedback);
+  }
+
+  /** A state is believed by name: one under another name would release what its bearer does not hold. */
+  #checkSpeaker({ replica, groupId }: ReplicaFeedback): void {
+    if (replica === this.#options.replica && groupId === this.#identity!.groupId) return;
+    throw new TidemarkError('stream-unavailable', `a state of '${replica}' came from '${this.#options.replica}'`);
   }
 
   #seekIfAsked(feedback: ReplicaFeedback): void {
