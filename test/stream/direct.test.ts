@@ -11,6 +11,7 @@ import { encodeMessage, type Message, MessageParser, MessageType } from '../../d
 import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
 import { TcpDialer, type TcpDialerTls, TcpListener, type TcpListenerTls } from '../../daemon/stream/direct/tcp-wire.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
+import { readFrameHeader } from '../../journal/frame-codec.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { type StreamStage, streamContract } from '../contract/stream-contract.ts';
 import { ReplicaEnd, SourceEnd, TestHistory } from '../contract/stream-ends.ts';
@@ -304,4 +305,42 @@ test('messages come whole however the bytes are cut, and any flipped bit in one 
     damaged[bit >> 3]! ^= 1 << (bit & 7);
     t.throws(() => new MessageParser().push(damaged, () => true), { code: 'stream-unavailable' }, `bit ${bit}`);
   }
+});
+
+test('after a reconnect nothing comes before the position that the replica named', async (t) => {
+  const stage = await openStage();
+  const history = new TestHistory(GROUP_ID, 65_536);
+  const inner = stage.source();
+  const ahead: number[] = [];
+  const replica: ReplicaEnd = new ReplicaEnd(
+    {
+      open: (start, events) =>
+        inner.open(start, {
+          ...events,
+          onFrame: (bytes, offset) => {
+            const { firstLsn } = readFrameHeader(bytes);
+            if (firstLsn > replica.durableLsn + 1) ahead.push(firstLsn);
+            events.onFrame(bytes, offset);
+          },
+        }),
+      pause: () => inner.pause(),
+      resume: () => inner.resume(),
+      feedback: (feedback) => inner.feedback(feedback),
+      status: () => inner.status(),
+      close: () => inner.close(),
+    },
+    history,
+    'dr1',
+  );
+  history.grow(400);
+  const source = new SourceEnd(stage.sink(), history);
+  for (const lsn of [50, 150, 250]) {
+    await replica.untilDurable(lsn);
+    stage.dialer.cut();
+  }
+  await replica.untilDurable(400);
+  t.deepEqual(ahead, []);
+  await source.close();
+  await replica.close();
+  await stage.close();
 });
