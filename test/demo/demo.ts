@@ -34,6 +34,7 @@ async function type(run: () => Promise<string>, shown: string): Promise<string> 
   return output;
 }
 
+const firstLine = (text: Buffer): string => text.toString().split('\n')[0] ?? '';
 const seconds = (ms: number): string => `${(ms / 1000).toFixed(2)} s`;
 
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'tidemark-demo-'));
@@ -50,7 +51,7 @@ try {
   say(
     `${ORDERS.toLocaleString('en')} orders written and flushed in ${seconds(performance.now() - writing)}, like this one:`,
   );
-  say(styleText('green', order(7).subarray(0, 58).toString().trimEnd()));
+  say(styleText('green', firstLine(order(7))));
   await type(
     () => site.source.command('bookmark', site.group, 'before-upgrade'),
     `bookmark ${site.group} before-upgrade`,
@@ -85,7 +86,7 @@ try {
   say(
     `journal offset ${beforeAccident} mounted in ${seconds(mountMs)}: ${mounted.uri('orders').replace(directory, '.')}`,
   );
-  say(styleText('green', first.subarray(0, 58).toString().trimEnd()));
+  say(styleText('green', firstLine(first)));
   const damaged = await damagedOrders(view, ORDERS + LATE_ORDERS);
   say(`${damaged} of ${(ORDERS + LATE_ORDERS).toLocaleString('en')} orders are damaged in it`);
   await view.close();

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # build-guest.sh OUTDIR [KERNELDIR] : vmlinuz + initrd.gz + ./rec for run-guest.sh.
 # KERNELDIR = an unpacked Debian linux-image .deb (default: apt-get download the cloud kernel).
-# Needs: busybox-static, gcc + static libc, cpio, gzip. QGA=1 also packs qemu-ga (apt-get download).
+# Needs: busybox-static, nbd-client, gcc + static libc, cpio, gzip. QGA=1 also packs qemu-ga (apt-get download).
 # XFILES="/bin/x /bin/y" packs more host programs with their libraries; MODS adds kernel modules.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -43,7 +43,7 @@ add_module() { # NAME : with what it depends on, in load order; names may use - 
   cp "$file" "$root/mod/$name.ko"
   echo "$name" >>"$root/mod/order"
 }
-for module in virtio_pci virtio_blk virtio_console virtio_net virtio_rng ${MODS:-}; do add_module "$module"; done
+for module in virtio_pci virtio_blk virtio_console virtio_net virtio_rng nbd ${MODS:-}; do add_module "$module"; done
 
 add_program() { # FILE : with its libraries
   local library
@@ -56,7 +56,7 @@ if [ "${QGA:-0}" = 1 ]; then
   download qemu-guest-agent agent
   add_program "$tmp/agent/usr/sbin/qemu-ga"
 fi
-for program in ${XFILES:-}; do add_program "$program"; done
+for program in /sbin/nbd-client ${XFILES:-}; do add_program "$program"; done
 
 gcc -static -O2 -Wall -o "$root/bin/rec" "$here/rec.c"
 cp "$root/bin/rec" "$out/rec"

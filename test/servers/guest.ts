@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
@@ -21,6 +22,8 @@ export interface GuestOptions {
   readonly pauseMicros?: number;
   /** Steps, then a clean power-off; endless when absent. */
   readonly steps?: number;
+  /** The disk is the guest kernel's own NBD client's instead: `host:port/export`, the host being 10.0.2.2. */
+  readonly kernelNbd?: { readonly address: string; readonly connections: number };
 }
 
 /** A real Linux guest whose workload writes numbered records, syncs each, and prints `DURABLE n` (test/guest). */
@@ -39,13 +42,17 @@ export class Guest {
     const serialLog = path.join(options.directory, 'serial.log');
     const monitor = path.join(options.directory, 'qmp.sock');
     fs.writeFileSync(serialLog, '');
-    const append = [`tm.usleep=${options.pauseMicros ?? 0}`, ...(options.steps ? [`tm.count=${options.steps}`] : [])];
+    const append = [`tm.usleep=${options.pauseMicros ?? 0}`];
+    if (options.steps !== undefined) append.push(`tm.count=${options.steps}`);
+    const nbd = options.kernelNbd;
+    if (nbd !== undefined) append.push(`tm.nbd=${nbd.address}`, `tm.nbdconnections=${nbd.connections}`);
     const script = path.join(import.meta.dirname, '../guest/run-guest.sh');
     const child = new Child('guest', 'bash', [script, guestDirectory(), 'write', options.disk], {
       SERIAL: serialLog,
       QMP: monitor,
       RD: String(options.reconnectDelay),
       APPEND: append.join(' '),
+      ...(nbd === undefined ? {} : { NET: 'user' }),
     });
     return new Guest(child, serialLog, monitor);
   }
@@ -99,4 +106,17 @@ export async function checkGuestImage(image: string, directory: string, atLeast:
   fs.writeFileSync(log, `DURABLE ${atLeast}\n`);
   const script = path.join(import.meta.dirname, '../guest/check-cut.sh');
   return run('bash', [script, guestDirectory(), image, log]);
+}
+
+/** Why no guest can be run here, or undefined; in CI that is an error instead. Checking its image needs root. */
+export function guestMissing(): string | undefined {
+  const reason = missingPart();
+  if (reason !== undefined && process.env['CI'] === 'true') throw new Error(`CI must run the guest tests: ${reason}`);
+  return reason;
+}
+
+function missingPart(): string | undefined {
+  if (process.getuid?.() !== 0) return 'not root, so no image of a guest can be mounted and checked';
+  if (spawnSync('qemu-system-x86_64', ['--version']).status !== 0) return 'no qemu-system-x86_64';
+  return fs.existsSync(path.join(guestDirectory(), 'initrd.gz')) ? undefined : `no test guest in ${guestDirectory()}`;
 }

@@ -26,6 +26,7 @@ need qemu-system-x86 has qemu-system-x86_64
 need qemu-utils has qemu-img
 need nbdkit has nbdkit
 need libnbd-bin has nbdcopy
+need nbd-client has nbd-client
 need python3-libnbd has_python_nbd
 need fio has fio
 need e2fsprogs has mkfs.ext4
