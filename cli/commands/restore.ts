@@ -6,7 +6,7 @@ import type { RestoreJobReply, RestorePlanReply, RestoreReply } from '../../daem
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { type ClientOptions, clientFor, clientOptions, duration, segment } from '../command-options.ts';
 import type { ControlClient } from '../control-client.ts';
-import { bytes, known, point, print, printJson, say, shortTime } from '../output.ts';
+import { bytes, known, point, print, printJson, say } from '../output.ts';
 import { pairs } from '../table.ts';
 
 interface RestoreOptions extends ClientOptions {
@@ -106,9 +106,9 @@ function progressLine(): { show(job: RestoreJobReply): void; end(): void } {
 function planText(plan: RestorePlanReply): string {
   return pairs([
     ['volume', `${plan.group}/${plan.volume}, ${bytes(plan.sizeBytes)}`],
-    ['point', `${point(plan.at)}, ${known(plan.at.time, shortTime)} (${plan.chosen})`],
+    ['point', plan.chosen],
     ['target', `${plan.to} (${plan.format})`],
-    ['to copy', known(plan.copyBytes, bytes)],
-    ...plan.steps.map((step, index): [string, string] => [index === 0 ? 'steps' : '', `${index + 1}. ${step}`]),
+    ['copy', `${known(plan.copyBytes, bytes)} of data; zeroes are not copied`],
+    ['verify', 'every byte is read back and compared'],
   ]);
 }

@@ -13,7 +13,7 @@ const CALL_MS = 20_000;
 interface Started {
   readonly host: GroupHost<TestMethods, { readonly count: number }>;
   readonly lines: Record<string, unknown>[];
-  starts(): number;
+  readonly starts: () => number;
 }
 
 function start(t: ExecutionContext): Started {
@@ -37,7 +37,7 @@ function start(t: ExecutionContext): Started {
 }
 
 async function health(host: Started['host'], state: Health['state']): Promise<Health> {
-  return await firstValueFrom(host.healthChanges.pipe(filter((now) => now.state === state)));
+  return firstValueFrom(host.healthChanges.pipe(filter((now) => now.state === state)));
 }
 
 test('calls, answers, errors with their details, and reports cross the thread', async (t) => {
