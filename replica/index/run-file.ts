@@ -173,11 +173,11 @@ export class RunFile {
 
   /** The last entry page whose first key is at or before the key. */
   async #pageOf(place: number, cell: number, lsn: Lsn): Promise<number> {
-    const group = lastAtOrBefore(this.#top, 0, this.footer.groups, place, cell, lsn);
+    const group = lastBefore(this.#top, 0, this.footer.groups, place, cell, lsn);
     const at = fencePageAt(group, this.#entryPages);
     const view = this.#cache.now(this.#number, at) ?? (await this.#loadPage(at));
     const fences = view.getUint32(4, true);
-    return group * FENCES_PER_PAGE + lastAtOrBefore(view, PAGE_HEADER_BYTES, fences, place, cell, lsn);
+    return group * FENCES_PER_PAGE + lastBefore(view, PAGE_HEADER_BYTES, fences, place, cell, lsn);
   }
 
   #loadPage(page: number): Promise<DataView> {
@@ -195,8 +195,11 @@ export function entryOffset(ordinal: number): number {
   return PAGE_HEADER_BYTES + (ordinal % ENTRIES_PER_PAGE) * ENTRY_BYTES;
 }
 
-/** Index of the last of `count` fences at or before the key, 0 when all are behind it. */
-function lastAtOrBefore(view: DataView, offset: number, count: number, place: number, cell: number, lsn: Lsn): number {
+/**
+ * Index of the last of `count` fences before the key, 0 when none is: pieces of one request have one key, and where they
+ * stand on two pages the first of them is on the page before.
+ */
+function lastBefore(view: DataView, offset: number, count: number, place: number, cell: number, lsn: Lsn): number {
   let low = 0;
   let high = count;
   while (low < high) {
@@ -205,7 +208,7 @@ function lastAtOrBefore(view: DataView, offset: number, count: number, place: nu
     const fencePlace = view.getUint16(at, true) * CLASS_COUNT + view.getUint8(at + 2);
     const order =
       fencePlace - place || readU64(view, at + 8, 'fence cell') - cell || readU64(view, at + 16, 'fence LSN') - lsn;
-    if (order <= 0) low = middle + 1;
+    if (order < 0) low = middle + 1;
     else high = middle;
   }
   return Math.max(low - 1, 0);
