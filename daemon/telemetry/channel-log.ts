@@ -62,8 +62,7 @@ export function logChannels(sink: LogSink): () => void {
   const undo = Object.entries(LINES).map(([name, line]) => {
     if (line === null) return () => undefined;
     const listener = thinned((payload, leftOut) => {
-      const { group: _ofWorker, ...fields } = payload;
-      sink(line.level, codeOf(name), line.message, leftOut === 0 ? fields : { ...fields, leftOut });
+      sink(line.level, codeOf(name), line.message, { ...fieldsOf(payload), ...(leftOut === 0 ? {} : { leftOut }) });
     });
     subscribe(name, listener);
     return () => {
@@ -76,6 +75,12 @@ export function logChannels(sink: LogSink): () => void {
 }
 
 type Payload = (ChannelPayloads & ReplicaChannelPayloads)[ChannelName | ReplicaChannelName];
+
+/** The line has a code and a group of its own: a payload's code is the error's. */
+function fieldsOf(payload: Payload): Record<string, unknown> {
+  const { group: _group, code, ...fields } = payload as Record<string, unknown>;
+  return code === undefined || code === '' ? fields : { ...fields, errorCode: code };
+}
 
 /** Lets two per second through; the next one says how many were left out. */
 function thinned(pass: (payload: Payload, leftOut: number) => void): (payload: unknown) => void {

@@ -7,7 +7,9 @@ import type { Log } from './log.ts';
  */
 export function sdNotify(message: 'ready' | 'stopping', log: Log): void {
   if (process.env['NOTIFY_SOCKET'] === undefined) return;
-  const child = spawn('systemd-notify', [`--${message}`, `--pid=${process.pid}`], { stdio: 'ignore' });
+  // the assignment itself: systemd 252 (Debian 12) has no --stopping
+  const assignment = message === 'ready' ? 'READY=1' : 'STOPPING=1';
+  const child = spawn('systemd-notify', [`--pid=${process.pid}`, assignment], { stdio: 'ignore' });
   child.once('error', (error) => {
     log.warn({ code: 'sd-notify-failed', error }, 'systemd-notify cannot be started: systemd does not learn our state');
   });
