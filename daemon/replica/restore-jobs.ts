@@ -66,6 +66,7 @@ export class RestoreJobs {
     const reply = planReply(this.#groupName, plan);
     try {
       assertAllowed(plan);
+      this.#assertAlone(reply.to);
     } catch (error) {
       await this.#group.views.close(view.id);
       throw error;
@@ -108,6 +109,14 @@ export class RestoreJobs {
   async close(): Promise<void> {
     for (const job of this.#jobs.values()) job.abort.abort();
     await Promise.all([...this.#jobs.values()].map(async (job) => job.running));
+  }
+
+  /** Two restores into one target would rename each other's unfinished file into place. */
+  #assertAlone(to: string): void {
+    for (const { reply, running } of this.#jobs.values()) {
+      if (running === undefined || reply.plan.to !== to) continue;
+      throw new TidemarkError('target-in-use', `${reply.id} writes ${to}: wait for it or cancel it`);
+    }
   }
 
   async #plan(

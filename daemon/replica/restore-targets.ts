@@ -1,8 +1,8 @@
 import { execFile, spawn } from 'node:child_process';
-import { existsSync, readFileSync, realpathSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
@@ -15,6 +15,7 @@ import type {
 } from '../../replica/restore/restore-target-port.ts';
 import { openBacking } from '../backing/open-backing.ts';
 import { formatNbdUri } from '../nbd/nbd-uri.ts';
+import { directoryOfADaemon, realPath } from './own-directories.ts';
 
 const run = promisify(execFile);
 
@@ -41,14 +42,31 @@ export class RestoreTargets implements RestoreTargetPort {
   async inspect(spec: TargetSpec): Promise<TargetFacts> {
     if (spec.kind === 'nbd') return this.#inspectNbd(spec.uri);
     const path = realPath(spec.path);
-    const ours = this.#own.directories.find((directory) => path === directory || path.startsWith(`${directory}/`));
+    const base = { ...NOTHING_FOUND, ours: this.#ownerOf(path) };
     const found = await stat(path).catch(() => undefined);
-    const base = { ...NOTHING_FOUND, ours: ours === undefined ? '' : `part of this replica's own ${ours}` };
-    if (found === undefined) return base;
+    if (found === undefined) {
+      const parent = await stat(dirname(path)).catch(() => undefined);
+      if (parent?.isDirectory() === true) return base;
+      throw new TidemarkError('not-found', `${spec.path}: there is no directory ${dirname(path)}`);
+    }
     if (found.isDirectory()) throw new TidemarkError('invalid-argument', `${spec.path} is a directory`);
+    // a restore replaces a file by a rename: /dev/null, a pipe or a socket would be gone
+    if (!found.isFile() && !found.isBlockDevice()) {
+      throw new TidemarkError('invalid-argument', `${spec.path} is neither a file nor a block device`);
+    }
     const mountedAt = mountPointOf(path, readFileSync('/proc/mounts', 'latin1'));
     const facts = { ...base, exists: true, mountedAt, size: found.size };
     return { ...facts, ...(await holderOf(path)) };
+  }
+
+  /** What the path belongs to, in words; '' when it is not ours. */
+  #ownerOf(path: string): string {
+    const own = this.#own.directories
+      .map(realPath)
+      .find((directory) => path === directory || path.startsWith(`${directory}/`));
+    if (own !== undefined) return `part of this replica's own ${own}`;
+    const other = directoryOfADaemon(path);
+    return other === undefined ? '' : `in ${other}, which holds the journal, history or state of a tidemark daemon`;
   }
 
   async open(spec: TargetSpec, sizeBytes: number, overwrite: boolean): Promise<OpenTarget> {
@@ -87,7 +105,8 @@ export async function targetSpec(to: string, format: 'raw' | 'qcow2' | undefined
     if (format === 'qcow2') throw new TidemarkError('invalid-argument', 'a block device is raw: leave --format out');
     return { kind: 'block-device', path: to };
   }
-  return { kind: format ?? (to.endsWith('.qcow2') ? 'qcow2' : 'raw'), path: to };
+  // behind a symbolic link the file is replaced, not the link
+  return { kind: format ?? (to.endsWith('.qcow2') ? 'qcow2' : 'raw'), path: realPath(to) };
 }
 
 /** Where a device, or a partition of it, is mounted; '' when it is not. `table` is /proc/mounts. */
@@ -114,10 +133,6 @@ async function holderOf(path: string): Promise<{ heldBy: string; size?: number }
     if (hasCode(error, 'invalid-argument')) return { heldBy: '' };
     throw error;
   }
-}
-
-function realPath(path: string): string {
-  return existsSync(path) ? realpathSync(path) : path;
 }
 
 async function openDevice(location: string): Promise<OpenTarget> {

@@ -35,6 +35,9 @@ export interface ChoiceSource {
 
 const UNIT_MICROS: Readonly<Record<string, number>> = { s: 1e6, m: 60e6, h: 3600e6, d: 86_400e6, w: 604_800e6 };
 
+/** A hundred years: what a date can express, and no history reaches. */
+const AGO_MICROS_MAX = 36_525 * 86_400e6;
+
 /**
  * Reads `latest`, an LSN, `epoch:lsn`, an RFC 3339 time with its zone, `5m ago` (s, m, h, d, w), or a bookmark's name;
  * `bookmark:NAME` for a name that looks like one of the others. Throws `invalid-argument` naming what is wrong.
@@ -52,7 +55,9 @@ export function parseRestoreTarget(text: string): RestoreTarget {
   }
   const ago = /^(\d+(?:\.\d+)?)\s*([smhdw])\s+ago$/.exec(text);
   if (ago?.[1] !== undefined && ago[2] !== undefined) {
-    return { kind: 'ago', micros: Math.round(Number(ago[1]) * (UNIT_MICROS[ago[2]] ?? 0)) };
+    const micros = Math.round(Number(ago[1]) * (UNIT_MICROS[ago[2]] ?? 0));
+    if (micros > AGO_MICROS_MAX) throw invalid(`'${text}' is longer ago than any record can be`);
+    return { kind: 'ago', micros };
   }
   if (/^\d{4}-\d\d-\d\d/.test(text)) return { kind: 'time', micros: parseTime(text) };
   return { kind: 'bookmark', name: text };
@@ -123,7 +128,11 @@ function parseTime(text: string): JournalTime {
   if (zone === undefined) throw invalid(`'${text}' has no time zone: add Z or an offset like +01:00`);
   const seconds = match[2].length === 5 ? `${match[2]}:00` : match[2];
   const ms = Date.parse(`${match[1]}T${seconds}${zone.toUpperCase()}`);
-  if (Number.isNaN(ms)) throw invalid(`'${text}' is no time of this world`);
+  // Date.parse takes the 30th of February for the 2nd of March
+  const day = Date.parse(`${match[1]}T00:00:00Z`);
+  if (Number.isNaN(ms) || Number.isNaN(day) || !new Date(day).toISOString().startsWith(match[1])) {
+    throw invalid(`'${text}' is no time of this world`);
+  }
   return ms * 1000 + Math.round(Number(`0${match[3] ?? ''}`) * 1e6);
 }
 

@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { RestoreTargets, targetSpec } from '../../daemon/replica/restore-targets.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { volumeAt } from '../../replica/catalog/catalog.ts';
@@ -158,7 +159,8 @@ test('a target names a position: LSN, time with zone, ago, bookmark; the choice 
   t.deepEqual(parseRestoreTarget('before upgrade'), { kind: 'bookmark', name: 'before upgrade' });
   t.deepEqual(parseRestoreTarget('bookmark:12'), { kind: 'bookmark', name: '12' });
   t.deepEqual(parseRestoreTarget('2023-11-14T23:13:20.5+01:00'), { kind: 'time', micros: EPOCH_MICROS + 500_000 });
-  for (const wrong of ['', '2023-11-14', '2023-11-14T22:13:20', '2023-13-14T22:13:20Z', '9'.repeat(20)]) {
+  const neverWas = ['2023-13-14T22:13:20Z', '2023-02-30T00:00:00Z', '99999999999w ago'];
+  for (const wrong of ['', '2023-11-14', '2023-11-14T22:13:20', '9'.repeat(20), ...neverWas]) {
     t.true(
       hasCode(
         t.throws(() => parseRestoreTarget(wrong)),
@@ -197,6 +199,32 @@ test('a target names a position: LSN, time with zone, ago, bookmark; the choice 
   );
   t.is(timeline.bookmarks.length, group.bookmarks().length);
   await group.close();
+});
+
+test('what is no disk image is not replaced, nor anything of a daemon, by whatever path', async (t) => {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'tidemark-restore-')));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const at = (name: string) => join(directory, name);
+  for (const name of ['journal', 'history', 'plain']) mkdirSync(at(name));
+  for (const name of ['journal/lock', 'journal/journal-0000000000000000.tmj', 'plain/lock', 'plain/disk.raw']) {
+    writeFileSync(at(name), '');
+  }
+  symlinkSync(at('history'), at('link'));
+  symlinkSync(at('plain/disk.raw'), at('disk'));
+  const targets = new RestoreTargets(realHost(), { directories: [at('history')], sockets: [] });
+  const inspect = async (to: string) => targets.inspect(await targetSpec(to, undefined));
+  for (const ours of ['journal/new', 'journal/journal-0000000000000000.tmj', 'history/base.img', 'link/new']) {
+    t.not((await inspect(at(ours))).ours, '', ours);
+  }
+  t.like(await inspect(at('plain/new')), { ours: '', exists: false });
+  t.deepEqual(await targetSpec(at('disk'), undefined), { kind: 'raw', path: at('plain/disk.raw') });
+  for (const [wrong, code] of [
+    ['/dev/null', 'invalid-argument'],
+    [directory, 'invalid-argument'],
+    [at('nowhere/new'), 'not-found'],
+  ] as const) {
+    t.true(hasCode(await t.throwsAsync(inspect(wrong)), code), wrong);
+  }
 });
 
 test('the replica on real files: locked, reopened, the same', async (t) => {
