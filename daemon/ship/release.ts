@@ -46,7 +46,7 @@ export class Release {
     this.#checkpoints = checkpoints;
   }
 
-  /** Everything up to `lsn` is held by every required replica; many calls become one write. */
+  /** Everything up to `lsn` is held by every required replica, and no more: it may go back. Many calls become one write. */
   upTo(lsn: Lsn): void {
     this.#lsn = lsn;
     if (this.#timer === undefined && this.#saving === undefined && !this.#closed && this.#hasWork()) {
@@ -77,7 +77,7 @@ export class Release {
 
   async #save(): Promise<void> {
     const checkpoint = this.#checkpoints.before(this.#lsn);
-    if (checkpoint === undefined) return;
+    if (checkpoint === undefined || !this.#hasWork()) return;
     this.#checkpoints.pin(checkpoint);
     this.#checkpoints.dropBelow(Math.min(this.#journal.oldestAddress, checkpoint.address));
     try {
@@ -85,6 +85,11 @@ export class Release {
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       stateFileChannel.publish({ group: this.#group.name, message: error.message });
+      return;
+    }
+    if (checkpoint.lsn > this.#lsn) {
+      // a replica lost data meanwhile
+      this.#checkpoints.unpin(checkpoint);
       return;
     }
     if (this.#released !== undefined && this.#released !== checkpoint) this.#checkpoints.unpin(this.#released);

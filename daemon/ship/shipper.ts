@@ -116,7 +116,7 @@ export class Shipper {
     return {
       ...this.#state(),
       acceptedLsn: marks.lsn('accepted'),
-      replicatedLsn: marks.lsn('replicated'),
+      replicatedLsn: this.#registry.replicatedLsn,
       shippedAddress: marks.address('shipped'),
       backlog: required.reduce(worseLag),
       replicas,
@@ -193,7 +193,8 @@ export class Shipper {
     const { marks } = this.#options;
     const replicated = this.#registry.replicatedLsn;
     if (replicated > marks.lsn('replicated')) marks.advanceLsn('replicated', replicated);
-    this.#release.upTo(marks.lsn('replicated'));
+    // A mark cannot go back, but a replica that lost data can: it is asked for again, so it is not released (rule 20).
+    this.#release.upTo(replicated);
     const everywhere = this.#registry.everywhereLsn;
     if (everywhere > 0) for (const lane of this.#lanes) lane.sink.trim(everywhere);
     this.#heartbeats.dropBelow(everywhere);

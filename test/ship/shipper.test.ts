@@ -271,6 +271,23 @@ test('a replica that holds less than it acknowledged is an alarm until it has ev
   await rig.close();
 });
 
+test('what a replica lost is not released, however much it had acknowledged before', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(90);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  const { marks } = rig.journal;
+  rig.sink.hold(last);
+  t.is(marks.address('shipped'), 0, 'ship.state is written first, and later');
+  const early = rig.sink.frames[0]!.lastLsn;
+  rig.sink.hold(early);
+  t.is(rig.shipper.status().replicatedLsn, early);
+  await untilMarks(rig, () => marks.address('shipped') > 0);
+  t.true(marks.address('shipped') <= rig.journal.addressOf(early + 1), `${marks.address('shipped')}`);
+  await rig.close();
+  t.true(marks.address('shipped') <= rig.journal.addressOf(early + 1), 'nor at the stop');
+});
+
 test('another chain at the same position is divergence: nothing is sent or released', async (t) => {
   const rig = await Rig.open(t);
   const last = await rig.write(40);
