@@ -13,7 +13,9 @@ export class PointInTimeView implements BlockDevice {
   readonly volume: VolumeAt;
   readonly #history: HistoryReader;
   readonly #released: () => void;
-  #closed = false;
+  #underWay = 0;
+  #idle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
 
   /** `released` is called once, when the view is closed: the lease that holds the floor back. */
   constructor(history: HistoryReader, volume: VolumeAt, lsn: Lsn, released: () => void) {
@@ -26,7 +28,7 @@ export class PointInTimeView implements BlockDevice {
 
   async read(offset: number, into: Uint8Array): Promise<void> {
     this.#check(offset, into.length);
-    await this.#history.read(this.volume.id, this.lsn, offset, into);
+    await this.#run(() => this.#history.read(this.volume.id, this.lsn, offset, into));
   }
 
   write(): Promise<void> {
@@ -43,18 +45,39 @@ export class PointInTimeView implements BlockDevice {
 
   async extents(offset: number, length: number): Promise<DeviceExtent[]> {
     this.#check(offset, length);
-    return length === 0 ? [] : this.#history.extents(this.volume.id, this.lsn, offset, length);
+    if (length === 0) return [];
+    return await this.#run(() => this.#history.extents(this.volume.id, this.lsn, offset, length));
   }
 
-  async close(): Promise<void> {
-    if (!this.#closed) this.#released();
-    this.#closed = true;
-    await Promise.resolve();
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** What is read must stay, and its files open, until the last read has ended. */
+  async #close(): Promise<void> {
+    if (this.#underWay > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle = resolve;
+      });
+    }
+    this.#released();
+  }
+
+  async #run<T>(work: () => Promise<T>): Promise<T> {
+    this.#underWay++;
+    try {
+      return await work();
+    } finally {
+      this.#underWay--;
+      if (this.#underWay === 0) this.#idle?.();
+    }
   }
 
   #check(offset: number, length: number): void {
     assert(offset >= 0 && offset + length <= this.size, 'a read inside the view');
     assert(offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0, 'a read of whole sectors');
-    if (this.#closed) throw new TidemarkError('shutting-down', `the view of ${this.volume.name} is closed`);
+    if (this.#closing !== undefined)
+      throw new TidemarkError('shutting-down', `the view of ${this.volume.name} is closed`);
   }
 }
