@@ -99,10 +99,10 @@ export class SourceDataPath {
     return { dryRun, steps: volumes.map(({ name }) => `${name} is a plain disk again`) };
   }
 
-  release(dryRun: boolean): ActionReply {
+  async release(dryRun: boolean): Promise<ActionReply> {
     const { group } = this.#opened();
     if (!group.status().remoteHeld) return { dryRun, steps: ['nothing is held'] };
-    if (!dryRun) group.release();
+    if (!dryRun) await group.release();
     return { dryRun, steps: ['remote guests may connect again'] };
   }
 

@@ -16,6 +16,7 @@ import { GroupRetention } from './group-retention.ts';
 import { GroupSeeding } from './group-seeding.ts';
 import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
 import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
+import { RemoteHold } from './remote-hold.ts';
 import { SharedSync } from './shared-sync.ts';
 import { Throttle } from './throttle.ts';
 import { VolumeExport } from './volume-export.ts';
@@ -42,9 +43,9 @@ export class ProtectedGroup {
   readonly #changeMap: ChangeMap | undefined;
   readonly #unsubscribe: () => void;
   readonly #seeding: GroupSeeding;
+  readonly #remoteHold: RemoteHold;
   #heartbeat: Timer | undefined;
   #forgotten = 0;
-  #remoteHeld: boolean;
   #closing: Promise<void> | undefined;
 
   /**
@@ -74,8 +75,7 @@ export class ProtectedGroup {
     this.#destager = parts.destager;
     this.#opened = parts.opened;
     this.#changeMap = parts.changeMap;
-    const { bootChanged, cleanStop } = parts.journal.report;
-    this.#remoteHeld = bootChanged && !cleanStop && (parts.options.afterPowerLoss ?? 'hold-remote') === 'hold-remote';
+    this.#remoteHold = parts.remoteHold;
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
     const { directory, groupName } = parts.options.journal;
     this.#seeding = new GroupSeeding(parts.host, groupName, directory, parts.journal, parts.opened);
@@ -101,8 +101,8 @@ export class ProtectedGroup {
   }
 
   /** Remote guests may go on after a power loss: the operator has seen to it that none relies on lost writes. */
-  release(): void {
-    this.#remoteHeld = false;
+  async release(): Promise<void> {
+    await this.#remoteHold.release();
   }
 
   /** Names this moment. Resolves when the bookmark is durable, which is when its LSN may be told (rule 1). */
@@ -179,7 +179,7 @@ export class ProtectedGroup {
       destage: this.#destager.state,
       destagedBytes: this.#destager.destagedBytes,
       clientsHeldBack: this.#throttle.heldBack,
-      remoteHeld: this.#remoteHeld,
+      remoteHeld: this.#remoteHold.held,
       ...(givenUp === undefined ? {} : { givenUp }),
       volumes: this.#opened.volumes.map(({ volume, registered }) => volumeStatus(volume, registered)),
     };
@@ -244,7 +244,7 @@ export class ProtectedGroup {
   }
 
   #heldBecause(): string | undefined {
-    if (!this.#remoteHeld) return undefined;
+    if (!this.#remoteHold.held) return undefined;
     return 'this host lost power: remote guests are kept out until the group is released';
   }
 
@@ -276,6 +276,7 @@ interface GroupParts {
   readonly destager: Destager;
   readonly opened: OpenedVolumes;
   readonly changeMap: ChangeMap | undefined;
+  readonly remoteHold: RemoteHold;
 }
 
 /** The order matters: what is known is checked before anything is written, and replayed before anything is served. */
@@ -316,6 +317,8 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       },
     };
     await opened.verify(shared);
+    const policy = options.afterPowerLoss ?? 'hold-remote';
+    const remoteHold = await RemoteHold.open(host, directory, journal.report, policy);
     // What the far side gives back becomes part of the journal, so it comes before the journal is replayed.
     await journal.begin(await options.settle?.(journal));
     destager.start();
@@ -338,6 +341,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       destager,
       opened,
       changeMap,
+      remoteHold,
     });
   } catch (error) {
     await destager.stop();

@@ -481,16 +481,31 @@ test('after a power loss remote guests stay out until they are released; local o
   const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }]));
   await new HandClient(group.exports('local')[0]!).write(0, pattern(512, 1));
   const lost = bench.copy();
+  const unheld = bench.copy();
   await group.close();
   const host: Host = { ...realHost(), bootId: '0'.repeat(36) };
   const again = await lost.open(lost.options([{ name: 'a', backing: lost.backing('a.raw') }]), host);
   t.true(again.status().remoteHeld);
   t.throws(() => new HandClient(again.exports('remote')[0]!), { code: 'precondition-failed' });
   t.notThrows(() => new HandClient(again.exports('local')[0]!));
-  again.release();
-  t.notThrows(() => new HandClient(again.exports('remote')[0]!));
   await again.close();
-  // a clean stop is no power loss
+  // neither a stop nor another start on the same boot is the operator's word
+  for (let start = 0; start < 2; start++) {
+    const held = await lost.open(lost.options([{ name: 'a', backing: lost.backing('a.raw') }]), host);
+    t.true(held.status().remoteHeld);
+    t.throws(() => new HandClient(held.exports('remote')[0]!), { code: 'precondition-failed' });
+    if (start === 1) {
+      await held.release();
+      t.notThrows(() => new HandClient(held.exports('remote')[0]!));
+    }
+    await held.close();
+  }
+  const policy = { afterPowerLoss: 'serve' as const };
+  const served = await unheld.open(unheld.options([{ name: 'a', backing: unheld.backing('a.raw') }], policy), host);
+  t.notThrows(() => new HandClient(served.exports('remote')[0]!));
+  await served.close();
+  unheld.remove();
+  // a clean stop is no power loss, and a release is for good
   const clean = await lost.open(lost.options([{ name: 'a', backing: lost.backing('a.raw') }]));
   t.false(clean.status().remoteHeld);
   await clean.close();
