@@ -131,6 +131,8 @@ export class Receiver {
     this.#feedback.close();
     await this.#source?.close();
     await this.idle();
+    if (this.#unsyncedFrames > 0) this.#sync();
+    await this.#syncing;
   }
 
   #onFrame(frame: ArrivedFrame): void {
@@ -353,7 +355,7 @@ export class Receiver {
     this.#syncTimer = true;
     this.#host.clock.after(this.#options.syncDelayMs, () => {
       this.#syncTimer = false;
-      this.#sync();
+      if (!this.#closing) this.#sync();
     });
   }
 

@@ -18,6 +18,7 @@ import {
 } from './segment-format.ts';
 import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
 import { quarantineTail, scanSegment } from './segment-recovery.ts';
+import { SharedFile } from './shared-file.ts';
 
 export interface SegmentStoreOptions {
   readonly directory: string;
@@ -40,7 +41,8 @@ export class SegmentStore {
   /** Written since the last sync: sealed files and the active one. */
   readonly #dirty = new Set<DiskFile>();
   #directoryDirty = false;
-  readonly #files = new Map<number, DiskFile>();
+  /** Readers' descriptors, least lately used first: never the writer's, which ends with its segment. */
+  readonly #files = new Map<number, SharedFile>();
   readonly #directories = new Map<number, FrameDirectory>();
   readonly damage: Damage[] = [];
   /** Bytes above the durable mark that were cut off when the store was opened. */
@@ -164,8 +166,8 @@ export class SegmentStore {
     }
     for (const file of files) {
       await file.dataSync();
-      // A sealed segment is written no more; readers open it anew.
-      if (file !== this.#active?.file) await file.close();
+      // A sealed segment is written no more; readers open it anew. What it got during this sync is the next one's.
+      if (file !== this.#active?.file && !this.#dirty.has(file)) await file.close();
     }
   }
 
@@ -212,7 +214,7 @@ export class SegmentStore {
       this.#directories.set(info.sequence, cached);
       return cached;
     }
-    const directory = await readDirectory(this.#file(info.sequence));
+    const directory = await this.#reading(info.sequence, readDirectory);
     this.#directories.set(info.sequence, directory);
     evictOldest(this.#directories, DIRECTORIES_MAX);
     return directory;
@@ -220,7 +222,7 @@ export class SegmentStore {
 
   /** Bytes of a segment. Throws `trimmed` when it has gone below the floor. */
   async read(sequence: number, position: number, into: Uint8Array): Promise<void> {
-    await readFully(this.#file(sequence), into, position);
+    await this.#reading(sequence, (file) => readFully(file, into, position));
   }
 
   /** Deletes sealed segments whose every record is below `lsn`. */
@@ -229,17 +231,17 @@ export class SegmentStore {
     if (going.length === 0) return;
     this.#segments = this.#segments.filter((segment) => !going.includes(segment));
     for (const { sequence } of going) {
-      const file = this.#files.get(sequence);
+      const shared = this.#files.get(sequence);
       this.#files.delete(sequence);
       this.#directories.delete(sequence);
       this.#host.disk.unlink(this.#path(sequence));
-      await file?.close();
+      await shared?.retire();
     }
     await this.#host.disk.syncDirectory(this.#options.directory);
   }
 
   async close(): Promise<void> {
-    for (const file of this.#files.values()) await file.close();
+    for (const shared of this.#files.values()) await shared.retire();
     this.#files.clear();
     for (const file of this.#dirty) await file.close();
     await this.#active?.file.close();
@@ -258,28 +260,22 @@ export class SegmentStore {
     return this.#segments[low];
   }
 
-  #file(sequence: number): DiskFile {
-    if (this.#active !== undefined && this.#segments.at(-1)?.sequence === sequence) return this.#active.file;
-    const open = this.#files.get(sequence);
-    if (open !== undefined) {
-      this.#files.delete(sequence);
-      this.#files.set(sequence, open);
-      return open;
-    }
-    let file: DiskFile;
-    try {
-      file = this.#host.disk.open(this.#path(sequence), 'read');
-    } catch (error) {
-      if (hasCode(error, 'not-found')) {
-        throw new TidemarkError('trimmed', `segment ${sequence} is gone: the floor has moved past it`);
+  async #reading<T>(sequence: number, use: (file: DiskFile) => Promise<T>): Promise<T> {
+    let shared = this.#files.get(sequence);
+    if (shared === undefined) {
+      try {
+        shared = new SharedFile(this.#host.disk.open(this.#path(sequence), 'read'));
+      } catch (error) {
+        if (hasCode(error, 'not-found')) {
+          throw new TidemarkError('trimmed', `segment ${sequence} is gone: the floor has moved past it`);
+        }
+        throw error;
       }
-      throw error;
     }
-    this.#files.set(sequence, file);
-    const oldest = evictOldest(this.#files, OPEN_FILES_MAX);
-    // Reads under way end before the descriptor is closed (DiskFile.close waits for them).
-    if (oldest !== undefined) void oldest.close();
-    return file;
+    this.#files.delete(sequence);
+    this.#files.set(sequence, shared);
+    void evictOldest(this.#files, OPEN_FILES_MAX)?.retire();
+    return shared.use(use);
   }
 
   #path(sequence: number): string {
