@@ -1,8 +1,10 @@
+import { crc32c } from '@node-rs/crc32';
 import test from 'ava';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeGap, encodeIncarnation } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
+import { SegmentStore } from '../../replica/store/segment-store.ts';
 import { GROUP, HandSource, History, Model, START, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost, SeededRandom } from './support/memory-host.ts';
 
@@ -169,6 +171,33 @@ test('frames of another group, a lower incarnation or a lower epoch are not take
   await group.close();
 });
 
+test('a frame of a newer format stops the replica until it is upgraded, and is never skipped', async (t) => {
+  const history = madeHistory(22);
+  const host = memoryHost(22);
+  const { group, source } = await opened(host);
+  const frames = seal(history);
+  const [newer, held] = [frames[3]!, frames[2]!.lastLsn];
+  const bytes = Buffer.from(newer.bytes);
+  bytes.writeUInt16LE(2, 4);
+  bytes.writeUInt32LE(0, 12);
+  bytes.writeUInt32LE(crc32c(bytes.subarray(0, 160)), 12);
+  for (const [i, frame] of frames.entries()) source.push(i === 3 ? { ...frame, bytes } : frame, String(i));
+  await group.idle();
+  t.is(group.headLsn, held);
+  host.clock.advance(300);
+  t.is(source.last?.state, 'upgrade-required');
+  t.is(source.last?.resumeOffset, '2');
+  t.true(await headEqualsModel(group, history));
+  await group.close();
+  // The program that reads it now stands in for the upgraded one; an old one would stop there again.
+  const upgraded = await opened(host);
+  t.not(upgraded.source.last?.state, 'upgrade-required');
+  for (const frame of frames.slice(3)) upgraded.source.push(frame);
+  await upgraded.group.idle();
+  t.is(upgraded.group.headLsn, history.lastLsn);
+  await upgraded.group.close();
+});
+
 test('other records under one LSN are divergence: stop, also after a restart', async (t) => {
   const history = madeHistory(15);
   const host = memoryHost(15);
@@ -316,4 +345,37 @@ test('frames are given back to a source that lost them', async (t) => {
     frames.filter((frame) => frame.lastLsn >= 100).map((frame) => frame.bytes),
   );
   await group.close();
+});
+
+test('a segment that is sealed while its sync runs stays open until its footer is synced too', async (t) => {
+  const host = memoryHost(1);
+  const [first, second] = seal(madeHistory(1), { toLsn: 60, recordsPerFrame: () => 30 });
+  if (first === undefined || second === undefined) throw new Error('two frames were sealed');
+  let goOn = Promise.resolve();
+  const open = host.disk.open.bind(host.disk);
+  host.disk.open = (path, mode) => {
+    const file = open(path, mode);
+    const dataSync = file.dataSync.bind(file);
+    file.dataSync = () => goOn.then(dataSync);
+    return file;
+  };
+  const store = await SegmentStore.open(host, {
+    directory: '/segments',
+    groupId: GROUP,
+    segmentBytes: 64 * 1024,
+    durableLsn: 0,
+  });
+  const append = ({ bytes, firstLsn, lastLsn }: SealedFrame) =>
+    store.append(bytes, { firstLsn, lastLsn, firstTime: 1, lastTime: 1, records: 30 });
+  const held = Promise.withResolvers<void>();
+  await append(first);
+  goOn = held.promise;
+  const syncing = store.sync();
+  await store.seal(1);
+  await append(second);
+  held.resolve();
+  await syncing;
+  await t.notThrowsAsync(store.sync());
+  t.is((await store.find(31)).firstLsn, 31);
+  await store.close();
 });
