@@ -40,7 +40,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   await host.disk.syncDirectory(dirname(directory));
   const mark = await PositionMark.open(host, directory, groupId);
   const proven = mark.initial?.durableLsn ?? 0;
-  const state = (await readReplicaState(host, directory, groupId)) ?? freshState(groupId);
+  const state = withoutUpgradeHalt((await readReplicaState(host, directory, groupId)) ?? freshState(groupId));
   const keeper = new StateKeeper(host, directory, state);
   const store = await SegmentStore.open(host, {
     directory: `${directory}/segments`,
@@ -75,6 +75,11 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
   return { store, index, mark, keeper, catalog, frames, feed, position };
+}
+
+/** This program may be the upgraded one (rule 23); where it is not, the same frame comes first and says so again. */
+function withoutUpgradeHalt(state: ReplicaState): ReplicaState {
+  return state.halt?.state === 'upgrade-required' ? { ...state, halt: undefined } : state;
 }
 
 function freshState(groupId: string): ReplicaState {
