@@ -20,6 +20,11 @@ export class SimulatedMachine {
     this.#wallOffsetMicros = 1_780_000_000_000_000 + scheduler.random.below(2_000_000);
   }
 
+  /** The one started last, dead or alive. */
+  get process(): SimulatedProcess | undefined {
+    return this.#process;
+  }
+
   /** Whether a process runs on the machine. */
   get running(): boolean {
     return this.#process?.alive === true;

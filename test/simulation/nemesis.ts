@@ -73,6 +73,6 @@ export class Nemesis {
   #stop(name: 'source' | 'replica'): void {
     const node = this.#world[name];
     if (node.group === undefined) return;
-    this.#world.watch(node.stop().then(() => this.#world.startSoon(name)));
+    this.#world.watch(node.stop().then(() => this.#world.restart(name)));
   }
 }

@@ -80,15 +80,19 @@ export class ReplicaNode {
     this.machine.losePower();
   }
 
-  /** A clean stop, as SIGTERM does it. */
+  /** A clean stop, as SIGTERM does it; the process has to be ended then. */
   async stop(): Promise<void> {
     const group = this.#group;
     if (group === undefined) return;
     this.note();
     this.#group = undefined;
-    await this.#listener?.close();
-    await group.close();
-    this.machine.kill();
+    try {
+      await this.#listener?.close();
+      await group.close();
+    } catch (error) {
+      // A disk that fails during the stop makes it an unclean one.
+      if (!(error instanceof TidemarkError)) throw error;
+    }
   }
 
   /** What the replica says now: it must be a prefix of what the source holds. */

@@ -140,7 +140,7 @@ export class SourceNode {
     this.machine.losePower();
   }
 
-  /** A clean stop, as SIGTERM does it. */
+  /** A clean stop, as SIGTERM does it; the process has to be ended then. */
   async stop(): Promise<void> {
     const group = this.#group;
     if (group === undefined) return;
@@ -154,7 +154,6 @@ export class SourceNode {
       // A disk that fails during the stop makes it an unclean one.
       if (!(error instanceof TidemarkError)) throw error;
     }
-    this.kill();
   }
 
   async bookmark(name: string): Promise<void> {

@@ -114,6 +114,17 @@ export class World {
     this.startSoon(node);
   }
 
+  /** Ends a process that has said it is finished. In an event of its own: what it does at this moment it still does. */
+  restart(node: 'source' | 'replica'): void {
+    const { machine } = this[node];
+    const which = machine.process;
+    this.scheduler.after(0, () => {
+      if (machine.process !== which) return;
+      this[node].kill();
+      this.startSoon(node);
+    });
+  }
+
   startSoon(node: 'source' | 'replica'): void {
     this.scheduler.after(this.scheduler.random.below(RESTART_MICROS_MAX), () => {
       if (this[node].machine.running) return;
@@ -121,8 +132,7 @@ export class World {
         this[node].start().catch((error: unknown) => {
           if (!(error instanceof TidemarkError)) throw error;
           this.#lastStartError = `${node}: ${error.code}: ${error.message}`;
-          this[node].kill();
-          this.startSoon(node);
+          this.restart(node);
         }),
       );
     });
@@ -211,7 +221,7 @@ export class World {
     if (group === undefined) return;
     this.#watch(
       this.replica.stoppedBecause().then((reason) => {
-        if (reason !== '' && this.replica.group === group) this.crash('replica', 'kill');
+        if (reason !== '' && this.replica.group === group) this.restart('replica');
       }),
     );
     if (group.headLsn > group.floorLsn) {
