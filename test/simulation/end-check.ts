@@ -11,7 +11,7 @@ export async function checkAtEnd(world: World): Promise<void> {
   must('L1', group !== undefined, () => 'the replica is down at the end');
   replica.note();
   const { headLsn, floorLsn } = group;
-  for (let lsn = floorLsn + 1; lsn <= headLsn; lsn++) await replica.checkChange(lsn);
+  for (let lsn = floorLsn + 1; lsn <= headLsn; lsn++) await replica.checkChange(lsn, scheduler.random.chance(0.25));
   for (let count = 0; count < WHOLE_VIEWS; count++)
     await replica.checkView(scheduler.random.between(floorLsn, headLsn));
   await replica.checkView(headLsn);

@@ -13,7 +13,10 @@ import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY, REPLICA_ADDRESS, REPLICA_NAME 
 /** Places between the real parts where a planted bug can get in; left alone, the product runs as it is. */
 export interface Seams {
   sourceHost(host: Host): Host;
-  marks(marks: Marks): Marks;
+  /** As the group sees them. */
+  groupMarks(marks: Marks): Marks;
+  /** As the shipper sees them. */
+  shipMarks(marks: Marks): Marks;
   sink(sink: FrameSink): FrameSink;
   replicaHost(host: Host): Host;
   frames(source: FrameSource): FrameSource;
@@ -21,7 +24,8 @@ export interface Seams {
 
 export const NO_SEAMS: Seams = {
   sourceHost: (host) => host,
-  marks: (marks) => marks,
+  groupMarks: (marks) => marks,
+  shipMarks: (marks) => marks,
   sink: (sink) => sink,
   replicaHost: (host) => host,
   frames: (source) => source,
@@ -32,19 +36,19 @@ const SETTLE_TIMEOUT_MS = 3000;
 /** What runs beside the group in one start of the source: its end of the direct stream and the shipper. */
 export class SourceParts {
   readonly host: Host;
-  readonly marks: Marks;
+  readonly groupMarks: Marks;
   readonly #makeSink: () => FrameSink;
   readonly #shipMarks: Marks;
   #shipper: Shipper | undefined;
 
   constructor(host: Host, process: SimulatedProcess, marks: Marks, network: SimulatedNetwork, seams: Seams) {
     this.host = seams.sourceHost(host);
-    this.marks = marks;
+    this.groupMarks = seams.groupMarks(marks);
     this.#makeSink = () => {
       const dialer = network.dialer(process, REPLICA_ADDRESS);
       return seams.sink(new DirectSink(this.host, { replica: REPLICA_NAME, dialer }));
     };
-    this.#shipMarks = seams.marks(marks);
+    this.#shipMarks = seams.shipMarks(marks);
   }
 
   get shipper(): Shipper | undefined {

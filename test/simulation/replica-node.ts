@@ -144,12 +144,12 @@ export class ReplicaNode {
     this.viewsChecked++;
   }
 
-  /** At this LSN and right before it, where the record at it made a change. */
-  async checkChange(lsn: Lsn): Promise<void> {
+  /** At this LSN, and right before it when `before`, where the record at it made a change. */
+  async checkChange(lsn: Lsn, before: boolean): Promise<void> {
     const group = this.#group;
     const changes = this.#model.history.record(lsn)?.changes ?? [];
     if (group === undefined || changes.length === 0 || lsn <= group.floorLsn) return;
-    for (const at of [lsn - 1, lsn]) {
+    for (const at of before || changes.length > 1 ? [lsn - 1, lsn] : [lsn]) {
       const expected = this.#model.history.contentAt(at);
       const view = group.openView({ lsn: at, owner: 'simulation', scratchBytesMax: 0 });
       for (const { volume, sector, ids } of changes) {

@@ -63,14 +63,14 @@ export class SourceNode {
   async start(): Promise<void> {
     const { host, process } = this.machine.start();
     this.starts++;
+    const marks = new LocalMarks();
+    const parts = new SourceParts(host, process, marks, this.#network, this.#seams);
     const volumes = [];
     for (const { id, sectors } of this.#options.volumes) {
-      const backing = await SimulatedBacking.open(host, `/source/disks/${id}.raw`, sectors * SECTOR_BYTES);
+      const backing = await SimulatedBacking.open(parts.host, `/source/disks/${id}.raw`, sectors * SECTOR_BYTES);
       volumes.push({ name: `v${id}`, id, backing });
     }
-    const marks = new LocalMarks();
     const { journalFileBytes, journalFiles } = this.#options;
-    const parts = new SourceParts(host, process, marks, this.#network, this.#seams);
     const group = await ProtectedGroup.open(
       parts.host,
       {
@@ -91,7 +91,7 @@ export class SourceNode {
         flushAgeMs: 500,
         settle: (journal) => parts.settle(journal),
       },
-      marks,
+      parts.groupMarks,
     );
     this.#model.follower = new JournalFollower(
       this.machine.observe(),
