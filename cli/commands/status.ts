@@ -36,13 +36,13 @@ function sourceText(status: SourceStatusReply): string {
     parts.push(
       '',
       table(
-        ['group', 'state', 'head', 'durable', 'written out to', 'backlog', 'journal', 'stream'],
+        ['group', 'state', 'head', 'unsynced', 'written out to', 'backlog', 'journal', 'stream'],
         [
           [
             bold(group.name),
             state(group.state),
-            known(head, (at) => String(at.writtenLsn)),
             known(head, (at) => String(at.durableLsn)),
+            known(head, (at) => String(at.unsyncedRecords)),
             known(head, (at) => String(at.checkpointLsn)),
             lag(group.backlog),
             known(group.journal, (journal) => `${bytes(journal.usedBytes)} of ${bytes(journal.budgetBytes)}`),

@@ -140,10 +140,10 @@ export interface ReplicaCountersReply {
 }
 
 export interface HeadReply {
-  /** Newest record in the journal. */
-  readonly writtenLsn: number;
-  /** Newest record that survives a power loss here: only these are told to anybody (rule 1). */
+  /** Newest record that survives a power loss here: no position above it is told to anybody (rule 1). */
   readonly durableLsn: number;
+  /** Records behind it that only the page cache has: a power loss now may take them. */
+  readonly unsyncedRecords: number;
   /** Newest record synced in its backing: recovery replays from here. */
   readonly checkpointLsn: number;
 }

@@ -82,7 +82,11 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
     ageSeconds: 0,
     epoch: journal.epoch,
     incarnation: journal.incarnation?.counter ?? null,
-    head: { writtenLsn: group.headLsn, durableLsn: group.durableLsn, checkpointLsn: group.checkpointLsn },
+    head: {
+      durableLsn: group.durableLsn,
+      unsyncedRecords: group.headLsn - group.durableLsn,
+      checkpointLsn: group.checkpointLsn,
+    },
     journal: {
       directory: config.journal.directory,
       usedBytes: group.journalUsedBytes,

@@ -88,15 +88,15 @@ export const METRICS: readonly MetricDefinition[] = [
   gauge('status_age_seconds', 'Age of what the data path last reported', (status) =>
     status.groups.flatMap((group) => sample(group.ageSeconds, { group: group.name })),
   ),
-  gauge('head_lsn', 'Newest record of the group, durable or not', (status) =>
+  gauge('head_lsn', 'Newest durable record of the group', (status) =>
     status.role === 'source'
-      ? status.groups.flatMap((group) => sample(group.head?.writtenLsn, { group: group.name }))
+      ? status.groups.flatMap((group) => sample(group.head?.durableLsn, { group: group.name }))
       : status.groups.flatMap((group) => sample(group.head?.lsn, { group: group.name })),
   ),
   gauge(
-    'durable_lsn',
-    'Newest record that survives a power loss at the source',
-    ofSource((group) => group.head?.durableLsn),
+    'unsynced_records',
+    'Records that a power loss at the source may take: in the page cache only',
+    ofSource((group) => group.head?.unsyncedRecords),
   ),
   gauge(
     'checkpoint_lsn',

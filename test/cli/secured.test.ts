@@ -96,7 +96,7 @@ test('two volumes over TLS on every wire; alarms and metrics reach those who lis
     await disk.write(0, Buffer.alloc(4096, 'new content '));
     await disk.flush();
     await disk.close();
-    const head = (await sourceStatus()).groups[0]?.head?.writtenLsn ?? 0;
+    const head = (await sourceStatus()).groups[0]?.head?.durableLsn ?? 0;
     await until('the replica holds it', async () =>
       ((await replicaStatus()).groups[0]?.head?.lsn ?? 0) >= head ? true : undefined,
     );

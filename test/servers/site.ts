@@ -91,8 +91,16 @@ export class Site {
     return status.groups[0] as ReplicaGroupReply;
   }
 
+  /** The newest record there was when it was asked for, once it is durable and may be told. */
   async headLsn(): Promise<number> {
-    return (await this.sourceGroup()).head?.writtenLsn ?? 0;
+    const asked = (await this.sourceGroup()).head;
+    const lsn = asked === null ? 0 : asked.durableLsn + asked.unsyncedRecords;
+    await this.#until(
+      `record ${lsn} is durable at the source`,
+      async () => ((await this.sourceGroup()).head?.durableLsn ?? 0) >= lsn,
+      30_000,
+    );
+    return lsn;
   }
 
   async bookmark(name: string): Promise<BookmarkReply> {

@@ -19,7 +19,7 @@ const GROUP: SourceGroupReply = {
   ageSeconds: 0.1,
   epoch: 1,
   incarnation: 3,
-  head: { writtenLsn: 10, durableLsn: 9, checkpointLsn: 8 },
+  head: { durableLsn: 9, unsyncedRecords: 1, checkpointLsn: 8 },
   journal: { directory: '/j', usedBytes: 10, budgetBytes: 100, oldestLsn: 1 },
   overlay: { bytes: 1, bytesMax: 2 },
   volumes: [
@@ -62,7 +62,7 @@ test('the endpoint serves what is known and leaves out what is not', async (t) =
   const telemetry = await startTelemetry({ listen, tracesEndpoint: null }, '0', () => status([GROUP]));
   try {
     const text = await (await fetch(telemetry.metricsUrl ?? '')).text();
-    t.regex(text, /^tidemark_head_lsn\{group="shop"\} 10$/m);
+    t.regex(text, /^tidemark_head_lsn\{group="shop"\} 9$/m);
     t.regex(text, /^tidemark_volume_writes_total\{group="shop",volume="root"\} 3$/m);
     t.regex(text, /^tidemark_replica_lag_records\{group="shop",replica="b"\} 1$/m);
     t.notRegex(text, /^tidemark_replica_lag_seconds\{/m);
