@@ -32,6 +32,9 @@ export type Routes = (app: FastifyInstance) => void;
 const BODY_BYTES_MAX = 64 * 1024;
 const REQUEST_TIMEOUT_MS = 10_000;
 const CLOSE_WAIT_MS = 2000;
+/** On a host with both roles the other one's socket is easily named. */
+const WHO_DOES_WHAT =
+  'bookmark, detach and release are for a source; points, mount, unmount, views and restore for a replica (--socket)';
 
 export async function createControlServer(options: ControlServerOptions, routes: Routes): Promise<ControlServer> {
   const app = fastify({
@@ -39,6 +42,10 @@ export async function createControlServer(options: ControlServerOptions, routes:
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 256 },
+    // a URL that cannot be decoded never reaches the error handler
+    frameworkErrors: (error, _request, reply) => {
+      void reply.status(400).send(toApiError(new TidemarkError('invalid-argument', error.message)));
+    },
   });
   app.setValidatorCompiler<z.ZodType>(({ schema, httpPart }) => (data) => {
     const parsed = schema.safeParse(data ?? {});
@@ -56,7 +63,10 @@ export async function createControlServer(options: ControlServerOptions, routes:
     return reply.status(httpStatusOf(operating.code)).send(toApiError(operating));
   });
   app.setNotFoundHandler((request, reply) => {
-    const error = new TidemarkError('not-found', `no such thing: ${request.method} ${request.url}`);
+    const error = new TidemarkError(
+      'not-found',
+      `${options.title} has no ${request.method} ${request.url}: ${WHO_DOES_WHAT}`,
+    );
     return reply.status(404).send(toApiError(error));
   });
   await app.register(swagger, {

@@ -14,7 +14,7 @@ export function findGroup<T extends { readonly group: string }>(groups: readonly
   const found = groups.find(({ group }) => group === name);
   if (found !== undefined) return found;
   const known = groups.map(({ group }) => group).join(', ');
-  throw new TidemarkError('not-found', `there is no group "${name}": there are ${known}`);
+  throw new TidemarkError('not-found', `there is no group "${name}": this daemon has ${known}`);
 }
 
 export function isStalled(host: { readonly ageSeconds: number | null }): boolean {
