@@ -84,7 +84,7 @@ export const tcpAddress: z.ZodType<TcpAddress> = z.string().transform((text, con
 });
 
 /** Undefined when the text is not `host:port`. */
-export function parseTcpAddress(text: string): TcpAddress | undefined {
+function parseTcpAddress(text: string): TcpAddress | undefined {
   const match = /^(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})$/.exec(text);
   if (match === null) return undefined;
   const port = Number(match[3]);

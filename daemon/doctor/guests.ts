@@ -55,7 +55,7 @@ function judge(subject: string, use: NbdUse): Finding {
 }
 
 /** The NBD disks among the words of a QEMU command line: -blockdev (JSON or key=value), -drive. */
-export function nbdUses(words: readonly string[]): NbdUse[] {
+function nbdUses(words: readonly string[]): NbdUse[] {
   const libvirt = words.some((word) => word.startsWith('guest=') || word.includes('/var/lib/libvirt/'));
   const uses: NbdUse[] = [];
   for (const [index, word] of words.entries()) {

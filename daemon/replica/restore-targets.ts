@@ -110,7 +110,7 @@ export async function targetSpec(to: string, format: 'raw' | 'qcow2' | undefined
 }
 
 /** Where a device, or a partition of it, is mounted; '' when it is not. `table` is /proc/mounts. */
-export function mountPointOf(path: string, table: string): string {
+function mountPointOf(path: string, table: string): string {
   for (const line of table.split('\n')) {
     const [device, where] = line.split(' ');
     if (device === undefined || where === undefined || !device.startsWith('/')) continue;

@@ -50,6 +50,7 @@ test.serial('fio --verify on four connections, nbdcopy and qemu-img round trips 
         '--offset_increment=256m',
         '--iodepth=8',
         '--verify=crc32c',
+        '--verify_state_save=0',
         '--verify_fatal=1',
         '--do_verify=1',
         '--group_reporting',

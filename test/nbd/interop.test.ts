@@ -277,6 +277,7 @@ judgedBy('fio')('fio: verified random writes on four connections, mixed sizes', 
     '--ioengine=nbd',
     `--uri=${uri}`,
     '--verify=crc32c',
+    '--verify_state_save=0',
     '--verify_fatal=1',
     '--randrepeat=0',
     '--group_reporting',
@@ -316,7 +317,14 @@ judgedBy(
   const item = new InPlaceExport(SIZE);
   const server = await startServer({ exports: [item] });
   const uri = server.uri('in-place');
-  const common = ['--ioengine=nbd', `--uri=${uri}`, '--verify=crc32c', '--verify_fatal=1', '--randrepeat=0'];
+  const common = [
+    '--ioengine=nbd',
+    `--uri=${uri}`,
+    '--verify=crc32c',
+    '--verify_state_save=0',
+    '--verify_fatal=1',
+    '--randrepeat=0',
+  ];
   await run(
     'fio',
     '--name=small',

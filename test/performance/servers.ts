@@ -42,7 +42,7 @@ async function waitForSocket(file: string, child: Child): Promise<void> {
 }
 
 /** A raw disk whose first part holds real blocks, so that no server pays for allocation while it is measured. */
-export function makeDisk(file: string, disk: BenchDisk): void {
+function makeDisk(file: string, disk: BenchDisk): void {
   const descriptor = fs.openSync(file, 'w');
   const block = Buffer.alloc(1024 ** 2, 0x5a);
   for (let offset = 0; offset < disk.areaBytes; offset += block.length)

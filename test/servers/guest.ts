@@ -6,7 +6,7 @@ import { Child, run } from './child.ts';
 import { QmpClient } from './qmp-client.ts';
 
 /** Where the set-up puts the guest's kernel, initial ram disk and the `rec` program. */
-export function guestDirectory(): string {
+function guestDirectory(): string {
   const cache = process.env['XDG_CACHE_HOME'] ?? path.join(homedir(), '.cache');
   return process.env['TIDEMARK_GUEST'] ?? path.join(cache, 'tidemark', 'guest');
 }

@@ -41,7 +41,8 @@ export class TidemarkProcess {
   }
 
   /** Runs a command of the CLI against this daemon. */
-  command(...args: readonly string[]): Promise<string> {
+  async command(...args: readonly string[]): Promise<string> {
+    if (!this.child.running) throw new Error(`the ${this.role} has ended by itself:\n${this.child.output}`);
     return run(NODE, [...QUIET, cliMain(), ...args, '--socket', this.socket]);
   }
 

@@ -58,9 +58,6 @@ export const ENTRY_POINTS: readonly RegExp[] = [
   /^test\/simulation\/simulate\.ts$/,
 ];
 
-/** A file that nothing starts or imports is dead. */
-export const UNIMPORTED_FILES_FAIL = true;
-
 export const FILE_LINES_MAX = 400;
 /** A test file is a process of its own to start, so related tests stand together. */
 export const TEST_FILE_LINES_MAX = 800;
