@@ -286,6 +286,9 @@ export class Lane {
       const reason = `record ${this.#readLsn} was dropped before the far side had it; the oldest is ${oldestLsn}`;
       this.stop({ code: 'needs-resync', reason });
     } else if (error.code === 'journal-damaged') {
+      // what stands before the damage is whole, and may be all that is left of it some day
+      if (this.#reader !== undefined && this.#walking === undefined) this.#flush();
+      if (this.halt !== undefined) return;
       this.stop({ code: 'journal-damaged', reason: `record ${this.#readLsn}: ${error.message}` });
     } else if (error.next === 'retry') {
       this.#wakeIn(READ_RETRY_MS);

@@ -17,6 +17,11 @@ const NETWORK_FILE_SYSTEMS: ReadonlyMap<number, string> = new Map([
   [0x0102_1997, '9p'],
   [0x00c3_6400, 'ceph'],
   [0x5346_414f, 'afs'],
+  [0x0bd0_0bd0, 'lustre'],
+  [0x4750_4653, 'gpfs'],
+  [0x7461_636f, 'ocfs2'],
+  [0x0116_1970, 'gfs2'],
+  [0x7375_7245, 'coda'],
 ]);
 
 /** The machine's disk through node:fs. */

@@ -1,4 +1,6 @@
 import { spawnSync } from 'node:child_process';
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
 import { Journal } from '../../journal/journal.ts';
@@ -7,7 +9,7 @@ import { listBatches, listFiles } from '../../journal/journal-list.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
 import { PieceAssembler } from '../../journal/piece-assembler.ts';
 import { RecordFlag, RecordKind, writePad, writeRecordHeader } from '../../journal/record.ts';
-import { encodeClockJump } from '../../journal/record-bodies.ts';
+import { decodeClockJump, encodeClockJump } from '../../journal/record-bodies.ts';
 import { SharedMarks } from '../../journal/shared-marks.ts';
 import {
   appendWrites,
@@ -227,6 +229,58 @@ test('pads have no LSN; a clock that steps leaves a record and time never goes b
   t.deepEqual(kinds, [RecordKind.incarnation, RecordKind.trim, RecordKind.clockJump, RecordKind.write]);
   t.true(encodeClockJump({ fromMicros: 1, toMicros: 2 }).length > 0);
   await journal.close();
+});
+
+test('a wall clock set forward, back, and back over a restart: each step told once, time never goes back', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const hour = 3_600_000_000;
+  let journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  const before = appendWrites(journal, 1);
+  host.clock.wall += hour;
+  const forward = appendWrites(journal, 1);
+  t.is(forward.time - before.time, hour);
+  host.clock.wall -= 2 * hour;
+  const back = appendWrites(journal, 1);
+  t.is(back.time, forward.time);
+  appendWrites(journal, 3);
+  // a slow clock, and one that is slewed, are no steps
+  host.clock.monotonic += 60_000;
+  host.clock.wall += 60_000_000 - 900_000;
+  appendWrites(journal, 1);
+  await journal.close();
+  host.clock.wall -= hour;
+  journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  t.true(appendWrites(journal, 1).time >= forward.time);
+  const jumps: number[] = [];
+  for (const batch of listBatches(host, directory)) {
+    if ('reason' in batch) continue;
+    for (const record of batch) {
+      if (record.kind !== RecordKind.clockJump) continue;
+      const { fromMicros, toMicros } = decodeClockJump(record.payload);
+      jumps.push(toMicros - fromMicros);
+    }
+  }
+  t.deepEqual(jumps, [hour, -2 * hour]);
+  await journal.close();
+});
+
+test('a network file system is refused: a lock there proves nothing', async (t) => {
+  const directory = temporaryDirectory(t);
+  const real = fs.statfsSync;
+  t.teardown(() => {
+    fs.statfsSync = real;
+    syncBuiltinESMExports();
+  });
+  for (const type of [0x6969, 0xff53_4d42, 0xff53_4d42 | 0, 0x0bd0_0bd0]) {
+    // other tests of this file lock directories meanwhile
+    const asked = (path: string) => (path === directory ? { ...real(path), type } : real(path));
+    fs.statfsSync = asked as typeof fs.statfsSync;
+    syncBuiltinESMExports();
+    await t.throwsAsync(Journal.open(testHost(), journalOptions(directory)), { code: 'network-file-system' });
+  }
 });
 
 test('a second process and a second journal in this one are refused by the kernel lock', async (t) => {

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -10,7 +10,7 @@ import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { Journal } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
-import { RecordKind } from '../../journal/record.ts';
+import { RECORD_HEADER_BYTES, RecordKind } from '../../journal/record.ts';
 import { encodeHeartbeat } from '../../journal/record-bodies.ts';
 import { MemorySink } from './memory-sink.ts';
 
@@ -114,6 +114,13 @@ function untilMarks(rig: Rig, condition: () => boolean): Promise<void> {
   });
 }
 
+async function untilState(rig: Rig, state: string): Promise<void> {
+  for (const end = performance.now() + 30_000; rig.shipper.status().state !== state; ) {
+    if (performance.now() > end) throw new Error(`the shipper is ${rig.shipper.status().state}, not ${state}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 function lsnsOf(sink: MemorySink): Lsn[] {
   return sink.frames.flatMap((frame) => Array.from({ length: frame.recordCount }, (_, i) => frame.firstLsn + i));
 }
@@ -210,6 +217,29 @@ test('the source restarts in mid-stream: the chain goes on, whatever became of s
   rig.sink.seek(41);
   await rig.sink.sent(last);
   t.is(rig.journal.marks.lsn('replicated'), 40);
+  await rig.close();
+});
+
+test('bytes that rot in the journal are never sealed into a frame', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(40);
+  const { address } = rig.journal.append(RecordKind.write, {
+    volume: 1,
+    sector: 0,
+    sectors: 8,
+    body: new Uint8Array(4096).fill(1),
+  });
+  await rig.journal.sync();
+  const file = join(rig.directory, readdirSync(rig.directory).find((name) => name.endsWith('.tmj'))!);
+  const bytes = readFileSync(file);
+  bytes[address + RECORD_HEADER_BYTES + 2000]! ^= 1;
+  writeFileSync(file, bytes);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  await untilState(rig, 'stopped');
+  t.like(rig.shipper.status(), { code: 'journal-damaged' });
+  t.regex(rig.shipper.status().reason, new RegExp(`record ${last + 1}: .*body crc is wrong`));
+  t.is(lsnsOf(rig.sink).at(-1), last);
   await rig.close();
 });
 
