@@ -255,7 +255,7 @@ export class JournalWriter {
     if (!this.#pool.canTake(reserve)) throw this.#full();
     const { fileBytes } = this.#options;
     this.#closeCurrent();
-    const { file, prepared } = this.#pool.take(reserve);
+    const { file, prepared } = this.#takeFile(reserve);
     this.state.address = file.sequence * fileBytes;
     const header: JournalFileHeader = {
       salt: this.state.salt,
@@ -278,6 +278,16 @@ export class JournalWriter {
     this.#index.addFile(file.sequence, this.state.nextLsn);
     rollChannel.publish({ group: this.#options.groupName, sequence: file.sequence, prepared });
     return file;
+  }
+
+  /** The present file is closed already: a name that cannot be made durable leaves nowhere to write to. */
+  #takeFile(reserve: boolean): ReturnType<FilePool['take']> {
+    try {
+      return this.#pool.take(reserve);
+    } catch (cause) {
+      if (!(cause instanceof TidemarkError)) throw cause;
+      throw this.#poisonWith(cause.code, cause);
+    }
   }
 
   /** The mark that tells readers to go on in the next file, where there is room for it. */
