@@ -243,6 +243,46 @@ test('recycled files show old batches that no reader and no recovery believes', 
   }
 });
 
+test('a whole batch that does not continue the one before it is not believed, whatever it says of itself', async (t) => {
+  const directory = temporaryDirectory(t);
+  const base = await Journal.open(testHost(), journalOptions(directory));
+  await base.begin();
+  appendWrites(base, 5);
+  await base.sync();
+  const copies = [snapshot(t, directory), snapshot(t, directory)];
+  await base.close();
+  // Two starts from one state: the same counters, LSNs and addresses from here on, told apart by the chain alone.
+  const ends: { journal: Journal; last: Appended }[] = [];
+  for (const copy of copies) {
+    const journal = await Journal.open(testHost(), journalOptions(copy));
+    await journal.begin();
+    appendWrites(journal, 5);
+    ends.push({ journal, last: appendWrites(journal, 5) });
+    await journal.sync();
+  }
+  const [one, other] = ends as [(typeof ends)[0], (typeof ends)[0]];
+  t.is(one.last.address, other.last.address);
+  t.is(one.last.firstLsn, other.last.firstLsn);
+  const foreign = snapshot(t, copies[1]!);
+  const bytes = readFileSync(journalFiles(foreign)[0]!);
+  changeAt(copies[0]!, FILE_BYTES, one.last.address - 64, (at) => {
+    bytes.copy(at, 0, other.last.address - 64, other.last.endAddress);
+  });
+  const reader = one.journal.reader(0);
+  let readTo = 0;
+  const readOn = (): void => {
+    for (let batch = reader.next(one.journal.endAddress); batch !== undefined; ) {
+      readTo = batch.lastLsn;
+      batch = reader.next(one.journal.endAddress);
+    }
+  };
+  t.throws(readOn, { message: /the chain is broken/ });
+  t.is(readTo, one.last.firstLsn - 1);
+  await reader.close();
+  await one.journal.close();
+  await other.journal.close();
+});
+
 test('records that the far side holds are put back before anything new is numbered', async (t) => {
   const directory = temporaryDirectory(t);
   const { journal } = await writeJournal(directory, 3, 3);
@@ -347,6 +387,7 @@ test('a position is durable before it can be told', async (t) => {
   const directory = temporaryDirectory(t);
   const journal = await Journal.open(testHost(), journalOptions(directory));
   await journal.begin();
+  t.is(journal.marks.lsn('durable'), journal.lastLsn, 'the incarnation, before anybody is told of it');
   const body = encodeBookmark({ name: 'before the upgrade', kind: 'crash' });
   const bookmark = journal.append(RecordKind.bookmark, { body });
   t.true(journal.marks.lsn('durable') < bookmark.lastLsn);

@@ -144,7 +144,9 @@ test('what is durable is shipped in order, whole, and what is not durable never'
   t.is(writes.length, 200);
   t.true(writes.every((value, i) => i % 2 === 1 || value === writes[i + 1]));
   rig.append();
-  rig.shipper.status();
+  // Whatever makes it look again, it does not look beyond the mark.
+  rig.sink.openWindow(1 << 30);
+  rig.sink.seek(last + 1);
   t.is(rig.sink.frames.at(-1)!.lastLsn, last);
   await rig.journal.sync();
   await rig.sink.sent(last + 1);
