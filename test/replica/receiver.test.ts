@@ -80,6 +80,12 @@ test("frames repeated, straddling, out of order: the history is the source's", a
     t.true(receiver.duplicates > 10);
     t.is(receiver.state, 'receiving');
     t.is(receiver.missingFrom, 0);
+    const bookmarks = history.records.flatMap(({ kind }, i) => (kind === RecordKind.bookmark ? [i + 1] : []));
+    t.deepEqual(
+      group.bookmarks().map(({ lsn }) => lsn),
+      bookmarks,
+      'what straddles the head is counted from behind it',
+    );
     t.true(await headEqualsModel(group, history));
     host.clock.advance(300);
     t.is(source.last?.durableLsn, history.lastLsn);
@@ -156,12 +162,18 @@ test('frames of another group, a lower incarnation or a lower epoch are not take
   for (const frame of seal(history, { fromLsn: 101, toLsn: 200, incarnation: second, epoch: 2 })) source.push(frame);
   await group.idle();
   t.is(group.headLsn, 200);
-  for (const change of [{ groupId: 'cd'.repeat(16) }, { incarnation: START }, { incarnation: second, epoch: 1 }]) {
+  const refusals: (string | undefined)[] = [];
+  for (const change of [
+    { groupId: 'cd'.repeat(16), incarnation: second },
+    { incarnation: START },
+    { incarnation: second, epoch: 1 },
+  ]) {
     for (const frame of seal(history, { fromLsn: 201, epoch: 2, ...change })) source.push(frame);
     await group.idle();
     t.is(group.headLsn, 200);
+    refusals.push((await group.status()).receiver.lastRejection.split(':')[0]);
   }
-  t.regex((await group.status()).receiver.lastRejection, /^stale-epoch/);
+  t.deepEqual(refusals, ['frame-foreign', 'stale-incarnation', 'stale-epoch']);
   // Repeats of what is held are fine, whoever sealed them.
   for (const frame of seal(history, { toLsn: 200 })) source.push(frame);
   for (const frame of seal(history, { fromLsn: 190, incarnation: second, epoch: 2 })) source.push(frame);
@@ -219,6 +231,30 @@ test('other records under one LSN are divergence: stop, also after a restart', a
   t.true(await headEqualsModel(again.group, history));
   await again.group.close();
 });
+
+for (const [where, changedLsn, fromLsn, toLsn] of [
+  ['a frame that is held as a whole', 150, 140, 180],
+  ['the part of a frame that is held', 195, 190, 230],
+  ['what lies before a frame that comes next', 150, 201, 230],
+] as const) {
+  test(`other records in ${where}: divergence, nothing of it is taken`, async (t) => {
+    const history = madeHistory(15);
+    const { group, source } = await opened(memoryHost(15));
+    for (const frame of seal(history, { toLsn: 200 })) source.push(frame);
+    await group.idle();
+    const other = madeHistory(15);
+    const changed = other.records[changedLsn - 1]!;
+    changed.time += 1;
+    const frames = seal(other, { fromLsn, toLsn, recordsPerFrame: () => 100 });
+    t.is(frames.length, 1);
+    for (const frame of frames) source.push(frame);
+    await group.idle();
+    t.is(source.last?.state, 'diverged');
+    t.is(group.headLsn, 200);
+    t.true(await headEqualsModel(group, history));
+    await group.close();
+  });
+}
 
 test('a source that lost its tail: the surplus is kept as a branch, both positions are named', async (t) => {
   const history = madeHistory(16);

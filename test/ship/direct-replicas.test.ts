@@ -1,7 +1,8 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
 import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
@@ -14,6 +15,7 @@ import { Journal } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import type { FrameSource } from '../../journal/stream.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 
 const GROUP_ID = 'e0e1e2e3e4e5e6e7e8e9eaebecedeeef';
 const host = realHost();
@@ -159,5 +161,114 @@ test('two replicas over TCP: one away holds up neither the other nor the guest, 
   t.is(two.replica.repeats, 0);
   await shipper.close();
   await Promise.all(sites.map(({ listener }) => listener.close()));
+  await journal.close();
+});
+
+function temporaryDirectory(t: ExecutionContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-direct-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+test('a source that was cut while nobody could be asked: the replica beyond it is never followed, both positions are told', async (t) => {
+  const replicaDirectory = temporaryDirectory(t);
+  const openJournal = (directory: string): Promise<Journal> =>
+    Journal.open(host, {
+      directory,
+      groupId: GROUP_ID,
+      groupName: 'cut',
+      fileBytes: 256 * 1024,
+      budgetBytes: 32 * 1024 * 1024,
+      syncIntervalMs: 5,
+    });
+  const listener = new DirectListener(host.clock, { listener: new TcpListener('127.0.0.1', 0) });
+  const port = Number((await listener.listen()).split(':')[1]);
+  const newSink = (): DirectSink =>
+    new DirectSink(host, { replica: 'dr1', dialer: new TcpDialer('127.0.0.1', port), retryMinMs: 10, retryMaxMs: 50 });
+  const ship = (journal: Journal, directory: string): Promise<Shipper> =>
+    Shipper.open(host, {
+      directory,
+      journal,
+      marks: journal.marks,
+      identity: {
+        groupId: GROUP_ID,
+        groupName: 'cut',
+        epoch: journal.epoch,
+        incarnation: journal.incarnation!,
+        frameVersion: FRAME_VERSION,
+      },
+      sinks: [newSink()],
+      replicas: [{ name: 'dr1', required: true }],
+    });
+  const openReplica = async (): Promise<ReplicaGroup> => {
+    const options = { ...REPLICA_DEFAULTS, directory: replicaDirectory, groupId: GROUP_ID, replica: 'dr1' };
+    const group = await ReplicaGroup.open(host, options);
+    group.start(listener.source({ groupName: 'cut', groupId: GROUP_ID }));
+    return group;
+  };
+  const write = async (journal: Journal, count: number): Promise<Lsn> => {
+    for (let i = 0; i < count; i++) {
+      journal.append(RecordKind.write, { volume: 1, sector: i, sectors: 1, body: new Uint8Array(512).fill(count) });
+    }
+    await journal.sync();
+    return journal.lastLsn;
+  };
+  const until = async (holds: () => boolean, what: () => string): Promise<void> => {
+    for (const end = performance.now() + 30_000; !holds(); ) {
+      if (performance.now() > end) throw new Error(what());
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  };
+
+  const whole = temporaryDirectory(t);
+  const before = await openJournal(whole);
+  await before.begin();
+  await write(before, 20);
+  const lost = temporaryDirectory(t);
+  cpSync(whole, lost, { recursive: true });
+  let replica = await openReplica();
+  let shipper = await ship(before, whole);
+  const held = await write(before, 80);
+  await until(
+    () => replica.headLsn === held,
+    () => `the replica holds ${replica.headLsn}`,
+  );
+  await shipper.close();
+  await before.close();
+  await replica.close();
+
+  const journal = await openJournal(lost);
+  const settled = await settleFarSide(host, {
+    journal,
+    directory: lost,
+    groupId: GROUP_ID,
+    groupName: 'cut',
+    sinks: [newSink()],
+    timeoutMs: 200,
+  });
+  t.deepEqual(settled, { highestLsn: 0, answered: 0, restored: 0 });
+  await journal.begin();
+  const mine = journal.lastLsn;
+  t.true(mine < held);
+  replica = await openReplica();
+  shipper = await ship(journal, lost);
+  await until(
+    () => shipper.status().state === 'needs-resync',
+    () => shipper.status().reason,
+  );
+  t.regex(shipper.status().reason, new RegExp(`holds records up to ${held}, this journal only up to ${mine}`));
+  await shipper.close();
+  // The other history grows beyond the replica's end: still not the same one.
+  await write(journal, 200);
+  shipper = await ship(journal, lost);
+  await until(
+    () => shipper.status().state === 'diverged',
+    () => shipper.status().reason,
+  );
+  t.is(replica.headLsn, held);
+  t.is(journal.marks.address('shipped'), 0);
+  await shipper.close();
+  await replica.close();
+  await listener.close();
   await journal.close();
 });
