@@ -19,10 +19,18 @@ const CHECKPOINTS_MAX = 2048;
 export class ChainCheckpoints {
   #list: ChainCheckpoint[];
   readonly #pinned = new Set<ChainCheckpoint>();
+  readonly #loaded: Set<ChainCheckpoint>;
   #spacingBytes = SPACING_BYTES;
 
+  /** `list`: as loaded; the journal may be released up to any of them, so all are kept until `releasedAnew`. */
   constructor(list: readonly ChainCheckpoint[]) {
     this.#list = [...list];
+    this.#loaded = new Set(list);
+  }
+
+  /** This run has released up to a checkpoint of its own: those of the run before are like others from now on. */
+  releasedAnew(): void {
+    this.#loaded.clear();
   }
 
   get list(): readonly ChainCheckpoint[] {
@@ -35,7 +43,7 @@ export class ChainCheckpoints {
     const before = this.#list.at(-2);
     if (last !== undefined && checkpoint.lsn <= last.lsn) return;
     const close = last !== undefined && before !== undefined && last.address - before.address < this.#spacingBytes;
-    if (close && !this.#pinned.has(last)) this.#list.pop();
+    if (close && !this.#isKept(last)) this.#list.pop();
     this.#list.push(checkpoint);
     if (this.#list.length > CHECKPOINTS_MAX) this.#thin();
   }
@@ -67,12 +75,16 @@ export class ChainCheckpoints {
     this.#list.splice(0, from < 0 ? Math.max(0, this.#list.length - 1) : from);
   }
 
+  #isKept(checkpoint: ChainCheckpoint): boolean {
+    return this.#pinned.has(checkpoint) || this.#loaded.has(checkpoint);
+  }
+
   #thin(): void {
     this.#spacingBytes *= 2;
     const kept: ChainCheckpoint[] = [];
     for (const [index, checkpoint] of this.#list.entries()) {
       const far = checkpoint.address - (kept.at(-1)?.address ?? Number.NEGATIVE_INFINITY) >= this.#spacingBytes;
-      if (far || index === this.#list.length - 1 || this.#pinned.has(checkpoint)) kept.push(checkpoint);
+      if (far || index === this.#list.length - 1 || this.#isKept(checkpoint)) kept.push(checkpoint);
     }
     this.#list = kept;
   }

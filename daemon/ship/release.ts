@@ -94,6 +94,7 @@ export class Release {
     }
     if (this.#released !== undefined && this.#released !== checkpoint) this.#checkpoints.unpin(this.#released);
     this.#released = checkpoint;
+    this.#checkpoints.releasedAnew();
     this.#marks.advanceAddress('shipped', Math.max(checkpoint.address, this.#marks.address('shipped')));
     releasedChannel.publish({ group: this.#group.name, lsn: checkpoint.lsn, address: checkpoint.address });
   }
