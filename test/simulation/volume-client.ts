@@ -334,7 +334,7 @@ interface ExpectedRecord {
 function expectedRecord(kind: Kind, volume: number, sector: number, sectors: number, id: number): ExpectedRecord {
   const place = `${volume}:${sector}+${sectors} `;
   if (kind === WindowKind.write) {
-    return { kind: RecordKind.write, tail: place + new Array<number>(sectors).fill(id).join(',') };
+    return { kind: RecordKind.write, tail: place + Array.from({ length: sectors }, () => id).join(',') };
   }
   return { kind: kind === WindowKind.trim ? RecordKind.trim : RecordKind.zero, tail: place };
 }
