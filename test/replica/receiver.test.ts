@@ -1,8 +1,10 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { crc32c } from '@node-rs/crc32';
 import test from 'ava';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeGap, encodeIncarnation } from '../../journal/record-bodies.ts';
+import { SpaceWatch } from '../../replica/receive/space-watch.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { SegmentStore } from '../../replica/store/segment-store.ts';
 import { GROUP, HandSource, History, Model, START, seal } from './support/history.ts';
@@ -304,7 +306,7 @@ test('a gap that the source declares is taken and is no point until the volumes 
 test('a full disk: no acknowledgement, views go on, it recovers by itself', async (t) => {
   const history = madeHistory(18, 600);
   const host = memoryHost(18);
-  const { group, source } = await opened(host, { reserveBytes: 64 * 1024 });
+  const { group, source } = await opened(host, { reserveBytes: 64 * 1024, memtableEntries: 65_536 });
   const frames = seal(history);
   const half = frames.length >> 1;
   for (const frame of frames.slice(0, half)) source.push(frame);
@@ -317,6 +319,7 @@ test('a full disk: no acknowledgement, views go on, it recovers by itself', asyn
   t.true(source.paused);
   t.true(group.headLsn >= acknowledged && group.headLsn < history.lastLsn);
   t.is((await group.status()).spaceLevel, 95);
+  t.true(host.disk.capacity - host.disk.used() >= 60 * 1024, 'frames leave the reserve alone');
   t.true(await headEqualsModel(group, history));
   host.clock.advance(2000);
   await group.idle();
@@ -329,6 +332,26 @@ test('a full disk: no acknowledgement, views go on, it recovers by itself', asyn
   t.false(source.paused);
   t.true(await headEqualsModel(group, history));
   await group.close();
+});
+
+test('passing 50, 80 and 95 per cent of the room is told, upwards and downwards', (t) => {
+  const host = memoryHost(23);
+  const told: number[] = [];
+  const note = (message: unknown): void => {
+    const { group, level } = message as { group: string; level: number };
+    if (group === 'levels') told.push(level);
+  };
+  subscribe('tidemark:replica:space', note);
+  t.teardown(() => unsubscribe('tidemark:replica:space', note));
+  let used = 0;
+  host.disk.capacity = 1_100_000;
+  const watch = new SpaceWatch(host, 'levels', '/', 100_000, () => used);
+  for (const percent of [10, 49, 50, 79, 80, 94, 95, 99, 81, 60, 20]) {
+    used = percent * 10_000;
+    host.disk.capacity = host.disk.used() + 1_100_000 - used;
+    watch.check();
+  }
+  t.deepEqual(told, [50, 80, 95, 80, 50, 0]);
 });
 
 test('a disk that takes half a frame leaves the history as it was', async (t) => {
