@@ -23,7 +23,7 @@ export interface SeedingOptions {
   readonly signal: AbortSignal;
   /** Resolves when the journal may have room for a chunk; `wasRefused`: it had none just now. */
   readonly room: (wasRefused: boolean) => Promise<void>;
-  /** Everything below `bytes` is in the journal durably: to be kept for the next start. */
+  /** Everything below `bytes` is in the journal durably: to be kept for the next start. Also when interrupted. */
   readonly onProgress: (bytes: number) => Promise<void>;
 }
 
@@ -35,17 +35,21 @@ export async function seedVolume(options: SeedingOptions): Promise<void> {
   const { journal, volume, device } = options;
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
   let kept = options.from;
+  const keep = async (reached: number): Promise<void> => {
+    await journal.sync();
+    await options.onProgress(reached);
+    kept = reached;
+  };
   for await (const [offset, length] of chunks(device, options.from)) {
-    if (options.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
-    if (offset - kept >= PROGRESS_BYTES) {
-      await journal.sync();
-      await options.onProgress(offset);
-      kept = offset;
-    }
-    const bytes = buffer.subarray(0, length);
-    await device.read(offset, bytes);
-    for (const [at, end] of usedRuns(bytes)) {
-      await appendSeed(options, offset + at, bytes.subarray(at, end));
+    if (offset - kept >= PROGRESS_BYTES) await keep(offset);
+    try {
+      if (options.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
+      const bytes = buffer.subarray(0, length);
+      await device.read(offset, bytes);
+      for (const [at, end] of usedRuns(bytes)) await appendSeed(options, offset + at, bytes.subarray(at, end));
+    } catch (error) {
+      if (hasCode(error, 'shutting-down')) await keep(offset);
+      throw error;
     }
   }
   journal.append(RecordKind.seedEnd, { body: encodeSeedEnd({ volume }) });
