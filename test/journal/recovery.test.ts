@@ -1,11 +1,15 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { crc32 } from '@node-rs/crc32';
 import test from 'ava';
 import fc from 'fast-check';
 import { hasCode } from '../../journal/base/errors.ts';
+import { BATCH_HEADER_BYTES } from '../../journal/batch-codec.ts';
+import { FileReads } from '../../journal/file-reads.ts';
 import type { Appended } from '../../journal/journal.ts';
 import { Journal, type RestoredRecord } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
+import { readShape } from '../../journal/journal-reader.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeBookmark } from '../../journal/record-bodies.ts';
 import {
@@ -281,6 +285,34 @@ test('a whole batch that does not continue the one before it is not believed, wh
   await reader.close();
   await one.journal.close();
   await other.journal.close();
+});
+
+test('a batch of an older incarnation ends the log, however well it fits', async (t) => {
+  const directory = temporaryDirectory(t);
+  const first = await Journal.open(testHost(), journalOptions(directory));
+  await first.begin();
+  await first.close();
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  t.is((await journal.begin()).counter, 2);
+  const last = appendWrites(journal, 5);
+  await journal.sync();
+  const reads = new FileReads(testHost().disk, directory);
+  const { salt } = readShape(testHost().disk, directory, reads);
+  await reads.close();
+  changeAt(directory, FILE_BYTES, last.address - BATCH_HEADER_BYTES, (header) => {
+    header.writeUInt32LE(1, 40);
+    header.writeUInt32LE(0, 4);
+    header.writeUInt32LE(crc32(header.subarray(0, BATCH_HEADER_BYTES), salt), 4);
+  });
+  const reader = journal.reader(0);
+  t.throws(
+    () => {
+      while (reader.next(journal.endAddress) !== undefined);
+    },
+    { message: /incarnation 1 is older/ },
+  );
+  await reader.close();
+  await journal.close();
 });
 
 test('records that the far side holds are put back before anything new is numbered', async (t) => {

@@ -1,0 +1,49 @@
+import test from 'ava';
+import { encodeFeedback, feedbackKey } from '../../daemon/stream/kafka/feedback-codec.ts';
+import { FeedbackReader } from '../../daemon/stream/kafka/feedback-reader.ts';
+import type { LogReader, LogRecord } from '../../daemon/stream/kafka/log-ports.ts';
+import { realHost } from '../../journal/host/real-host.ts';
+import type { ReplicaFeedback } from '../../journal/stream.ts';
+
+const GROUP_ID = 'ab'.repeat(16);
+
+function record(offset: number, replica: string, durableLsn: number): LogRecord {
+  const value = encodeFeedback({
+    replica,
+    groupId: GROUP_ID,
+    epoch: 1,
+    incarnation: 1,
+    durableLsn,
+    chain: '0'.repeat(16),
+    state: 'receiving',
+    reason: '',
+    missingFrom: 0,
+    heartbeatMs: 0,
+    resumeOffset: '',
+  });
+  return { offset: BigInt(offset), key: feedbackKey(GROUP_ID, replica), value };
+}
+
+test('an old state in the topic is never told: the topic is read to its end first', async (t) => {
+  // dr1 had 100, lost data, and has 40; a broker gives one record per read.
+  const log = [record(0, 'dr1', 100), record(1, 'dr2', 7), record(2, 'dr1', 40)];
+  let closed = (): void => undefined;
+  const stuck = new Promise<void>((resolve) => {
+    closed = resolve;
+  });
+  const topic: LogReader = {
+    bounds: () => Promise.resolve({ start: 0n, end: 3n, topicId: 'a'.repeat(32) }),
+    read: async (from) => {
+      if (from === 3n) await stuck;
+      return { records: log.slice(Number(from), Number(from) + 1), end: 3n };
+    },
+    reset: () => undefined,
+    close: () => closed(),
+  };
+  const reader = new FeedbackReader(realHost(), topic, GROUP_ID);
+  const told: string[] = [];
+  reader.subscribe(({ replica, durableLsn }: ReplicaFeedback) => told.push(`${replica} ${durableLsn}`));
+  await reader.readToEnd();
+  t.deepEqual(told.toSorted(), ['dr1 40', 'dr2 7']);
+  reader.close();
+});
