@@ -351,11 +351,15 @@ test('a foreign, newer or other-sized journal is refused and left as it is', asy
   await t.throwsAsync(Journal.open(testHost(), journalOptions(directory, { groupId: 'cd'.repeat(16) })), {
     code: 'journal-foreign',
   });
+  const killed = snapshot(t, directory);
+  rmSync(join(killed, 'journal.stop'));
+  await t.throwsAsync(Journal.open(testHost(), journalOptions(killed, { groupId: 'cd'.repeat(16) })), {
+    code: 'journal-foreign',
+  });
   await t.throwsAsync(Journal.open(testHost(), journalOptions(directory, { fileBytes: 2 * FILE_BYTES })), {
     code: 'precondition-failed',
   });
   t.deepEqual(readFileSync(file), before);
-  const { crc32 } = await import('@node-rs/crc32');
   const newer = Buffer.from(before);
   newer.writeUInt16LE(2, 8);
   newer.writeUInt32LE(0, 4);

@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
+import { readStamp } from '../../daemon/backing/backing-stamp.ts';
 import { WindowPart } from '../../daemon/nbd/export.ts';
 import { replayOffline } from '../../daemon/volume/offline-replay.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
@@ -392,7 +393,8 @@ test('a detached volume is a plain disk with everything in it, and comes back if
     { name: 'a', backing: bench.backing('a.raw') },
     { name: 'b', backing: bench.backing('b.raw') },
   ];
-  let group = await bench.open(bench.options(both()));
+  // nothing is synced in the backings of its own accord
+  let group = await bench.open(bench.options(both(), { flushAgeMs: 60_000, flushBytes: 32 * MIB }));
   const client = new HandClient(group.exports('local')[0]!);
   await client.all([
     { do: 'write', offset: 4096, bytes: pattern(MIB, 1) },
@@ -403,8 +405,10 @@ test('a detached volume is a plain disk with everything in it, and comes back if
   model.apply({ do: 'trim', offset: 8192, length: 4096 });
   await t.throwsAsync(group.detach('a'), { code: 'precondition-failed' });
   client.client.detach();
+  const { headLsn } = group.status();
   await group.detach('a');
   t.true(readFileSync(bench.path('a.raw')).equals(model.bytes));
+  t.like(readStamp(realHost(), bench.journalDirectory, 1), { state: 'detached', lsn: headLsn });
   t.deepEqual(
     group.status().volumes.map(({ name }) => name),
     ['b'],
