@@ -190,14 +190,24 @@ export class JournalWriter {
     return released;
   }
 
+  /** All is durable, and nothing is written by itself any more: the end stays where it is. `close` follows. */
+  async settle(): Promise<void> {
+    this.#endTimers();
+    await this.sync();
+  }
+
   /** Ends every timer, waits for a sync under way and closes the files. */
   async close(): Promise<void> {
-    this.#closed = true;
-    this.#syncTimer?.cancel();
-    this.#watermarkTimer?.cancel();
+    this.#endTimers();
     await this.#syncs.close();
     if (this.#current !== undefined) await closeFile(this.#current);
     this.#current = undefined;
+  }
+
+  #endTimers(): void {
+    this.#closed = true;
+    this.#syncTimer?.cancel();
+    this.#watermarkTimer?.cancel();
   }
 
   /** One write: header, records, and padding up to the page border so that the next batch finds whole pages. */

@@ -303,7 +303,8 @@ export class Journal {
   }
 
   async #stopCleanly(incarnation: Incarnation): Promise<void> {
-    await this.#writer.sync();
+    // a watermark behind the mark would make the stop an unclean one
+    await this.#writer.settle();
     await writeStopMark(this.#host.disk, this.#options.directory, {
       groupId: this.#options.groupId,
       incarnation: incarnation.counter,
