@@ -52,6 +52,7 @@ export const ENTRY_POINTS: readonly RegExp[] = [
   /\.test\.ts$/,
   /\.acceptance\.ts$/,
   /^test\/demo\/[^/]+\.ts$/,
+  /^test\/crash\/(?:every-call|power-loss|source-program|replica-program)\.ts$/,
   /^test\/performance\/bench\.ts$/,
   /^test\/setup\/[^/]+\.ts$/,
   /^test\/golden\/[^/]+\.ts$/,
