@@ -1,4 +1,3 @@
-import { mkdir } from 'node:fs/promises';
 import { RealDisk } from '../journal/host/real-disk.ts';
 import { createLog, type Log } from './telemetry/log.ts';
 import { version } from './version.ts';
@@ -20,8 +19,9 @@ export async function runDaemon(
     log.fatal({ code: 'bug', error }, `a bug ends the process: ${error.message}`);
     process.exit(EXIT_BUG);
   });
-  await mkdir(stateDir, { recursive: true, mode: 0o750 });
-  const lock = new RealDisk().lockDirectory(stateDir);
+  const disk = new RealDisk();
+  disk.makeDirectory(stateDir);
+  const lock = disk.lockDirectory(stateDir);
   try {
     log.info({ code: 'starting', version: version(), node: process.version, stateDir }, `tidemark ${role} starts`);
     return await run(log);

@@ -22,7 +22,7 @@ export function addDoctorCommand(program: Command): void {
   program
     .command('doctor')
     .description(
-      'check configuration, directories, sockets, stream and the guests of this host; exit code 1 on a problem',
+      'check configuration, directories, sockets, stream and the guests of this host; exit code 4 on a problem',
     )
     .option('--config <file>', 'the configuration to check; without it only the guests are looked at')
     .addOption(

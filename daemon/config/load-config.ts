@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { isMap, isPair, LineCounter, type Node, parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { TidemarkError } from '../../journal/base/errors.ts';
@@ -32,8 +32,14 @@ export async function loadReplicaConfig(file: string): Promise<ReplicaConfig> {
   return parseConfig(await readConfig(file), file, replicaSchema);
 }
 
+/** Beyond these a file is no configuration, and reading it would take memory and patience. */
+const FILE_BYTES_MAX = 1024 * 1024;
+const PROBLEMS_SHOWN_MAX = 20;
+
 async function readConfig(file: string): Promise<string> {
   try {
+    const { size } = await stat(file);
+    if (size > FILE_BYTES_MAX) throw new Error(`it has ${size} bytes; a configuration has at most ${FILE_BYTES_MAX}`);
     return await readFile(file, 'utf8');
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
@@ -48,10 +54,10 @@ export function parseConfig<T>(text: string, file: string, schema: z.ZodType<T>)
   const problems: ConfigProblem[] = [...document.errors, ...document.warnings].map((error) => ({
     ...position(lines, error.pos[0]),
     key: '',
-    message: error.message,
+    message: error.code === 'MULTIPLE_DOCS' ? 'a second document ("---") begins here: there may be one' : error.message,
   }));
   if (problems.length > 0) throw configInvalid(file, problems);
-  const parsed = schema.safeParse(document.toJS({ maxAliasCount: 100 }));
+  const parsed = schema.safeParse(valuesOf(document, file));
   if (parsed.success) return parsed.data;
   throw configInvalid(
     file,
@@ -59,12 +65,29 @@ export function parseConfig<T>(text: string, file: string, schema: z.ZodType<T>)
   );
 }
 
+/** Aliases that multiply without end, or name nothing, are noticed only here. */
+function valuesOf(document: Document, file: string): unknown {
+  if (!isMap(document.contents)) {
+    const what = document.contents === null ? 'it is empty' : 'it holds no keys';
+    throw configInvalid(file, [{ line: 1, column: 1, key: '', message: `${what}: this is no configuration file` }]);
+  }
+  try {
+    return document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw configInvalid(file, [{ line: 1, column: 1, key: '', message }]);
+  }
+}
+
 function configInvalid(file: string, problems: ConfigProblem[]): TidemarkError {
   const sorted = problems.toSorted((a, b) => a.line - b.line || a.column - b.column);
-  const lines = sorted.map(
-    (problem) =>
-      `${file}:${problem.line}:${problem.column}: ${problem.key === '' ? '' : `${problem.key}: `}${problem.message}`,
-  );
+  const lines = sorted
+    .slice(0, PROBLEMS_SHOWN_MAX)
+    .map(
+      (problem) =>
+        `${file}:${problem.line}:${problem.column}: ${problem.key === '' ? '' : `${problem.key}: `}${problem.message}`,
+    );
+  if (sorted.length > lines.length) lines.push(`${file}: and ${sorted.length - lines.length} more`);
   return new TidemarkError('config-invalid', lines.join('\n'), { details: { file, problems: problems.length } });
 }
 

@@ -1,3 +1,4 @@
+import { normalize } from 'node:path';
 import { z } from 'zod';
 import type { ReplicaConfig, ReplicaGroupConfig, ReplicaStreamConfig } from './config-types.ts';
 import {
@@ -58,9 +59,13 @@ export const replicaSchema: z.ZodType<ReplicaConfig> = z
   })
   .superRefine((value, context) => {
     uniqueNames(value.groups, ['groups'], context);
-    const users = new Map<string, string>();
+    const users = new Map<string, string>([
+      [normalize(value.stateDir), 'stateDir'],
+      [normalize(value.control.socket), 'control.socket'],
+    ]);
     for (const [index, entry] of value.groups.entries()) {
-      const claim = (what: string, path: PropertyKey[]): void => {
+      const claim = (named: string, path: PropertyKey[]): void => {
+        const what = named.startsWith('/') ? normalize(named) : named;
         const user = users.get(what);
         if (user !== undefined) {
           const message = `${what} is already used by ${user}`;

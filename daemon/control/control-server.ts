@@ -1,5 +1,5 @@
 import swagger from '@fastify/swagger';
-import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
+import fastify, { type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
 import { z } from 'zod';
 import { AssertionError } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
@@ -44,7 +44,8 @@ export async function createControlServer(options: ControlServerOptions, routes:
     routerOptions: { maxParamLength: 256 },
     // a URL that cannot be decoded never reaches the error handler
     frameworkErrors: (error, _request, reply) => {
-      void reply.status(400).send(toApiError(new TidemarkError('invalid-argument', error.message)));
+      const answer: FastifyReply = reply;
+      void answer.status(400).send(toApiError(new TidemarkError('invalid-argument', error.message)));
     },
   });
   app.setValidatorCompiler<z.ZodType>(({ schema, httpPart }) => (data) => {

@@ -46,10 +46,17 @@ export class RealDisk implements Disk {
   }
 
   makeDirectory(path: string): void {
-    const first = attempt(`make directory ${path}`, () => fs.mkdirSync(path, { recursive: true, mode: 0o750 }));
-    if (first === undefined) return;
-    const top = dirname(resolve(first));
-    for (let made = resolve(path); made !== top; made = dirname(made)) this.syncDirectoryNow(dirname(made));
+    const wanted = resolve(path);
+    const missing: string[] = [];
+    for (let at = wanted; !fs.existsSync(at); at = dirname(at)) missing.push(at);
+    if (missing.length === 0 && !fs.statSync(wanted).isDirectory()) {
+      throw new TidemarkError('invalid-argument', `${path} is no directory`);
+    }
+    // one by one: node's own `recursive` never returns where the kernel says ENOENT although the parent is there (/proc)
+    for (const at of missing.toReversed()) {
+      attempt(`make directory ${at}`, () => makeUnlessThere(at));
+      this.syncDirectoryNow(dirname(at));
+    }
   }
 
   rename(from: string, to: string): void {
@@ -115,6 +122,15 @@ export class RealDisk implements Disk {
         held = false;
       },
     };
+  }
+}
+
+/** Another process may have made it meanwhile. */
+function makeUnlessThere(path: string): void {
+  try {
+    fs.mkdirSync(path, { mode: 0o750 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
 }
 

@@ -143,7 +143,7 @@ const SOURCE_MISTAKES: [title: string, edit: (text: string) => string, expected:
       text.replace('    listen:', '      - { name: again, backing: /images/root.raw, start: seed }\n    listen:'),
     ['x.yaml:10:33: groups.0.volumes.1.backing: /images/root.raw is already used by groups.0.volumes.0.backing'],
   ],
-  ['an empty file', () => '', ['x.yaml:1:1: (file): Invalid input: expected object, received null']],
+  ['an empty file', () => '', ['x.yaml:1:1: it is empty: this is no configuration file']],
 ];
 
 for (const [title, edit, expected] of SOURCE_MISTAKES) {
@@ -246,4 +246,37 @@ test('units are exact and required', (t) => {
   t.is(formatSize(512), '512 B');
   t.is(formatDuration(125_000), '2 m 5 s');
   t.is(formatDuration(40), '40 ms');
+});
+
+test('what is no configuration at all is said in one line', (t) => {
+  const bomb = ['a: &a [x,x,x,x,x,x,x,x,x]', ...'bcdefghi'].map((name, index, all) =>
+    index === 0
+      ? name
+      : `${name}: &${name} [${Array(9)
+          .fill(`*${(all[index - 1] ?? '')[0]}`)
+          .join(',')}]`,
+  );
+  for (const [text, said] of [
+    ['', 'it is empty'],
+    ['- a', 'it holds no keys'],
+    ['\u0000\u0001\ufffd', 'control characters|it holds no keys'],
+    [bomb.join('\n'), 'alias'],
+    ['a: *b', 'alias'],
+    ['a: b\n---\nc: d', 'a second document'],
+  ] as const) {
+    const found = problems(text, sourceSchema);
+    t.is(found.length, 1, text.slice(0, 20));
+    t.regex(found[0] ?? '', new RegExp(`^x.yaml:\\d+:\\d+: .*(${said})`, 'i'));
+  }
+  t.is(problems('['.repeat(5000), sourceSchema).length, 21);
+});
+
+test('one path has one use, however it is written', (t) => {
+  for (const [from, to, message] of [
+    ['/run/tidemark/shop/nbd.sock', '/run/tidemark/control.sock', /listen\.unix: .* already used by control\.socket/],
+    ['/j/shop', '/var/lib/../lib/tidemark', /journal\.directory: \/var\/lib\/tidemark is already used by stateDir/],
+    ['/images/root.raw', '/j/./shop', /backing: \/j\/shop is already used by groups\.0\.journal\.directory/],
+  ] as const) {
+    t.regex(problems(SOURCE.replace(from, to), sourceSchema).join('\n'), message);
+  }
 });

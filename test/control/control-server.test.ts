@@ -78,6 +78,11 @@ test('rubbish instead of JSON, too much of it, and unknown routes are answered i
   t.is(rubbish.json<ApiError>().code, 'invalid-argument');
   const large = await server.app.inject({ method: 'POST', url, payload: { name: 'a', note: 'x'.repeat(100_000) } });
   t.is(large.json<ApiError>().code, 'invalid-argument');
+  const undecodable = await server.app.inject({ method: 'GET', url: '/v1/%ff%fe' });
+  t.is(undecodable.statusCode, 400);
+  t.is(undecodable.json<ApiError>().code, 'invalid-argument');
+  const otherRole = await server.app.inject({ method: 'POST', url: '/v1/groups/g/views', payload: { at: 'latest' } });
+  t.regex(otherRole.json<ApiError>().message, /mount.* for a replica/);
   const unknown = await server.app.inject({ method: 'GET', url: '/v2/status' });
   t.is(unknown.statusCode, 404);
   t.is(unknown.json<ApiError>().code, 'not-found');
