@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import test from 'ava';
+import { brokenCitations, citations } from './tidy/durability.ts';
 import * as rules from './tidy/rules.ts';
 
 /** House rules, held over the files git knows (`git add` is enough); data and exceptions are in tidy/allowed.ts. */
@@ -33,6 +34,16 @@ for (const [claim, rule] of Object.entries(RULES)) {
 
 test('nothing tracked names a path or a package registry of one machine', (t) => {
   t.deepEqual(rules.machineIndependent(texts), []);
+});
+
+test('every test that DURABILITY.md names exists under that name', (t) => {
+  const files = new Map(texts.map((file) => [file.path, file.text]));
+  const text = files.get('DURABILITY.md') ?? '';
+  t.deepEqual(
+    brokenCitations(text, (name) => files.get(name)),
+    [],
+  );
+  t.true(citations(text).flatMap(({ titles }) => titles).length > 100);
 });
 
 test('every file is imported by another or is an entry point', (t) => {

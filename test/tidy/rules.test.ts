@@ -1,4 +1,5 @@
 import test from 'ava';
+import { brokenCitations } from './durability.ts';
 import * as rules from './rules.ts';
 import { importsOf, scan } from './scan.ts';
 
@@ -66,4 +67,17 @@ test('an import has the line it stands on', (t) => {
     { specifier: './a.ts', line: 3 },
     { specifier: './b.ts', line: 4 },
   ]);
+});
+
+test('a document that names tests is held to what there is', (t) => {
+  const text =
+    'by `test/a.test.ts` "one", "two\nlines" and "three"; `test/b.test.ts`; "elsewhere" `test/c.test.ts` "x"';
+  const files = new Map([
+    ['test/a.test.ts', "test('one'); test('two lines');"],
+    ['test/b.test.ts', ''],
+  ]);
+  t.deepEqual(
+    brokenCitations(text, (name) => files.get(name)),
+    ['test/a.test.ts has no "three"', 'test/c.test.ts does not exist'],
+  );
 });
