@@ -53,6 +53,17 @@ function isWhole(bytes: Uint8Array, address: number, salt: number): boolean {
   return typeof header !== 'string' && bodyIsWhole(bytes, BATCH_HEADER_BYTES, header);
 }
 
+test('a record header reads back as written, for disks of any size', (t) => {
+  const far = fc.oneof(fc.nat({ max: 2 ** 33 }), fc.nat({ max: 2 ** 52 }));
+  fc.assert(
+    fc.property(far, fc.integer({ min: 1, max: 0xffff_ffff }), u32, (sector, sectors, requestId) => {
+      const view = new DataView(new ArrayBuffer(28));
+      writeRecordHeader(view, 0, RecordKind.trim, 0, 65_535, 0, sector, sectors, requestId);
+      t.like(readRecordHeader(view, 0, 28), { kind: RecordKind.trim, volume: 65_535, sector, sectors, requestId });
+    }),
+  );
+});
+
 test('a batch reads back as written; any flipped bit and any truncation is found', (t) => {
   fc.assert(
     fc.property(batches, fc.double({ min: 0, max: 1, noNaN: true }), ({ fields, payload, salt }, where) => {

@@ -233,3 +233,21 @@ test('zeroing the whole disk is a handful of entries', async (t) => {
     { kind: 'zero', sector: 5, sectors: 3 },
   ]);
 });
+
+test('places 2 TiB, 32 TiB and 512 TiB apart are other places, in memory and in runs', async (t) => {
+  const host = memoryHost(11);
+  const index = await VersionIndex.open(host, options(0), rebuildFrom([]));
+  const places = [0, 2 ** 32, 2 ** 36, 2 ** 40].map((far) => far + 5);
+  for (const [i, sector] of places.entries()) {
+    index.add(1, sector, 3, i + 1, { segment: i + 1, frame: 4096, payload: 0 });
+    index.advance(i + 1);
+  }
+  for (const where of ['memory', 'runs']) {
+    if (where === 'runs') await index.rotate(places.length + 1);
+    for (const [i, sector] of places.entries()) {
+      const found = await index.lookup(1, sector - 1, 4, places.length);
+      t.like(found[1], { kind: 'data', sector, sectors: 3, segment: i + 1 }, where);
+    }
+  }
+  await index.close();
+});

@@ -339,6 +339,30 @@ test('the map of a volume shows journal over backing, exactly covered', async (t
   bench.remove();
 });
 
+test('a disk of 12 TiB: what lies 2 TiB apart is kept apart, in the overlay and behind it', async (t) => {
+  const bench = new GroupBench();
+  const size = 12 * 1024 ** 4;
+  bench.disk('a.raw', size);
+  let group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }]));
+  const client = new HandClient(group.exports('local')[0]!);
+  const offsets = [0, 1, 2, 3, 4, 5].map((times) => times * 2 * 1024 ** 4 + 512);
+  for (const [i, offset] of offsets.entries()) t.is(await client.write(offset, pattern(512, i + 1)), 'ok');
+  await client.all([{ do: 'trim', offset: offsets[3]! - 512, length: 2 ** 31 }]);
+  const check = async (reader: HandClient): Promise<void> => {
+    for (const [i, offset] of offsets.entries()) {
+      const expected = i === 3 ? Buffer.alloc(512) : pattern(512, i + 1);
+      t.true((await reader.read(offset, 512)).equals(expected), `${offset}`);
+    }
+  };
+  await check(client);
+  await group.close();
+  group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }]));
+  t.is(group.status().volumes[0]!.overlayBytes, 0);
+  await check(new HandClient(group.exports('local')[0]!));
+  await group.close();
+  bench.remove();
+});
+
 test('a journal that cannot sync fails every write from then on; a restart keeps what was acknowledged', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
