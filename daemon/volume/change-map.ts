@@ -141,7 +141,10 @@ export class ChangeMap {
   #restore(old: StoredMap): void {
     this.#turn = old.turn;
     this.#givenUp = old.givenUp;
-    for (const [id, bits] of old.bits) this.#bits.get(id)?.set(bits);
+    for (const [id, bits] of old.bits) {
+      const into = this.#bits.get(id);
+      into?.set(bits.subarray(0, into.length));
+    }
   }
 }
 
@@ -173,11 +176,14 @@ function parseSlot(slot: Buffer, file: DiskFile): StoredMap | undefined {
   const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
   if (view.getUint32(0, true) !== MAGIC || view.getUint32(4, true) !== crc32(slot.subarray(8))) return undefined;
   const fromLsn = readU64(view, 16, 'first LSN');
+  const count = view.getUint32(48, true);
+  if (HEADER_BYTES + count * VOLUME_BYTES > slot.length) return undefined;
   const volumes: MappedVolume[] = [];
-  for (let index = 0; index < view.getUint32(48, true); index++) {
+  for (let index = 0; index < count; index++) {
     const at = HEADER_BYTES + index * VOLUME_BYTES;
     volumes.push({ id: readU64(view, at, 'volume id'), size: readU64(view, at + 8, 'volume size') });
   }
+  if (slotBytesFor(volumes) !== slot.length) return undefined;
   const bits = new Map<number, Uint8Array>();
   let bitsAt = HEADER_BYTES + volumes.length * VOLUME_BYTES;
   for (const volume of volumes) {
