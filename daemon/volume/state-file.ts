@@ -29,9 +29,17 @@ export function readStateFile(host: Host, path: string): unknown {
     const body = bytes.subarray(HEADER_BYTES);
     if (bytes.readUInt32LE(0) !== MAGIC) throw damaged(path, 'it is no state file');
     if (bytes.readUInt32LE(4) !== crc32(body)) throw damaged(path, 'its crc is wrong');
-    return unpack(body);
+    return unpackBody(body, path);
   } finally {
     void file.close();
+  }
+}
+
+function unpackBody(body: Buffer, path: string): unknown {
+  try {
+    return unpack(body);
+  } catch (cause) {
+    throw damaged(path, 'its body is no msgpack', cause);
   }
 }
 
@@ -98,6 +106,6 @@ export class StateFields {
   }
 }
 
-function damaged(path: string, what: string): TidemarkError {
-  return new TidemarkError('journal-damaged', `${path}: ${what}`, { details: { path } });
+function damaged(path: string, what: string, cause?: unknown): TidemarkError {
+  return new TidemarkError('journal-damaged', `${path}: ${what}`, { details: { path }, cause });
 }
