@@ -65,7 +65,12 @@ export class RunFile {
       }
       const topBytes = footer.groups * FENCE_BYTES;
       const topAt = size - PAGE_BYTES - Math.ceil(topBytes / PAGE_BYTES) * PAGE_BYTES;
-      if (topAt < 0) throw new TidemarkError('journal-damaged', `${path}: shorter than its footer says`);
+      const entryPages = Math.ceil(footer.entries / ENTRIES_PER_PAGE);
+      if (
+        footer.groups !== Math.ceil(entryPages / FENCES_PER_PAGE) ||
+        topAt !== (entryPages + footer.groups) * PAGE_BYTES
+      )
+        throw new TidemarkError('journal-damaged', `${path}: its length is not what its footer says`);
       const top = Buffer.alloc(topBytes);
       await readFully(file, top, topAt);
       if (crc32c(top) !== footer.topCrc) throw new TidemarkError('journal-damaged', `${path}: damaged fences`);
@@ -177,6 +182,9 @@ export class RunFile {
     const at = fencePageAt(group, this.#entryPages);
     const view = this.#cache.now(this.#number, at) ?? (await this.#loadPage(at));
     const fences = view.getUint32(4, true);
+    if (fences > FENCES_PER_PAGE) {
+      throw new TidemarkError('journal-damaged', `${this.path} page ${at}: ${fences} fences on one page`);
+    }
     return group * FENCES_PER_PAGE + lastBefore(view, PAGE_HEADER_BYTES, fences, place, cell, lsn);
   }
 
