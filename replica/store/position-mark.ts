@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { crc32c } from '@node-rs/crc32';
 import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
@@ -123,6 +124,8 @@ function decodeSlot(slot: Buffer): { generation: number; groupId: string; positi
   const copy = Buffer.from(slot);
   copy.writeUInt32LE(0, 4);
   if (crc32c(copy) !== slot.readUInt32LE(4)) return undefined;
+  const resumeBytes = slot.subarray(74, 74 + slot.readUInt16LE(72));
+  if (resumeBytes.length > RESUME_OFFSET_BYTES_MAX || !isUtf8(resumeBytes)) return undefined;
   const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
   return {
     generation: readU64(view, 8, 'mark generation'),
@@ -133,7 +136,7 @@ function decodeSlot(slot: Buffer): { generation: number; groupId: string; positi
       epoch: slot.readUInt32LE(48),
       incarnation: { counter: slot.readUInt32LE(52), nonce: slot.toString('hex', 56, 64) },
       heartbeatMs: slot.readDoubleLE(64),
-      resumeOffset: slot.toString('utf8', 74, 74 + Math.min(slot.readUInt16LE(72), RESUME_OFFSET_BYTES_MAX)),
+      resumeOffset: resumeBytes.toString('utf8'),
     },
   };
 }

@@ -71,12 +71,52 @@ export async function readReplicaState(
   if (body.length !== bytes.readUInt32LE(12) || crc32c(body) !== bytes.readUInt32LE(8)) {
     throw damaged(path, 'the checksum does not match');
   }
-  // The bytes are ours, whole and of this version: the shape needs no second check.
-  const state = JSON.parse(body.toString('utf8')) as ReplicaState;
+  const state = parseState(body, path);
   if (state.groupId !== groupId) {
     throw new TidemarkError('journal-foreign', `${path} belongs to group ${state.groupId}, not ${groupId}`);
   }
   return state;
+}
+
+/** A whole checksum says that nobody damaged the bytes, not that a program without faults wrote them. */
+function parseState(body: Buffer, path: string): ReplicaState {
+  let value: unknown;
+  try {
+    value = JSON.parse(body.toString('utf8'));
+  } catch (cause) {
+    throw new TidemarkError('journal-damaged', `${path}: the body is no JSON`, { cause });
+  }
+  if (!isState(value)) throw damaged(path, 'a field is wrong or missing');
+  return value;
+}
+
+type Fields = Readonly<Partial<Record<keyof ReplicaState, unknown>>>;
+
+function isState(value: unknown): value is ReplicaState {
+  if (!isObject(value)) return false;
+  const { groupId, floorLsn, floorIntentLsn, oldestNeededLsn, halt, orphans, damage, catalog } = value as Fields;
+  return (
+    typeof groupId === 'string' &&
+    [floorLsn, floorIntentLsn, oldestNeededLsn].every(isLsn) &&
+    (halt === undefined || isObject(halt)) &&
+    isList(orphans) &&
+    isList(damage) &&
+    isObject(catalog) &&
+    [catalog['upToLsn'], catalog['epoch']].every(isLsn) &&
+    [catalog['volumes'], catalog['bookmarks'], catalog['events']].every(isList)
+  );
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isList(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isObject);
+}
+
+function isLsn(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
 }
 
 /**
