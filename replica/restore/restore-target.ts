@@ -133,7 +133,9 @@ function parseTime(text: string): JournalTime {
   if (Number.isNaN(ms) || Number.isNaN(day) || !new Date(day).toISOString().startsWith(match[1])) {
     throw invalid(`'${text}' is no time of this world`);
   }
-  return ms * 1000 + Math.round(Number(`0${match[3] ?? ''}`) * 1e6);
+  const micros = ms * 1000 + Math.round(Number(`0${match[3] ?? ''}`) * 1e6);
+  if (!Number.isSafeInteger(micros)) throw invalid(`'${text}' is further away than any record can be`);
+  return micros;
 }
 
 function invalid(message: string): TidemarkError {
