@@ -276,7 +276,7 @@ test('a network file system is refused: a lock there proves nothing', async (t) 
   });
   for (const type of [0x6969, 0xff53_4d42, 0xff53_4d42 | 0, 0x0bd0_0bd0]) {
     // other tests of this file lock directories meanwhile
-    const asked = (path: string) => (path === directory ? { ...real(path), type } : real(path));
+    const asked = (path: string) => (path === directory ? Object.assign(real(path), { type }) : real(path));
     fs.statfsSync = asked as typeof fs.statfsSync;
     syncBuiltinESMExports();
     await t.throwsAsync(Journal.open(testHost(), journalOptions(directory)), { code: 'network-file-system' });
