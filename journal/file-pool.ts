@@ -103,9 +103,7 @@ export class FilePool {
   recycle(sequence: number): void {
     this.#live--;
     this.#recycled.push(sequence);
-    // always the oldest first, so that what still has its old name stays in one piece with the log
-    const surplus = this.#spares.length + this.#recycled.length > SPARES ? this.#recycled.shift() : undefined;
-    if (surplus !== undefined) this.#host.disk.unlink(this.#path(journalFileName(surplus)));
+    this.#removeSurplus();
     this.prepare();
   }
 
@@ -140,6 +138,21 @@ export class FilePool {
     if (size !== this.#options.fileBytes) this.#host.disk.unlink(path);
     else if (sequence === this.#nextSequence + this.#spares.length) this.#spares.push({ sequence, named: false });
     else this.#recycled.push(sequence);
+  }
+
+  /** The oldest first, so that what still has its old name stays in one piece with the log. A failure is tried again. */
+  #removeSurplus(): void {
+    let oldest = this.#recycled[0];
+    try {
+      while (oldest !== undefined && this.#spares.length + this.#recycled.length > SPARES) {
+        this.#host.disk.unlink(this.#path(journalFileName(oldest)));
+        this.#recycled.shift();
+        oldest = this.#recycled[0];
+      }
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      failedChannel.publish({ group: this.#options.groupName, message: error.message });
+    }
   }
 
   #wantsSpare(): boolean {

@@ -66,9 +66,13 @@ export class RealDisk implements Disk {
   }
 
   unlink(path: string): void {
-    attempt(`remove ${path}`, () => {
-      fs.rmSync(path, { force: true });
-    });
+    try {
+      // rmSync would lose the errno
+      fs.unlinkSync(path);
+    } catch (cause) {
+      const error = fromSystemError(cause, `remove ${path}`);
+      if (error.code !== 'not-found') throw error;
+    }
   }
 
   async syncDirectory(path: string): Promise<void> {

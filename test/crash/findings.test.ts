@@ -1,6 +1,9 @@
 import test from 'ava';
+import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host } from '../../journal/host/host.ts';
+import { RealDisk } from '../../journal/host/real-disk.ts';
 import { Journal } from '../../journal/journal.ts';
-import { appendWrites, journalOptions, temporaryDirectory, testHost } from '../journal/journal-fixture.ts';
+import { appendWrites, journalFiles, journalOptions, temporaryDirectory, testHost } from '../journal/journal-fixture.ts';
 
 /* What runs with injected faults have found, each as the shortest way there. */
 
@@ -19,4 +22,45 @@ test('a watermark that falls due while the stop is written down does not make it
   const again = await Journal.open(testHost(), journalOptions(directory));
   t.true(again.report.cleanStop);
   await again.close();
+});
+
+class UnlinkFailsDisk extends RealDisk {
+  fails = false;
+
+  override unlink(path: string): void {
+    if (this.fails && path.endsWith('.tmj')) throw new TidemarkError('device-failed', `${path}: injected EIO`);
+    super.unlink(path);
+  }
+}
+
+test('a journal file that cannot be removed is removed later; nobody is ended by it', async (t) => {
+  const directory = temporaryDirectory(t);
+  const disk = new UnlinkFailsDisk();
+  const host: Host = { ...testHost(), disk };
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  const fill = async (): Promise<void> => {
+    for (let batch = 0; batch < 24; batch++) appendWrites(journal, 20);
+    await journal.sync();
+  };
+  await fill();
+  disk.fails = true;
+  t.notThrows(() => journal.recycleBelow(journal.endAddress));
+  const kept = journalFiles(directory).length;
+  disk.fails = false;
+  await fill();
+  journal.recycleBelow(journal.endAddress);
+  t.true(journalFiles(directory).length < kept);
+  await journal.close();
+  const again = await Journal.open(testHost(), journalOptions(directory));
+  t.deepEqual(again.report.damage, []);
+  t.true(again.report.cleanStop);
+  await again.close();
+});
+
+test('a file that cannot be removed says why, and a missing one is no error', (t) => {
+  const disk = new RealDisk();
+  t.notThrows(() => disk.unlink(`${temporaryDirectory(t)}/none`));
+  const error = t.throws(() => disk.unlink('/proc/version'));
+  t.true(error instanceof TidemarkError && /E[A-Z]+$/.test(error.message), String(error));
 });

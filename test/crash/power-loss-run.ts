@@ -115,7 +115,8 @@ function drawCuts(events: readonly DiskEvent[], states: number, random: (bound: 
     const at = Math.floor(((state + random(1000) / 1000) * borders.length) / states);
     const flushedTo = (borders[Math.min(at, borders.length - 1)] ?? -1) + 1;
     const next = borders[at + 1] ?? events.length;
-    const end = flushedTo + random(next - flushedTo + 1);
+    // half of them right before the next flush, when most is at stake
+    const end = random(2) === 0 ? next : flushedTo + random(next - flushedTo + 1);
     cuts.push({ flushedTo, end, kept: KEPT_SHARES[random(KEPT_SHARES.length)] ?? 0 });
   }
   return cuts;
@@ -171,7 +172,8 @@ async function oneState(
       const witness = bench.path(`${role}-state-witness`);
       const whole = bench.path(`${role}-witness`);
       await copyFile(whole, witness);
-      truncateSync(witness, lineEnd(whole, told?.[index]));
+      // what is there then is whole lines: each is written with one call
+      truncateSync(witness, told?.[index] ?? statSync(whole).size);
       return witness;
     }),
   );
@@ -207,11 +209,6 @@ async function checkReplica(directory: string, witness: string, shipment: Shipme
   await replica.receive(Math.min(shipment.history.lastLsn, replica.group.headLsn + 20));
   await replica.check();
   await replica.close();
-}
-
-/** `length`, or all of the file; what is there then is whole lines, as each is written with one call. */
-function lineEnd(path: string, length: number | undefined): number {
-  return length ?? statSync(path).size;
 }
 
 function applyEvents(image: string, events: readonly DiskEvent[], keeps: () => boolean): void {

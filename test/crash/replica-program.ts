@@ -10,7 +10,8 @@ import { Witness } from './witness.ts';
  * opened again, as the daemon does. DIE_AT: killed when it holds that LSN.
  */
 
-const STARTS_MAX = 6;
+const STARTS_MAX = 10;
+const PAUSE_MS_FIRST = 50;
 
 const [directory = '', witnessPath = '', seed = '1', records = '200', framesPath = '', dieAt = ''] =
   process.argv.slice(2);
@@ -49,6 +50,9 @@ try {
         witness.violation('it does not come up again');
         process.exit(1);
       }
+      await new Promise((resolve) => {
+        setTimeout(resolve, PAUSE_MS_FIRST * 2 ** Math.min(starts, 5));
+      });
     }
   }
   witness.finished();

@@ -10,7 +10,8 @@ import { Workload } from './workload.ts';
  * path that ends by what the surroundings did is opened again, as the daemon does. DIE_AT: killed before that step.
  */
 
-const STARTS_MAX = 6;
+const STARTS_MAX = 10;
+const PAUSE_MS_FIRST = 50;
 
 const [directory = '', witnessPath = '', seed = '1', steps = '60', dieAt = ''] = process.argv.slice(2);
 const workload = new Workload(Number(seed), Number(steps));
@@ -49,6 +50,9 @@ try {
         witness.violation('it does not come up again');
         process.exit(1);
       }
+      await new Promise((resolve) => {
+        setTimeout(resolve, PAUSE_MS_FIRST * 2 ** Math.min(starts, 5));
+      });
     }
   }
   if (end > 0) witness.finished();

@@ -220,6 +220,8 @@ export class SourceUnderTest {
     }
     this.#next = moment ?? floor;
     this.#witness.kept(this.#next);
+    // what recovery kept it has made durable before anything is answered
+    this.#witness.flushed(this.#next);
   }
 }
 

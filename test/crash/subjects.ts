@@ -18,28 +18,36 @@ export interface Subject {
 }
 
 const SEED = 1;
-const SOURCE_STEPS = 60;
-const REPLICA_RECORDS = 240;
 const KILLED_AT = 0.4;
 
-export function subjectOf(role: 'source' | 'replica', work: string): Subject {
-  return role === 'source' ? sourceSubject() : replicaSubject(work);
+/** Length of a run: a source's in steps of its workload, a replica's in records. */
+export interface RunLength {
+  readonly source: number;
+  readonly replica: number;
 }
 
-function sourceSubject(): Subject {
-  const workload = new Workload(SEED, SOURCE_STEPS);
+/** Long enough for every kind of storage call, short enough to fail each of them. */
+const EVERY_CALL: RunLength = { source: 60, replica: 240 };
+
+/** `work`: a directory outside of what is tested. */
+export function subjectOf(role: 'source' | 'replica', work: string, length: RunLength = EVERY_CALL): Subject {
+  return role === 'source' ? sourceSubject(length.source) : replicaSubject(work, length.replica);
+}
+
+function sourceSubject(steps: number): Subject {
+  const workload = new Workload(SEED, steps);
   const program = (directory: string, witness: string): string[] => [
     file('source-program.ts'),
     directory,
     witness,
     String(SEED),
-    String(SOURCE_STEPS),
+    String(steps),
   ];
   return {
     program,
     makeKilled: async (directory, witness) => {
       mkdirSync(directory);
-      await runKilled([...program(directory, witness), String(Math.floor(SOURCE_STEPS * KILLED_AT))]);
+      await runKilled([...program(directory, witness), String(Math.floor(steps * KILLED_AT))], witness);
     },
     checkAfter: async (directory, witness, keeps) => {
       const place = { directory, witness };
@@ -54,8 +62,8 @@ function sourceSubject(): Subject {
   };
 }
 
-function replicaSubject(work: string): Subject {
-  const shipment = new Shipment(SEED, REPLICA_RECORDS);
+function replicaSubject(work: string, records: number): Subject {
+  const shipment = new Shipment(SEED, records);
   const frames = join(work, 'frames');
   shipment.save(frames);
   const program = (directory: string, witness: string): string[] => [
@@ -63,14 +71,14 @@ function replicaSubject(work: string): Subject {
     directory,
     witness,
     String(SEED),
-    String(REPLICA_RECORDS),
+    String(records),
     frames,
   ];
   return {
     program,
     makeKilled: async (directory, witness) => {
       mkdirSync(directory);
-      await runKilled([...program(directory, witness), String(Math.floor(REPLICA_RECORDS * KILLED_AT))]);
+      await runKilled([...program(directory, witness), String(Math.floor(records * KILLED_AT))], witness);
     },
     checkAfter: async (directory, witness) => {
       const replica = await ReplicaUnderTest.open(replicaOptions(directory), shipment, witness);
@@ -88,9 +96,11 @@ function replicaSubject(work: string): Subject {
   };
 }
 
-async function runKilled(program: readonly string[]): Promise<void> {
+async function runKilled(program: readonly string[], witness: string): Promise<void> {
   const { code, stderr } = await attempt(process.execPath, program);
-  if (code !== null) throw new Error(`it should have been killed, and ended with ${code}: ${stderr}`);
+  if (code === null) return;
+  const { errors, violations } = readWitness(witness);
+  throw new Error(`it should have been killed, ended with ${code}: ${[...violations, ...errors, stderr].join('; ')}`);
 }
 
 function expectSame(some: readonly Buffer[], other: readonly Buffer[], message: string): void {

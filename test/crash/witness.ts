@@ -24,6 +24,7 @@ export interface Testimony {
  */
 export class Witness {
   readonly #fd: number;
+  #closed = false;
 
   constructor(path: string) {
     this.#fd = openSync(path, 'a');
@@ -67,7 +68,8 @@ export class Witness {
   }
 
   close(): void {
-    closeSync(this.#fd);
+    if (!this.#closed) closeSync(this.#fd);
+    this.#closed = true;
   }
 
   #note(line: string): void {
