@@ -49,6 +49,8 @@ export class FilePool {
   #preparing: Promise<void> | undefined;
   #firstSpare: (() => void) | undefined;
   #closed = false;
+  /** Files the file system has room for, when it was last looked at: `filesLeft` is asked for with every write. */
+  #roomFor = 0;
 
   /** `live`: files that hold the log; `found`: others in the directory, to be used first. */
   constructor(host: Host, options: FilePoolOptions, live: number, nextSequence: number, found: readonly number[]) {
@@ -59,11 +61,18 @@ export class FilePool {
     this.#nextSequence = nextSequence;
     host.disk.unlink(this.#path(PREPARING_NAME));
     for (const sequence of found) this.#adopt(sequence);
+    this.measureRoom();
   }
 
-  /** Whole files that may still be added to the log within the budget. */
+  /** Whole files that may still be added to the log: within the budget, and as far as the file system has room. */
   get filesLeft(): number {
-    return Math.max(0, this.#filesMax - this.#live);
+    const ready = this.#spares.length + this.#recycled.length;
+    return Math.max(0, Math.min(this.#filesMax - this.#live, ready + this.#roomFor));
+  }
+
+  /** Looks again at how much the file system has left; others use it too. */
+  measureRoom(): void {
+    this.#roomFor = Math.floor(this.#host.disk.freeBytes(this.#options.directory) / this.#options.fileBytes);
   }
 
   /** True when `take` has a file. `reserve`: one file over the budget may be used. */
@@ -76,7 +85,12 @@ export class FilePool {
   /** The next file, its name durable; `prepared` tells whether it was pre-written. Throws `journal-full`. */
   take(reserve: boolean): { file: WriterFile; prepared: boolean } {
     if (!this.canTake(reserve)) {
-      throw new TidemarkError('journal-full', `the journal has used its ${this.#options.budgetBytes} bytes`);
+      const { budgetBytes, directory } = this.#options;
+      const why =
+        this.#live < this.#filesMax
+          ? `the file system of ${directory} is full`
+          : `it has used its ${budgetBytes} bytes`;
+      throw new TidemarkError('journal-full', `the journal has no room: ${why}`);
     }
     const sequence = this.#nextSequence;
     const path = this.#path(journalFileName(sequence));
@@ -92,6 +106,7 @@ export class FilePool {
     }
     this.#nextSequence++;
     this.#live++;
+    this.measureRoom();
     this.prepare();
     return {
       file: openForWriting(this.#host, path, sequence),
@@ -170,6 +185,7 @@ export class FilePool {
         const from = recycled === undefined ? PREPARING_NAME : journalFileName(recycled);
         this.#host.disk.rename(this.#path(from), this.#path(journalFileName(spare.sequence)));
         this.#spares.push(spare);
+        this.measureRoom();
         await this.#host.disk.syncDirectory(this.#options.directory);
         spare.named = true;
         this.#firstSpare?.();

@@ -124,6 +124,10 @@ export class JournalWriter {
     return Math.max(0, rest + this.#pool.filesLeft * (fileBytes - FILE_HEADER_BYTES));
   }
 
+  measureRoom(): void {
+    this.#pool.measureRoom();
+  }
+
   get #reserve(): number {
     return Math.min(RESERVE_BYTES, this.#options.fileBytes / 8);
   }

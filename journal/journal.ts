@@ -150,6 +150,11 @@ export class Journal {
     return this.#writer.freeBytes;
   }
 
+  /** Looks again at the file system's room, which `freeBytes` counts in; to be called now and then. */
+  measureRoom(): void {
+    this.#writer.measureRoom();
+  }
+
   /** Why nothing can be appended any more: `no-space`, `short-write`, `device-failed`, `sync-failed` ...; else undefined. */
   get poisonedBy(): string | undefined {
     return this.#writer.poisonedBy;

@@ -139,7 +139,7 @@ function stateOf({ config, group, ship }: SourceFacts): [GroupState, string, str
     case 'protecting':
   }
   if (group.clientsHeldBack > 0 && group.journalFreeBytes < config.journal.fileBytes) {
-    return ['blocked', 'the journal has spent its budget: the guest waits', 'journal-full'];
+    return ['blocked', 'the journal has spent its budget, or its file system is full: the guest waits', 'journal-full'];
   }
   if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
   return ['protecting', '', null];

@@ -96,8 +96,10 @@ export class GroupRetention {
   }
 
   #part(heldFrom: JournalAddress): number {
-    const { budgetBytes, fileBytes } = this.#options;
-    const usable = budgetBytes - Math.min(RESERVE_BYTES_MAX, budgetBytes / 8);
+    const { fileBytes } = this.#options;
+    // a file system that is smaller than the budget, or filled by others, is the budget
+    const roomBytes = Math.min(this.#options.budgetBytes, this.#journal.usedBytes + this.#journal.freeBytes);
+    const usable = roomBytes - Math.min(RESERVE_BYTES_MAX, roomBytes / 8);
     const from = Math.max(heldFrom, this.#journal.oldestAddress);
     return Math.max(0, this.#journal.endAddress - fileBytes * Math.floor(from / fileBytes)) / usable;
   }

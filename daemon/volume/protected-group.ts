@@ -237,6 +237,7 @@ export class ProtectedGroup {
         // A group that cannot write says so by its state; the next beat tries again.
         if (!hasCode(error, 'journal-full') && !hasCode(error, 'journal-poisoned')) throw error;
       }
+      this.journal.measureRoom();
       // Nothing moves in a journal that failed: who waits for room is let go, and told by the next answer.
       this.#throttle.recheck();
       this.#beat();

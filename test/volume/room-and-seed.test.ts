@@ -1,7 +1,9 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'ava';
 import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
 import type { GroupOptions } from '../../daemon/volume/group-options.ts';
+import type { Host } from '../../journal/host/host.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
 import { RecordKind } from '../../journal/record.ts';
@@ -15,37 +17,63 @@ function small(bench: GroupBench, change: Partial<GroupOptions>): Partial<GroupO
   return { journal: { ...journal, fileBytes: MIB, budgetBytes: 6 * MIB }, ...change };
 }
 
-test('out of room with the policy block: the guest waits, without an error, until there is room', async (t) => {
-  const bench = new GroupBench();
-  bench.disk('a.raw', SIZE);
-  const group = await bench.open(
-    bench.options([{ name: 'a', backing: bench.backing('a.raw') }], small(bench, { outOfRoom: 'block' })),
-  );
-  const client = new HandClient(group.exports('local')[0]!);
-  const random = randomSource(5);
-  let windows = 0;
-  while (group.status().clientsHeldBack === 0) {
-    await client.ready();
-    const answers = await client.all(
-      Array.from({ length: 8 }, () => ({ do: 'write', offset: random(SIZE / 4096) * 4096, bytes: pattern(4096, 1) })),
+/** A file system of 6 MiB under a budget of a gibibyte. */
+function onSmallFileSystem(): Host {
+  const real = realHost();
+  const freeBytes = (directory: string): number => {
+    const sizes = readdirSync(directory).map(
+      (name) => statSync(join(directory, name), { throwIfNoEntry: false })?.size,
     );
-    t.true(answers.every((answer) => answer === 'ok'));
-    windows++;
-    await new Promise((resolve) => {
-      setImmediate(resolve);
-    });
-  }
-  t.true(windows > 50 && client.pauses > 1, `${windows} windows, ${client.pauses} pauses`);
-  t.true(group.status().pressure > 0.9);
-  await until(() => group.status().checkpointLsn > 8);
-  t.is(group.status().clientsHeldBack, 1, 'it is the stream that is waited for');
-  bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
-  await client.ready();
-  t.is(await client.write(0, pattern(4096, 2)), 'ok');
-  t.is(group.status().state, 'protecting');
-  await group.close();
-  bench.remove();
-});
+    return Math.max(0, 6 * MIB - sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0));
+  };
+  const disk = new Proxy(real.disk, {
+    get(target, name) {
+      if (name === 'freeBytes') return freeBytes;
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  return { ...real, disk };
+}
+
+for (const [what, host, budgetBytes] of [
+  ['out of room', realHost(), 6 * MIB],
+  ['on a file system smaller than the budget', onSmallFileSystem(), 1024 * MIB],
+] as const) {
+  test(`${what}, with the policy block: the guest waits, without an error, until there is room`, async (t) => {
+    const bench = new GroupBench();
+    bench.disk('a.raw', SIZE);
+    const options = bench.options(
+      [{ name: 'a', backing: bench.backing('a.raw') }],
+      small(bench, { outOfRoom: 'block' }),
+    );
+    const group = await bench.open({ ...options, journal: { ...options.journal, budgetBytes } }, host);
+    const client = new HandClient(group.exports('local')[0]!);
+    const random = randomSource(5);
+    let windows = 0;
+    while (group.status().clientsHeldBack === 0) {
+      await client.ready();
+      const answers = await client.all(
+        Array.from({ length: 8 }, () => ({ do: 'write', offset: random(SIZE / 4096) * 4096, bytes: pattern(4096, 1) })),
+      );
+      t.true(answers.every((answer) => answer === 'ok'));
+      windows++;
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
+    }
+    t.true(windows > 50 && client.pauses > 1, `${windows} windows, ${client.pauses} pauses`);
+    t.true(group.status().pressure > 0.9);
+    await until(() => group.status().checkpointLsn > 8);
+    t.is(group.status().clientsHeldBack, 1, 'it is the stream that is waited for');
+    bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
+    await client.ready();
+    t.is(await client.write(0, pattern(4096, 2)), 'ok');
+    t.is(group.status().state, 'protecting');
+    await group.close();
+    bench.remove();
+  });
+}
 
 test('out of room with the policy stop-protecting: the guest goes on, what was given up is known and recorded', async (t) => {
   const bench = new GroupBench();
