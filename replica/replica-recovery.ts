@@ -11,7 +11,7 @@ import { replicaChannel } from './replica-channels.ts';
 import type { ReplicaGroupOptions } from './replica-options.ts';
 import { FrameReader } from './store/frame-reader.ts';
 import { type DurablePosition, PositionMark } from './store/position-mark.ts';
-import { type ReplicaState, readReplicaState, StateKeeper } from './store/replica-state.ts';
+import { type Damage, type ReplicaState, readReplicaState, StateKeeper } from './store/replica-state.ts';
 import { SegmentStore } from './store/segment-store.ts';
 
 export interface RecoveredGroup {
@@ -48,9 +48,10 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     segmentBytes: options.segmentBytes,
     durableLsn: proven,
   });
-  if (store.damage.length > 0) {
-    await keeper.update((before) => ({ damage: [...before.damage, ...store.damage] }));
-    for (const damage of store.damage) damageChannel.publish({ group: groupId, ...damage });
+  const found = [...store.damage, ...missingTail(store, `${directory}/segments`, proven, state.floorLsn)];
+  if (found.length > 0) {
+    await keeper.update((before) => ({ damage: [...before.damage, ...found] }));
+    for (const damage of found) damageChannel.publish({ group: groupId, ...damage });
   }
   const frames = new FrameReader(store, {
     chunkBytesMax: options.chunkCacheBytesMax,
@@ -75,6 +76,13 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
   return { store, index, mark, keeper, catalog, frames, feed, position };
+}
+
+/** Files that are not there cannot be found damaged: the mark alone knows of what they held. */
+function missingTail(store: SegmentStore, where: string, proven: Lsn, floorLsn: Lsn): Damage[] {
+  const held = Math.max(store.lastLsn, floorLsn);
+  if (held >= proven || store.damage.some(({ toLsn }) => toLsn >= proven)) return [];
+  return [{ fromLsn: held + 1, toLsn: proven, where, reason: 'these were durable, and their files are gone' }];
 }
 
 /** This program may be the upgraded one (rule 23); where it is not, the same frame comes first and says so again. */

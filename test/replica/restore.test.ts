@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -250,4 +259,14 @@ test('the replica on real files: locked, reopened, the same', async (t) => {
     await device.write(0, Buffer.alloc(4096, 7));
   }
   await again.close();
+  // a file that is not there cannot be found damaged: what the mark knows of is named, and asked for again
+  const last = readdirSync(join(directory, 'replica/segments'))
+    .filter((name) => name.endsWith('.seg'))
+    .toSorted()
+    .at(-1);
+  rmSync(join(directory, 'replica/segments', last ?? ''));
+  const poorer = await ReplicaGroup.open(realHost(), options);
+  t.true(poorer.headLsn < history.lastLsn);
+  t.like((await poorer.status()).damage.at(-1), { fromLsn: poorer.headLsn + 1, toLsn: history.lastLsn });
+  await poorer.close();
 });
