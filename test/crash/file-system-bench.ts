@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, closeSync, existsSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { Child, run } from '../servers/child.ts';
+import { attempt, Child, run } from '../servers/child.ts';
 
 export const FILE_SYSTEMS = ['ext4', 'xfs', 'btrfs'] as const;
 export type FileSystem = (typeof FILE_SYSTEMS)[number];
@@ -126,10 +126,14 @@ export class FileSystemBench {
     return point;
   }
 
+  /** Rejects when something there is still in use; it is gone from sight all the same. */
   async unmount(point: string): Promise<void> {
-    await run('umount', [point]);
     const at = this.#mounts.lastIndexOf(point);
     if (at !== -1) this.#mounts.splice(at, 1);
+    const { code, stderr } = await attempt('umount', [point]);
+    if (code === 0) return;
+    await run('umount', ['-l', point]);
+    throw new Error(stderr);
   }
 
   async remove(): Promise<void> {

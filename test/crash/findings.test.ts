@@ -3,7 +3,13 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 import { RealDisk } from '../../journal/host/real-disk.ts';
 import { Journal } from '../../journal/journal.ts';
-import { appendWrites, journalFiles, journalOptions, temporaryDirectory, testHost } from '../journal/journal-fixture.ts';
+import {
+  appendWrites,
+  journalFiles,
+  journalOptions,
+  temporaryDirectory,
+  testHost,
+} from '../journal/journal-fixture.ts';
 
 /* What runs with injected faults have found, each as the shortest way there. */
 

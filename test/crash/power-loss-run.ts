@@ -186,29 +186,35 @@ async function oneState(
     await checkReplica(`${point}/replica`, replica, shipment);
   } catch (error) {
     violations.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
-  } finally {
-    await bench.unmount(point);
   }
+  // what is still open after a failure must not hide it
+  await bench.unmount(point).catch((error: unknown) => violations.push(String(error)));
   violations.push(...readWitness(source).violations, ...readWitness(replica).violations);
   return { hasFloor: floors.some((floor) => floor > 0), violations };
 }
 
 async function checkSource(directory: string, witness: string, workload: Workload, bootId: string): Promise<void> {
   const source = await SourceUnderTest.open({ directory, witness }, workload, 'flushed', bootId);
-  const disks = await source.drainedDisks();
-  for (const [index, bytes] of (await source.content()).entries()) {
-    if (!bytes.equals(disks[index] as Buffer)) throw new Error('the raw disks are not what a guest reads');
+  try {
+    const disks = await source.drainedDisks();
+    for (const [index, bytes] of (await source.content()).entries()) {
+      if (!bytes.equals(disks[index] as Buffer)) throw new Error('the raw disks are not what a guest reads');
+    }
+    await source.run(workload.stepBehind(source.kept) + 3);
+  } finally {
+    await source.close();
   }
-  await source.run(workload.stepBehind(source.kept) + 3);
-  await source.close();
 }
 
 async function checkReplica(directory: string, witness: string, shipment: Shipment): Promise<void> {
   const replica = await ReplicaUnderTest.open(replicaOptions(directory), shipment, witness);
-  await replica.check();
-  await replica.receive(Math.min(shipment.history.lastLsn, replica.group.headLsn + 20));
-  await replica.check();
-  await replica.close();
+  try {
+    await replica.check();
+    await replica.receive(Math.min(shipment.history.lastLsn, replica.group.headLsn + 20));
+    await replica.check();
+  } finally {
+    await replica.close();
+  }
 }
 
 function applyEvents(image: string, events: readonly DiskEvent[], keeps: () => boolean): void {

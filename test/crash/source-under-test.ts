@@ -1,5 +1,5 @@
-import { closeSync, existsSync, ftruncateSync, openSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync, existsSync, fsyncSync, ftruncateSync, openSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { FileBacking } from '../../daemon/backing/file-backing.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
@@ -232,17 +232,26 @@ function diskPath(place: SourcePlace, name: string): string {
 /** A disk that is taken for the same wherever a copy of it lies. */
 function disk(place: SourcePlace, name: string): FileBacking {
   const path = diskPath(place, name);
-  if (!existsSync(path)) {
-    const fd = openSync(path, 'wx');
-    ftruncateSync(fd, VOLUME_BYTES);
-    closeSync(fd);
-  }
+  if (!existsSync(path) || statSync(path).size === 0) makeDisk(path);
   const backing = FileBacking.open(path);
   const identity = async (): ReturnType<FileBacking['identity']> => ({
     ...(await FileBacking.prototype.identity.call(backing)),
     node: '',
   });
   return Object.assign(backing, { identity });
+}
+
+/** As an operator does long before: name and size are durable. */
+function makeDisk(path: string): void {
+  for (const [name, flags] of [
+    [path, 'a'],
+    [dirname(path), 'r'],
+  ] as const) {
+    const fd = openSync(name, flags);
+    if (name === path) ftruncateSync(fd, VOLUME_BYTES);
+    fsyncSync(fd);
+    closeSync(fd);
+  }
 }
 
 /** Rejects when nothing comes: a hang is a failure like any other. */
