@@ -178,19 +178,23 @@ export class SourceDataPath {
     }
   }
 
-  /** After a clean stop nothing can have been cut, and nobody needs to be asked. */
+  /**
+   * Only durable records are shipped, and neither a clean stop nor a kill within one boot can lose those (rule 3): the far
+   * side is asked after a power loss, about damage, and when this journal is empty.
+   */
   async #settle(
     journal: Journal,
     groupId: string,
     makeSinks: () => FrameSink[],
   ): Promise<{ highestLsn: number } | undefined> {
     const { config } = this.#data;
-    const { cut, damage, cleanStop, lastLsn } = journal.report;
+    const { bootChanged, cut, damage, cleanStop, lastLsn } = journal.report;
     for (const item of damage)
       this.#note(`damage: records ${item.fromLsn}-${item.toLsn} in ${item.file}: ${item.reason}`);
     if (cut !== undefined)
       this.#note(`a torn tail was cut behind ${cut.afterLsn} (${cut.droppedBytes} bytes: ${cut.reason})`);
-    if (cleanStop && lastLsn > 0) return undefined;
+    const kept = cleanStop || (!bootChanged && damage.length === 0);
+    if (kept && lastLsn > 0) return undefined;
     this.#phase = 'asking the far side what it holds';
     const settled = await settleFarSide(this.#host, {
       journal,
