@@ -3,6 +3,8 @@ import type { Disk, DiskFile } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader, readFileHeader } from './journal-file-header.ts';
 
 const OPEN_FILES_MAX = 32;
+/** For a reader on its way through the log: the file it is in and the next. */
+export const READER_FILES_MAX: number = 2;
 const NAME = /^journal-([0-9a-f]{16})\.tmj$/;
 
 /** Name of the file that covers addresses from `sequence * fileBytes` on. */
@@ -27,9 +29,16 @@ export class FileReads {
   /** In order of use: the first is the one to close. */
   readonly #open = new Map<number, DiskFile>();
 
-  constructor(disk: Disk, directory: string) {
+  readonly #openMax: number;
+
+  /**
+   * `openMax`: an open file keeps its blocks although the log has let go of it, so who is not told by `drop` (a reader
+   * on its way through the log) holds only the few it is at.
+   */
+  constructor(disk: Disk, directory: string, openMax: number = OPEN_FILES_MAX) {
     this.#disk = disk;
     this.#directory = directory;
+    this.#openMax = openMax;
   }
 
   /** Bytes read, short at the end of the file. Throws `trimmed` when the file is not there. */
@@ -76,7 +85,7 @@ export class FileReads {
     }
     const file = this.#openFile(sequence);
     this.#open.set(sequence, file);
-    if (this.#open.size > OPEN_FILES_MAX) {
+    if (this.#open.size > this.#openMax) {
       const oldest = this.#open.keys().next();
       if (oldest.done !== true) this.drop(oldest.value);
     }

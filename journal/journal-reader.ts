@@ -1,7 +1,7 @@
 import { TidemarkError } from './base/errors.ts';
 import type { BatchView } from './batch-view.ts';
 import { BatchWindow } from './batch-window.ts';
-import { FileReads, listSequences } from './file-reads.ts';
+import { FileReads, listSequences, READER_FILES_MAX } from './file-reads.ts';
 import type { Disk, Host } from './host/host.ts';
 import { LogWalk } from './log-walk.ts';
 import type { JournalAddress, Lsn } from './position.ts';
@@ -61,7 +61,7 @@ export class JournalReader {
 
   /** For a thread without the Journal: `from` is the address of a batch, as `addressOf` or a mark gives it. */
   static open(host: Host, options: JournalReaderOptions, from: JournalAddress): JournalReader {
-    const reads = new FileReads(host.disk, options.directory);
+    const reads = new FileReads(host.disk, options.directory, READER_FILES_MAX);
     const shape = readShape(host.disk, options.directory, reads);
     if (shape.groupId !== options.groupId) {
       void reads.close();

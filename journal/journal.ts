@@ -4,7 +4,7 @@ import { TidemarkError } from './base/errors.ts';
 import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import { BatchWindow } from './batch-window.ts';
 import { FilePool } from './file-pool.ts';
-import { FileReads } from './file-reads.ts';
+import { FileReads, READER_FILES_MAX } from './file-reads.ts';
 import type { DirectoryLock, Host } from './host/host.ts';
 import { type AppendOptions, checkOptions, type JournalOptions, type RestoredRecord } from './journal-options.ts';
 import { JournalReader } from './journal-reader.ts';
@@ -270,7 +270,13 @@ export class Journal {
     if (from < this.oldestAddress) throw this.#trimmed(from);
     const { directory, fileBytes, groupId } = this.#options;
     const shape = { salt: this.#writer.state.salt, fileBytes, groupId };
-    return new JournalReader(this.#host.disk, directory, new FileReads(this.#host.disk, directory), shape, from);
+    return new JournalReader(
+      this.#host.disk,
+      directory,
+      new FileReads(this.#host.disk, directory, READER_FILES_MAX),
+      shape,
+      from,
+    );
   }
 
   /** Address of the batch that holds the record; behind the last record: the end. Throws `trimmed`, `journal-damaged`. */
