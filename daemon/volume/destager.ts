@@ -191,7 +191,8 @@ export class Destager {
   /** Takes durable batches into the window until it is full; false when there is nothing new. */
   async #fill(): Promise<boolean> {
     let sliceBytes = 0;
-    let moved = false;
+    // the rest of a batch that filled the window before is new, too
+    let moved = this.#unfinished !== undefined;
     for (;;) {
       if (!this.#placePending()) return true;
       if (sliceBytes >= FILL_SLICE_BYTES) {

@@ -10,6 +10,7 @@ import {
   temporaryDirectory,
   testHost,
 } from '../journal/journal-fixture.ts';
+import { GroupBench, HandClient, MIB, pattern, type Request } from '../volume/support/group-bench.ts';
 
 /* What runs with injected faults have found, each as the shortest way there. */
 
@@ -69,4 +70,22 @@ test('a file that cannot be removed says why, and a missing one is no error', (t
   t.notThrows(() => disk.unlink(`${temporaryDirectory(t)}/none`));
   const error = t.throws(() => disk.unlink('/proc/version'));
   t.true(error instanceof TidemarkError && /E[A-Z]+$/.test(error.message), String(error));
+});
+
+test('a drain ends when its last batch did not fit the window', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', MIB);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const group = await bench.open(bench.options(volumes, { destageWindowBytes: 64 * 1024 }));
+  const client = new HandClient(group.exports('local')[0]!);
+  const write = (part: number): Request => ({
+    do: 'write',
+    offset: part * 40 * 1024,
+    bytes: pattern(40 * 1024, part + 1),
+  });
+  for (const answer of await client.all([write(0), write(1), { do: 'flush' }])) t.is(answer, 'ok');
+  const late = new Promise<string>((resolve) => void setTimeout(() => resolve('late'), 10_000));
+  t.is(await Promise.race([group.drain().then(() => 'drained'), late]), 'drained');
+  await group.close();
+  bench.remove();
 });
