@@ -68,6 +68,17 @@ export class FrameDirectory {
     };
   }
 
+  /** The frames hold the LSNs from `firstLsn` to `lastLsn`, each once: a search between them always ends at a frame. */
+  covers(firstLsn: Lsn, lastLsn: Lsn): boolean {
+    let next = firstLsn;
+    for (let i = 0; i < this.count; i += 1) {
+      const entry = this.entry(i);
+      if (entry.firstLsn !== next || entry.lastLsn < next) return false;
+      next = entry.lastLsn + 1;
+    }
+    return next === lastLsn + 1;
+  }
+
   /** The first frame whose last LSN is at or behind `lsn`; `count` when there is none. */
   atLsn(lsn: Lsn): number {
     return this.#search(8, lsn);

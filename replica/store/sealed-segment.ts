@@ -34,5 +34,9 @@ export async function readDirectory(file: DiskFile): Promise<FrameDirectory> {
   if (crc32c(bytes) !== footer.directoryCrc) {
     throw new TidemarkError('journal-damaged', `${file.path}: the frame directory is damaged`);
   }
-  return new FrameDirectory(bytes);
+  const directory = new FrameDirectory(bytes);
+  if (!directory.covers(footer.firstLsn, footer.lastLsn)) {
+    throw new TidemarkError('journal-damaged', `${file.path}: footer and frame directory disagree`);
+  }
+  return directory;
 }
