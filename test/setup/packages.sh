@@ -25,12 +25,13 @@ need() { # PACKAGE CHECK...
 need qemu-system-x86 has qemu-system-x86_64
 need qemu-utils has qemu-img
 need nbdkit has nbdkit
-need libnbd-bin has nbdcopy
+need libnbd-bin has nbdfuse
 need nbd-client has nbd-client
 need python3-libnbd has_python_nbd
 need fio has fio
 need e2fsprogs has mkfs.ext4
 need xfsprogs has mkfs.xfs
+need btrfs-progs has mkfs.btrfs
 need strace has strace
 need openssl has openssl
 need busybox-static has_static_busybox
