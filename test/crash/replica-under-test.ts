@@ -106,6 +106,7 @@ export class ReplicaUnderTest {
   readonly #shipment: Shipment;
   readonly #witness: Witness;
   readonly #source: NotingSource;
+  #wasFull = false;
 
   private constructor(group: ReplicaGroup, shipment: Shipment, witness: Witness) {
     this.group = group;
@@ -182,6 +183,8 @@ export class ReplicaUnderTest {
       if (receiver.state !== 'receiving' && receiver.state !== 'replica-full') {
         throw new Error(`the replica is ${receiver.state}: ${receiver.reason}`);
       }
+      if (receiver.state === 'replica-full' && !this.#wasFull) this.#witness.error(`replica-full: ${receiver.reason}`);
+      this.#wasFull = receiver.state === 'replica-full';
       if (!this.#source.paused && receiver.queuedBytes === 0) return;
       await new Promise((resolve) => {
         setTimeout(resolve, 5);
