@@ -141,7 +141,7 @@ async function positionOf(
 ): Promise<DurablePosition> {
   const heartbeatMs = catalog.heartbeat?.monotonicMs ?? 0;
   const resumeOffset = mark !== undefined && mark.durableLsn <= headLsn ? mark.resumeOffset : '';
-  if (store.lastLsn === headLsn && headLsn > 0) {
+  if (store.lastLsn === headLsn && headLsn >= store.oldestLsn && headLsn > 0) {
     const ref = await store.find(headLsn);
     const { header } = await frames.layout(ref.segment, ref.offset);
     const seen = mark?.incarnation ?? NO_INCARNATION;

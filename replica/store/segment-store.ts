@@ -197,6 +197,7 @@ export class SegmentStore {
       const info = this.#segmentAt((segment) => segment.lastLsn >= next);
       if (info === undefined) return;
       const directory = await this.directory(info);
+      if (directory.count === 0) return;
       for (let i = directory.atLsn(next); i < directory.count; i += 1) {
         const entry = directory.entry(i);
         if (entry.firstLsn > toLsn) return;
@@ -343,6 +344,10 @@ export class SegmentStore {
     const size = file.size();
     if (size > scanned.end)
       await this.#cut(file, sequence, scanned.end, size, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
+    if (last === undefined && newest && this.#segments.length > 0 && firstLsn !== this.lastLsn + 1) {
+      // It holds nothing, and its header would stand for LSNs before it that are damaged.
+      return this.#dropEmpty(file, path, newest, `no frame at LSN ${firstLsn}`);
+    }
     this.#segments.push({
       sequence,
       firstLsn,
