@@ -54,14 +54,12 @@ async function fuzz(chosen: readonly FuzzTarget[]): Promise<void> {
     const loop = new FuzzLoop(target, { allocations, watchdog, ...(guided ? { coverage } : {}) }, Number(values.seed));
     const report = await loop.run(runs, seconds * 1000, [...corpusOf(target.name).values()]);
     reports.push(report);
-    console.log(lineOf(report));
+    print(lineOf(report));
     for (const finding of report.findings) tell(finding, directory);
   }
   await watchdog.close();
   const findings = reports.reduce((sum, { findings: found }) => sum + found.length, 0);
-  console.log(
-    `${reports.reduce((sum, report) => sum + report.runs, 0)} inputs, ${findings} findings, seed ${values.seed}`,
-  );
+  print(`${reports.reduce((sum, report) => sum + report.runs, 0)} inputs, ${findings} findings, seed ${values.seed}`);
   if (values.json !== undefined) {
     writeFileSync(
       values.json,
@@ -87,6 +85,10 @@ function tell(finding: Finding, directory: string): void {
   const file = path.join(directory, `${finding.target}-${hash}.bin`);
   mkdirSync(directory, { recursive: true });
   writeFileSync(file, finding.input);
-  console.log(`  ${finding.kind}: ${finding.message}\n${finding.stack.split('\n').slice(0, 8).join('\n')}`);
-  console.log(`  replay: node test/fuzz/fuzz.ts --target ${finding.target} --input ${file}`);
+  print(`  ${finding.kind}: ${finding.message}\n${finding.stack.split('\n').slice(0, 8).join('\n')}`);
+  print(`  replay: node test/fuzz/fuzz.ts --target ${finding.target} --input ${file}`);
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
 }

@@ -24,7 +24,7 @@ export interface FuzzTarget {
 }
 
 /** A broken promise of the code under test: no TidemarkError, so that it counts as a finding. */
-export class Violation extends Error {}
+class Violation extends Error {}
 
 export function must(condition: boolean, what: string): void {
   if (!condition) throw new Violation(what);

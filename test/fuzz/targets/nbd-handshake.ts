@@ -2,6 +2,7 @@ import { ClientNegotiation } from '../../../daemon/nbd/client-negotiation.ts';
 import { encodeOption, encodeOptionReply } from '../../../daemon/nbd/handshake-step.ts';
 import { NBD_LIMITS } from '../../../daemon/nbd/limits.ts';
 import { Negotiation, type TlsMode } from '../../../daemon/nbd/negotiation.ts';
+import { TidemarkError } from '../../../journal/base/errors.ts';
 import { ScriptedExport } from '../../doubles/scripted-export.ts';
 import { type FuzzTarget, must, words } from '../target.ts';
 
@@ -135,21 +136,27 @@ export const nbdClientHandshake: FuzzTarget = {
   run: (input) => {
     const tls = ((input[0] ?? 0) & 1) === 1;
     const bytes = input.subarray(1);
-    const traces = [Number.MAX_SAFE_INTEGER, 1 + (bytes.length % 13)].map((piece): Trace | Error => {
-      try {
-        return haggle(new ClientNegotiation('disk', tls), bytes, piece);
-      } catch (error) {
-        return error as Error;
-      }
-    });
-    const [whole, pieces] = traces as [Trace | Error, Trace | Error];
-    if (whole instanceof Error || pieces instanceof Error) {
-      must(
-        String(whole) === String(pieces),
-        `it does not matter how bytes arrive: ${String(whole)}, ${String(pieces)}`,
-      );
-      throw whole;
-    }
-    must(same(whole, pieces), 'it does not matter how bytes arrive');
+    const [whole, pieces] = [Number.MAX_SAFE_INTEGER, 1 + (bytes.length % 13)].map((piece) =>
+      outcome(bytes, tls, piece),
+    );
+    if (whole === undefined || pieces === undefined) return;
+    const what = `it does not matter how bytes arrive: ${whole.refusal?.message}, ${pieces.refusal?.message}`;
+    must(whole.refusal?.message === pieces.refusal?.message, what);
+    if (whole.refusal !== undefined) throw whole.refusal;
+    must(same(whole.trace, pieces.trace), what);
   },
 };
+
+interface Outcome {
+  readonly trace: Trace;
+  readonly refusal: TidemarkError | undefined;
+}
+
+function outcome(bytes: Uint8Array, tls: boolean, piece: number): Outcome {
+  try {
+    return { trace: haggle(new ClientNegotiation('disk', tls), bytes, piece), refusal: undefined };
+  } catch (error) {
+    if (!(error instanceof TidemarkError)) throw error;
+    return { trace: { sent: [], events: [], consumed: 0 }, refusal: error };
+  }
+}

@@ -48,22 +48,11 @@ const hello = direct.helloBody({
 const welcome = { protocol: 1, frameVersion: 1, replica: 'b', durableLsn: 5, windowBytes: 2 ** 24, feedback: FEEDBACK };
 
 function readBody({ type, body }: direct.Message): unknown {
-  switch (type) {
-    case MessageType.hello:
-      return direct.readHello(body);
-    case MessageType.welcome:
-      return direct.readWelcome(body);
-    case MessageType.refuse:
-    case MessageType.fetchEnd:
-      return direct.readRefusal(body);
-    case MessageType.feedback:
-    case MessageType.settled:
-      return direct.readFeedback(body);
-    case MessageType.fetch:
-      return direct.readLsn(body);
-    default:
-      return body.length;
-  }
+  if (type === MessageType.hello) return direct.readHello(body);
+  if (type === MessageType.welcome) return direct.readWelcome(body);
+  if (type === MessageType.refuse || type === MessageType.fetchEnd) return direct.readRefusal(body);
+  if (type === MessageType.feedback || type === MessageType.settled) return direct.readFeedback(body);
+  return type === MessageType.fetch ? direct.readLsn(body) : body.length;
 }
 
 function messagesOf(input: Uint8Array, piece: number): string[] {
