@@ -35,6 +35,7 @@ export function parseNbdUri(uri: string): NbdAddress {
       if (url.searchParams.has('socket')) throw invalid(uri, 'a socket needs the scheme nbd+unix://');
       const host = decode(uri, url.hostname.replace(/^\[(.*)\]$/, '$1'));
       if (host === '') throw invalid(uri, 'the host is missing');
+      if (!/^[\p{L}\p{N}._:-]+$/u.test(host)) throw invalid(uri, 'the host is no name and no address');
       return { kind: 'tcp', host, port: url.port === '' ? NBD_PORT : Number(url.port), exportName, tls };
     }
     case 'nbd+unix:':
