@@ -255,14 +255,11 @@ export class JournalWriter {
   #room(total: number, reserve: boolean): WriterFile {
     const { fileBytes } = this.#options;
     assert(total <= fileBytes - FILE_HEADER_BYTES, 'a batch must fit a journal file');
-    if (this.#current !== undefined) {
-      const rest = fileBytes - (this.state.address % fileBytes);
-      if (this.state.address % fileBytes !== 0 && total <= rest) {
-        if (reserve || total <= rest - this.#reserve || this.#pool.canTake(false)) return this.#current;
-        throw this.#full();
-      }
-    }
-    return this.#roll(reserve);
+    const position = this.state.address % fileBytes;
+    const rest = fileBytes - position;
+    if (this.#current === undefined || position === 0 || total > rest) return this.#roll(reserve);
+    if (reserve || total <= rest - this.#reserve || this.#pool.canTake(false)) return this.#current;
+    throw this.#full();
   }
 
   #roll(reserve: boolean): WriterFile {

@@ -60,18 +60,18 @@ export const Info = { export: 0, name: 1, description: 2, blockSize: 3 } as cons
 
 /** Section "Transmission flags". */
 export const TransmissionFlag = {
-  hasFlags: 1,
-  readOnly: 1 << 1,
-  sendFlush: 1 << 2,
-  sendFua: 1 << 3,
-  rotational: 1 << 4,
-  sendTrim: 1 << 5,
-  sendWriteZeroes: 1 << 6,
-  sendDf: 1 << 7,
-  canMultiConn: 1 << 8,
-  sendResize: 1 << 9,
-  sendCache: 1 << 10,
-  sendFastZero: 1 << 11,
+  hasFlags: 0x1,
+  readOnly: 0x2,
+  sendFlush: 0x4,
+  sendFua: 0x8,
+  rotational: 0x10,
+  sendTrim: 0x20,
+  sendWriteZeroes: 0x40,
+  sendDf: 0x80,
+  canMultiConn: 0x100,
+  sendResize: 0x200,
+  sendCache: 0x400,
+  sendFastZero: 0x800,
 } as const;
 
 /** Section "Request types". */

@@ -11,7 +11,7 @@ export const ERROR_CODES = {
   'config-invalid': 'ask-operator',
   'not-found': 'ask-operator',
   'already-exists': 'ask-operator',
-  'unsupported': 'ask-operator',
+  unsupported: 'ask-operator',
   'precondition-failed': 'ask-operator',
   // block devices
   'out-of-range': 'ask-operator',
@@ -33,14 +33,14 @@ export const ERROR_CODES = {
   'short-write': 'stop',
   'sync-failed': 'stop',
   'network-file-system': 'ask-operator',
-  'trimmed': 'ask-operator',
+  trimmed: 'ask-operator',
   // frames and streams
   'frame-damaged': 'retry',
   'frame-foreign': 'stop',
   'stale-incarnation': 'stop',
   'stale-epoch': 'stop',
-  'gap': 'retry',
-  'divergence': 'stop',
+  gap: 'retry',
+  divergence: 'stop',
   'needs-resync': 'ask-operator',
   'stream-unavailable': 'retry',
   'stream-misconfigured': 'ask-operator',
@@ -53,7 +53,7 @@ export const ERROR_CODES = {
   'target-exists': 'ask-operator',
   'target-too-small': 'ask-operator',
   'verification-failed': 'stop',
-  'cancelled': 'stop',
+  cancelled: 'stop',
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

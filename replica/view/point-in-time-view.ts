@@ -46,7 +46,7 @@ export class PointInTimeView implements BlockDevice {
   async extents(offset: number, length: number): Promise<DeviceExtent[]> {
     this.#check(offset, length);
     if (length === 0) return [];
-    return await this.#run(() => this.#history.extents(this.volume.id, this.lsn, offset, length));
+    return this.#run(() => this.#history.extents(this.volume.id, this.lsn, offset, length));
   }
 
   close(): Promise<void> {

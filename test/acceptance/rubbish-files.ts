@@ -13,7 +13,7 @@ import { Child } from '../servers/child.ts';
 import { Site } from '../servers/site.ts';
 import { cliMain, type TidemarkProcess } from '../servers/tidemark-process.ts';
 
-export const DISK_BYTES: number = 8 * 1024 * 1024;
+const DISK_BYTES: number = 8 * 1024 * 1024;
 const BLOCK_BYTES = 4096;
 const READ_BYTES = 1024 * 1024;
 

@@ -249,7 +249,7 @@ test('units are exact and required', (t) => {
 });
 
 test('what is no configuration at all is said in one line', (t) => {
-  const bomb = ['a: &a [x,x,x,x,x,x,x,x,x]', ...'bcdefghi'].map((name, index, all) =>
+  const bomb = ['a: &a [x,x,x,x,x,x,x,x,x]', ...Array.from('bcdefghi')].map((name, index, all) =>
     index === 0
       ? name
       : `${name}: &${name} [${Array(9)

@@ -10,7 +10,7 @@ import { RealRandom } from '../../journal/host/real-random.ts';
 import type { Appended, Journal, JournalOptions } from '../../journal/journal.ts';
 import { RecordKind, writeRecordHeader } from '../../journal/record.ts';
 
-export const GROUP_ID = 'ab'.repeat(16);
+export const GROUP_ID: string = 'ab'.repeat(16);
 export const FIRST_BOOT = '11111111-1111-4111-8111-111111111111';
 export const SECOND_BOOT = '22222222-2222-4222-8222-222222222222';
 

@@ -29,7 +29,7 @@ export function fillSectors(
 }
 
 /** Whose bytes these 512 are. */
-export function identifySector(view: DataView, at: number, volume: number, sector: number): SectorId {
+function identifySector(view: DataView, at: number, volume: number, sector: number): SectorId {
   const id = view.getUint32(at, true);
   const seed = patternSeed(id, volume, sector);
   for (let word = 0; word < WORDS; word++) {

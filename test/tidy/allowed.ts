@@ -56,7 +56,7 @@ export const ENTRY_POINTS: readonly RegExp[] = [
   /^test\/performance\/bench\.ts$/,
   /^test\/setup\/[^/]+\.ts$/,
   /^test\/golden\/[^/]+\.ts$/,
-  /^test\/simulation\/simulate\.ts$/,
+  /^test\/(?:simulation\/simulate|fuzz\/fuzz|crash\/every-call|crash\/power-loss)\.ts$/,
 ];
 
 export const FILE_LINES_MAX = 400;
