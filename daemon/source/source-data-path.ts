@@ -126,6 +126,7 @@ export class SourceDataPath {
       clients: server.clients().length,
       notes: this.#notes,
       counters: this.#counters,
+      nowMicros: this.#host.clock.wallMicros(),
     });
   }
 

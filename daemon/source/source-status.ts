@@ -8,7 +8,8 @@ import type {
   StreamReply,
 } from '../control/control-api.ts';
 import { listenText } from '../nbd-setup.ts';
-import type { ShipStatus } from '../ship/ship-status.ts';
+import type { ShipReplicaStatus, ShipStatus } from '../ship/ship-status.ts';
+import { isoTime } from '../times.ts';
 import type { GroupStatus, VolumeStatus } from '../volume/group-status.ts';
 import type { CountedExport } from './counted-export.ts';
 
@@ -67,7 +68,13 @@ export interface SourceFacts {
   readonly clients: number;
   readonly notes: readonly string[];
   readonly counters: SourceCountersReply;
+  /** Microseconds since 1970 by the wall clock: only to name moments to a person. */
+  readonly nowMicros: number;
 }
+
+/** A replica tells its state at every heartbeat, one a second. */
+const SILENT_SECONDS = 5;
+const MICROS = 1_000_000;
 
 export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
   const { config, journal, group, ship } = facts;
@@ -120,7 +127,7 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
 }
 
 /** The worst that is true, and why. */
-function stateOf({ config, group, ship }: SourceFacts): [GroupState, string, string | null] {
+function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, string, string | null] {
   if (group.volumes.length === 0) return ['detached', 'every volume was given back', null];
   if (group.remoteHeld && config.listen.tcp !== null) {
     return ['held', 'after a power loss remote guests are kept out until `tidemark release`', 'precondition-failed'];
@@ -142,7 +149,29 @@ function stateOf({ config, group, ship }: SourceFacts): [GroupState, string, str
     return ['blocked', 'the journal has spent its budget, or its file system is full: the guest waits', 'journal-full'];
   }
   if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
+  for (const replica of ship.replicas) {
+    const why = replica.required ? whyBehind(replica, nowMicros) : undefined;
+    if (why !== undefined) return ['behind', `replica ${replica.name} ${why}`, null];
+  }
   return ['protecting', '', null];
+}
+
+/** A stream can be connected, or in the broker's hands, while the replica stands still; undefined: it follows. */
+function whyBehind(
+  { durableLsn, heardSecondsAgo, state, reason, lag }: ShipReplicaStatus,
+  now: number,
+): string | undefined {
+  if (durableLsn === null || heardSecondsAgo === null) return 'has not been heard since the start';
+  if (lag.records === 0) return undefined;
+  if (heardSecondsAgo > SILENT_SECONDS) return `has not been heard since ${moment(now - heardSecondsAgo * MICROS)}`;
+  if (state !== 'receiving') return `is ${state}: ${reason}`;
+  if ((lag.seconds ?? 0) <= SILENT_SECONDS) return undefined;
+  return `holds what was written before ${moment(now - (lag.seconds ?? 0) * MICROS)} and receives the rest`;
+}
+
+/** To the second: the same text in every status of one outage. */
+function moment(micros: number): string {
+  return isoTime(Math.round(micros / MICROS) * MICROS).replace('.000000Z', 'Z');
 }
 
 function volumeReply(

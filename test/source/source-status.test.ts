@@ -31,6 +31,7 @@ const FACTS = {
   clients: 0,
   notes: [],
   counters: {},
+  nowMicros: Date.parse('2026-11-21T13:20:30Z') * 1000,
 } as unknown as SourceFacts;
 
 test('no position above the durable one is told, only how many records are not durable yet', (t) => {
@@ -44,4 +45,42 @@ test('what nobody measured is unknown, never 0, and an unregistered reader is na
   t.deepEqual(reply.backlog, UNKNOWN);
   t.like(reply.replicas[0], { state: 'unknown', durableLsn: null, lag: UNKNOWN });
   t.regex(reply.notes.join('\n'), /dr9 reads the stream without being registered: nothing is kept for it/);
+});
+
+/** A stream that is connected, and one required replica as given. */
+function withReplica(replica: object): SourceFacts {
+  const lag = { records: 4000, bytes: 1e7, seconds: 1 };
+  const base = {
+    name: 'dr1',
+    required: true,
+    state: 'receiving',
+    reason: '',
+    durableLsn: 3000,
+    heardSecondsAgo: 0.4,
+    lag,
+  };
+  const ship = { ...FACTS.ship, state: 'streaming', reason: '', code: null, replicas: [{ ...base, ...replica }] };
+  const group = { ...FACTS.group, volumes: [{ name: 'root', overlayBytes: 0 }] };
+  return { ...FACTS, group, ship } as unknown as SourceFacts;
+}
+
+test('a required replica that is silent on a connected stream makes the group behind, and is named with the moment', (t) => {
+  const told = (replica: object): [string, string] => {
+    const { state, reason } = sourceGroupReply(withReplica(replica));
+    return [state, reason];
+  };
+  t.deepEqual(told({}), ['protecting', '']);
+  t.deepEqual(told({ heardSecondsAgo: 4.9 }), ['protecting', '']);
+  t.deepEqual(told({ heardSecondsAgo: 25.2 }), ['behind', 'replica dr1 has not been heard since 2026-11-21T13:20:05Z']);
+  t.deepEqual(told({ heardSecondsAgo: 25.2, required: false }), ['protecting', '']);
+  t.deepEqual(told({ heardSecondsAgo: 25.2, lag: { records: 0, bytes: 0, seconds: 0 } }), ['protecting', '']);
+  t.deepEqual(told({ durableLsn: null, heardSecondsAgo: null }), [
+    'behind',
+    'replica dr1 has not been heard since the start',
+  ]);
+  t.deepEqual(told({ state: 'replica-full', reason: 'no room' }), ['behind', 'replica dr1 is replica-full: no room']);
+  t.deepEqual(told({ lag: { records: 9, bytes: 9, seconds: 30 } }), [
+    'behind',
+    'replica dr1 holds what was written before 2026-11-21T13:20:00Z and receives the rest',
+  ]);
 });
