@@ -49,7 +49,7 @@ export class RealDisk implements Disk {
     const wanted = resolve(path);
     const missing: string[] = [];
     for (let at = wanted; !fs.existsSync(at); at = dirname(at)) missing.push(at);
-    if (missing.length === 0 && !fs.statSync(wanted).isDirectory()) {
+    if (missing.length === 0 && !attempt(`stat ${wanted}`, () => fs.statSync(wanted)).isDirectory()) {
       throw new TidemarkError('invalid-argument', `${path} is no directory`);
     }
     // one by one: node's own `recursive` never returns where the kernel says ENOENT although the parent is there (/proc)
