@@ -1,5 +1,5 @@
 import { dirname } from 'node:path';
-import { assert } from '../journal/base/assert.ts';
+import { TidemarkError } from '../journal/base/errors.ts';
 import { CHAIN_START, chainString } from '../journal/chain.ts';
 import type { Host } from '../journal/host/host.ts';
 import type { Lsn } from '../journal/position.ts';
@@ -155,7 +155,12 @@ async function positionOf(
     };
   }
   if (mark !== undefined && mark.durableLsn === headLsn) return { ...mark, heartbeatMs };
-  assert(headLsn === 0, 'a floor without segments has a mark');
+  if (headLsn > 0) {
+    throw new TidemarkError(
+      'journal-damaged',
+      `nothing tells the chain at LSN ${headLsn}: segments and position are gone`,
+    );
+  }
   return {
     durableLsn: 0,
     chain: chainString(CHAIN_START),

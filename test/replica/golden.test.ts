@@ -64,7 +64,7 @@ test('a replica directory of version 1 is read by this version, with its index, 
 
 test('a replica directory of version 1 without its index is indexed again', async (t) => {
   const host = goldenHost();
-  for (const name of [...host.disk.files.keys()]) if (name.endsWith('.run')) host.disk.unlink(name);
+  for (const name of host.disk.files.keys()) if (name.endsWith('.run')) host.disk.unlink(name);
   const group = await ReplicaGroup.open(host, goldenReplicaOptions('/r'));
   t.true((await sameAsModel(t, group)) > 80);
   await group.close();
@@ -108,4 +108,11 @@ test('a floor at the head and a segment that is only begun, after a full disk: t
   t.is(group.headLsn, headLsn);
   t.is(group.floorLsn, headLsn);
   await group.close();
+});
+
+test('a floor that has lost its segments and its position is damage, named, and not an empty replica', async (t) => {
+  const host = goldenHost();
+  for (const name of segmentNames(host)) host.disk.unlink(`/r/segments/${name}`);
+  host.disk.unlink('/r/position');
+  await t.throwsAsync(ReplicaGroup.open(host, goldenReplicaOptions('/r')), { code: 'journal-damaged' });
 });
