@@ -88,7 +88,7 @@ export class FileSystemBench {
   }
 
   /** An nbdkit in memory whose writes fail with EIO for as long as the file `switchOn` exists. */
-  async failingDisk(bytes: number, switchOn: string): Promise<string> {
+  async failingDisk(bytes: number, switchOn: string): Promise<{ file: string; socket: string }> {
     const socket = this.path(`nbdkit-${this.#children.length}`);
     const filter = ['error-pwrite=EIO', 'error-pwrite-rate=100%', `error-file=${switchOn}`];
     const child = new Child('nbdkit', 'nbdkit', [
@@ -109,7 +109,7 @@ export class FileSystemBench {
         setTimeout(resolve, 10);
       });
     }
-    return this.asFile(socket);
+    return { file: await this.asFile(socket), socket };
   }
 
   async make(system: FileSystem, file: string, ...more: string[]): Promise<void> {
@@ -118,12 +118,18 @@ export class FileSystemBench {
   }
 
   /** Mounts by way of a loop device that goes with the mount. Returns the mount point. */
-  async mount(system: FileSystem, file: string, name = 'mnt'): Promise<string> {
+  async mount(system: FileSystem, file: string, name = 'mnt', options: readonly string[] = []): Promise<string> {
     const point = this.path(name);
     mkdirSync(point, { recursive: true });
-    await run('mount', ['-t', system, '-o', 'loop', file, point]);
+    await run('mount', ['-t', system, '-o', ['loop', ...options].join(','), file, point]);
     this.#mounts.push(point);
     return point;
+  }
+
+  /** A copy of a disk whose original is mounted, too: file systems refuse two of one identity. */
+  async mountCopy(system: FileSystem, file: string): Promise<string> {
+    if (system === 'btrfs') await run('btrfstune', ['-f', '-u', file]);
+    return this.mount(system, file, 'copy', system === 'xfs' ? ['nouuid'] : []);
   }
 
   /** Rejects when something there is still in use; it is gone from sight all the same. */

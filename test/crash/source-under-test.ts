@@ -13,8 +13,8 @@ import { KeepingSink, REPLICA_NAME } from './keeping-sink.ts';
 import { readWitness, type Testimony, Witness } from './witness.ts';
 import { type Step, VOLUME_BYTES, VOLUME_NAMES, type Workload } from './workload.ts';
 
-const GROUP_ID = '5a'.repeat(16);
-const FILE_BYTES: number = 256 * 1024;
+export const GROUP_ID: string = '5a'.repeat(16);
+export const JOURNAL_FILE_BYTES: number = 256 * 1024;
 const ANSWER_WAIT_MS = 20_000;
 const DRAIN_EVERY = 15;
 
@@ -75,8 +75,8 @@ export class SourceUnderTest {
             directory: join(place.directory, 'journal'),
             groupId: GROUP_ID,
             groupName: 'crash',
-            fileBytes: FILE_BYTES,
-            budgetBytes: 6 * FILE_BYTES,
+            fileBytes: JOURNAL_FILE_BYTES,
+            budgetBytes: 6 * JOURNAL_FILE_BYTES,
             syncIntervalMs: 25,
           },
           volumes,
