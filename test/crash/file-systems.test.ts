@@ -196,33 +196,42 @@ for (const { name, fill, make } of TROUBLES) {
   }
 }
 
-test.serial(
-  'a file system that turns read-only: errors, no later answer, and all that was flushed is there',
-  async (t) => {
-    const bench = benchFor(t, ['ext4']);
-    if (bench === undefined) return;
-    const image = bench.image('small', SMALL_DISK_BYTES);
-    await bench.make('ext4', image);
-    const point = await bench.mount('ext4', image);
-    mkdirSync(bench.path('disks'));
-    const place = { directory: point, disks: bench.path('disks'), witness: bench.path('witness') };
-    const workload = new Workload(6, 80);
-    const source = await SourceUnderTest.open(place, workload, 'flushed');
-    await source.run(30);
-    // as ext4 does by itself when its own journal fails
-    await run('mount', ['-o', 'remount,abort', point]);
-    t.true((await t.throwsAsync(source.run(80))) instanceof TidemarkError);
-    t.true(await source.refusesAll());
-    await closeFailed(source);
-    t.true((await t.throwsAsync(SourceUnderTest.open(place, workload, 'flushed'))) instanceof TidemarkError);
-    await bench.unmount(point);
-    await bench.mount('ext4', image);
-    const again = await SourceUnderTest.open(place, workload, 'flushed');
-    await again.run(80);
-    await again.close();
-    t.deepEqual(readWitness(place.witness).violations, []);
-  },
-);
+/** What each does by itself when it cannot write its own journal. */
+const SHUTDOWNS = [
+  { system: 'ext4', name: 'turns read-only', command: (point: string) => ['mount', '-o', 'remount,abort', point] },
+  { system: 'xfs', name: 'shuts down', command: (point: string) => ['xfs_io', '-x', '-c', 'shutdown -f', point] },
+] as const;
+
+for (const { system, name, command } of SHUTDOWNS) {
+  test.serial(
+    `${system} ${name}: errors, no later answer, and after a remount what was flushed is there`,
+    async (t) => {
+      const bench = benchFor(t, [system]);
+      if (bench === undefined) return;
+      const image = bench.image('disk', DISK_BYTES[system]);
+      await bench.make(system, image);
+      const point = await bench.mount(system, image);
+      mkdirSync(bench.path('disks'));
+      const place = { directory: point, disks: bench.path('disks'), witness: bench.path('witness') };
+      const workload = new Workload(6, 80);
+      const source = await SourceUnderTest.open(place, workload, 'flushed');
+      await source.run(30);
+      const [program = '', ...args] = command(point);
+      await run(program, args);
+      t.true((await t.throwsAsync(source.run(80))) instanceof TidemarkError);
+      t.true(await source.refusesAll());
+      await closeFailed(source);
+      const refusal = await t.throwsAsync(SourceUnderTest.open(place, workload, 'flushed'));
+      t.true(refusal instanceof TidemarkError, String(refusal));
+      await bench.unmount(point);
+      await bench.mount(system, image);
+      const again = await SourceUnderTest.open(place, workload, 'flushed');
+      await again.run(80);
+      await again.close();
+      t.deepEqual(readWitness(place.witness).violations, []);
+    },
+  );
+}
 
 test.serial('a second source and a second replica on a directory are refused, and harm nothing', async (t) => {
   t.timeout(120_000);
