@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { writeFileSync, writeSync } from 'node:fs';
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
 
 /** An input that takes longer has hung. */
@@ -51,7 +51,8 @@ function watch({ state, input, path }: Shared): void {
     const bytes = Atomics.load(state, 1);
     if (bytes > 0 && run === last) {
       writeFileSync(path, input.slice(0, bytes - 1));
-      process.stderr.write(`hang: an input ran for more than ${HANG_MS} ms; it is in ${path}\n`);
+      // A worker's own stderr goes through the main thread, which is stuck.
+      writeSync(2, `hang: an input ran for more than ${HANG_MS} ms; it is in ${path}\n`);
       process.kill(process.pid, 'SIGKILL');
     }
     last = run;
