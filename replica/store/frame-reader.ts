@@ -1,3 +1,4 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_HEADER_BYTES, framePrefixBytes, readFrameHeader } from '../../journal/frame-codec.ts';
 import { copyOverlap, FrameLayout } from '../../journal/frame-layout.ts';
 import { ByteCache } from './byte-cache.ts';
@@ -47,7 +48,11 @@ export class FrameReader {
   async read(segment: number, offset: number, payload: number, into: Uint8Array): Promise<void> {
     if (into.length === 0) return;
     const layout = await this.layout(segment, offset);
-    const { chunkBytes } = layout.header;
+    const { chunkBytes, payloadPlainBytes } = layout.header;
+    if (payload + into.length > payloadPlainBytes) {
+      const what = `segment ${segment}, frame at ${offset}: the index names payload byte ${payload} of ${payloadPlainBytes}`;
+      throw new TidemarkError('journal-damaged', what);
+    }
     const range = layout.chunkRange(payload, into.length);
     for (let chunk = range.first; chunk <= range.last; chunk += 1) {
       const key = `${segment}:${offset}:${chunk}`;
