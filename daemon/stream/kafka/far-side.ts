@@ -38,7 +38,7 @@ export class FarSide {
   async *frames(fromLsn: Lsn, giveUp: AbortSignal): AsyncIterable<Uint8Array> {
     const reader = this.#reader(giveUp);
     try {
-      yield* framesFrom(reader, fromLsn, giveUp);
+      yield* framesFrom(reader, this.#groupId, fromLsn, giveUp);
     } finally {
       reader.close();
     }

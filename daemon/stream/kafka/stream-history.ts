@@ -7,20 +7,25 @@ import { openFrame, readRange, TAIL_FRAMES } from './stream-tail.ts';
 const HELD_MAX = 16;
 
 /**
- * The topic's frames from an LSN on, in LSN order and without repeats, up to the end as it is at the call. Throws
- * `trimmed` when the topic begins later, `gap` when a frame is missing inside.
+ * The group's frames in the topic from an LSN on, in LSN order and without repeats, up to the end as it is at the call;
+ * rubbish between them is passed over. Throws `trimmed` when the topic begins later, `gap` when a frame is missing inside.
  */
-export async function* framesFrom(reader: LogReader, fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
+export async function* framesFrom(
+  reader: LogReader,
+  groupId: string,
+  fromLsn: Lsn,
+  signal: AbortSignal,
+): AsyncIterable<Uint8Array> {
   const bounds = await reader.bounds();
   if (bounds === undefined) throw new TidemarkError('trimmed', 'the topic is gone', { details: { lsn: fromLsn } });
   const { start, end } = bounds;
   const held = new Map<Lsn, Uint8Array>();
   let next = fromLsn;
   let begun = false;
-  for await (const record of readRange(reader, await offsetBefore(reader, start, end, fromLsn), end)) {
+  for await (const record of readRange(reader, await offsetBefore(reader, groupId, start, end, fromLsn), end)) {
     if (signal.aborted) throw new TidemarkError('cancelled', 'reading the stream was cancelled');
     const frame = openFrame(record.value);
-    if (frame === undefined || frame.lastLsn < next) continue;
+    if (frame?.groupId !== groupId || frame.lastLsn < next) continue;
     held.set(frame.firstLsn, record.value);
     if (held.size > HELD_MAX) break;
     for (let ready = takeReady(held, next); ready !== undefined; ready = takeReady(held, next)) {
@@ -50,14 +55,14 @@ function takeReady(held: Map<Lsn, Uint8Array>, next: Lsn): { bytes: Uint8Array; 
  * An offset from which every record at or above `lsn` follows, by binary search. LSNs go back where frames were sent
  * again, so the search may end at any of several places; whatever lies behind each of them is complete up to the end.
  */
-async function offsetBefore(reader: LogReader, start: bigint, end: bigint, lsn: Lsn): Promise<bigint> {
+async function offsetBefore(reader: LogReader, groupId: string, start: bigint, end: bigint, lsn: Lsn): Promise<bigint> {
   let low = start;
   let high = end;
   while (low + 1n < high) {
     const middle = (low + high) / 2n;
     const { records } = await reader.read(middle, 1, 0);
     const first = records[0] === undefined ? undefined : openFrame(records[0].value);
-    if (first !== undefined && first.firstLsn <= lsn) low = middle;
+    if (first?.groupId === groupId && first.firstLsn <= lsn) low = middle;
     else high = middle;
   }
   const early = low - TAIL_FRAMES;

@@ -35,16 +35,22 @@ export async function* readRange(reader: LogReader, from: bigint, end: bigint): 
   }
 }
 
+/**
+ * Throws `frame-foreign` when the tail is another group's. A foreign frame among ours is rubbish that somebody wrote:
+ * every replica refuses it, and it does not stop the group.
+ */
 export async function readTail(reader: LogReader, bounds: LogBounds, groupId: string): Promise<StreamTail> {
   const from = bounds.end - TAIL_FRAMES;
   const frames: FrameView[] = [];
+  let foreign: FrameView | undefined;
   for await (const record of readRange(reader, from < bounds.start ? bounds.start : from, bounds.end)) {
     const frame = openFrame(record.value);
     if (frame === undefined) continue;
-    if (frame.groupId !== groupId) {
-      throw new TidemarkError('frame-foreign', `the topic belongs to group ${frame.groupId}, not to ${groupId}`);
-    }
-    frames.push(frame);
+    if (frame.groupId === groupId) frames.push(frame);
+    else foreign = frame;
+  }
+  if (foreign !== undefined && frames.length === 0) {
+    throw new TidemarkError('frame-foreign', `the topic belongs to group ${foreign.groupId}, not to ${groupId}`);
   }
   return summarize(frames);
 }
