@@ -2,6 +2,7 @@ import { assert } from '../../journal/base/assert.ts';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
+import { clearAway, isDirectory } from './clear-away.ts';
 import type { PayloadLocation } from './entry-format.ts';
 import type { IndexGap, RebuildIndex } from './index-gap.ts';
 import { LookupWindow, type VersionPart, WINDOW_SECTORS_MAX } from './lookup-window.ts';
@@ -85,7 +86,7 @@ export class VersionIndex {
       const range = parseRunName(name);
       const wanted = range !== undefined && range.lastLsn > options.floorLsn && range.lastLsn <= options.headLsn;
       if (wanted) found.push({ name, ...range });
-      else if (range !== undefined || name.endsWith('.tmp')) host.disk.unlink(`${options.directory}/${name}`);
+      else if (range !== undefined || name.endsWith('.tmp')) clearAway(host, `${options.directory}/${name}`);
     }
     // The longest of those that begin at one place is the merge of the others.
     found.sort((a, b) => a.baseLsn - b.baseLsn || b.lastLsn - a.lastLsn);
@@ -94,14 +95,14 @@ export class VersionIndex {
       const covered = runs.at(-1)?.footer.lastLsn ?? 0;
       const path = `${options.directory}/${name}`;
       if (lastLsn <= covered || (baseLsn < covered && runs.length > 0)) {
-        host.disk.unlink(path);
+        clearAway(host, path);
         continue;
       }
       try {
         runs.push(await RunFile.open(host, path, options.groupId, cache));
       } catch (error) {
-        if (!hasCode(error, 'journal-damaged')) throw error;
-        host.disk.unlink(path);
+        if (!hasCode(error, 'journal-damaged') && !isDirectory(error)) throw error;
+        clearAway(host, path);
       }
     }
     return new VersionIndex(host, options, rebuild, cache, runs);

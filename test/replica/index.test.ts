@@ -1,5 +1,9 @@
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
 import { hasCode } from '../../journal/base/errors.ts';
+import { realHost } from '../../journal/host/real-host.ts';
 import { CLASS_COUNT, classOf } from '../../replica/index/entry-format.ts';
 import type { RebuildIndex } from '../../replica/index/index-gap.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
@@ -197,6 +201,33 @@ test('lost and damaged runs are built again; a run of another group is refused',
     VersionIndex.open(host, { ...options(0), groupId: 'cd'.repeat(16) }, rebuildFrom(writes)),
   );
   t.true(hasCode(foreign, 'journal-foreign'));
+});
+
+test('directories in place of runs are damaged runs: put aside, and built again', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-index-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const writes = randomWrites(11, 1000);
+  const there = { ...options(0), directory };
+  const index = await VersionIndex.open(realHost(), there, rebuildFrom(writes));
+  await feed(index, writes);
+  await index.quiet();
+  await index.close();
+  const runs = readdirSync(directory).filter((name) => name.endsWith('.run'));
+  const [first = '', last = ''] = [runs[0], runs.at(-1)];
+  t.not(first, last);
+  for (const run of [first, last]) {
+    rmSync(join(directory, run));
+    mkdirSync(join(directory, run));
+  }
+  writeFileSync(join(directory, first, 'somebody-put-this-here'), 'x');
+  const again = await VersionIndex.open(realHost(), there, rebuildFrom(writes));
+  for (const gap of again.gaps()) await again.fill(gap);
+  t.deepEqual(again.gaps(), []);
+  await feed(again, writes);
+  t.deepEqual(await compare(again, writes, new SeededRandom(12), 0, 200), []);
+  await again.quiet();
+  await again.close();
+  t.true(existsSync(join(directory, `${first}.put-aside`, 'somebody-put-this-here')));
 });
 
 test('a survey of the whole disk tells what lookups tell, and steps over what is empty', async (t) => {
