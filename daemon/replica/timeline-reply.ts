@@ -9,7 +9,7 @@ const SECOND_MICROS = 1_000_000;
 const WIDTHS = [1, 5, 10, 30, 60, 300, 600, 1800, 3600, 6 * 3600, 86_400] as const;
 const INTERVALS_WANTED = 40;
 
-/** The timeline of a group from `from` (or the floor) to `to` (or the head). */
+/** The timeline of a group from `from` (or the floor, below which nothing is left to tell) to `to` (or the head). */
 export async function timelineReply(
   group: ReplicaGroup,
   groupName: string,
@@ -19,7 +19,7 @@ export async function timelineReply(
   const { epoch } = status.receiver.durable;
   const head = pointReply(epoch, status.headLsn, status.headTime);
   const floor = pointReply(epoch, status.floorLsn, status.floorTime);
-  const fromTime = query.from === undefined ? status.floorTime : Date.parse(query.from) * 1000;
+  const fromTime = Math.max(status.floorTime, query.from === undefined ? 0 : Date.parse(query.from) * 1000);
   const toTime = query.to === undefined ? status.headTime + 1 : Date.parse(query.to) * 1000;
   if (status.headTime === 0 || toTime <= fromTime) {
     return { group: groupName, head, floor, intervals: [], bookmarks: [], events: [] };

@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { RestoreTargets, targetSpec } from '../../daemon/replica/restore-targets.ts';
+import { timelineReply } from '../../daemon/replica/timeline-reply.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { volumeAt } from '../../replica/catalog/catalog.ts';
@@ -207,6 +208,15 @@ test('a target names a position: LSN, time with zone, ago, bookmark; the choice 
     changes,
   );
   t.is(timeline.bookmarks.length, group.bookmarks().length);
+  // A timeline from long ago begins at the floor: nothing below it is left, and empty intervals are not counted.
+  const status = await group.status();
+  const asked = { from: '1999-01-01T00:00:00Z', everyMs: 100 };
+  const clamped = await timelineReply(group, 'shop', status, asked);
+  t.is(clamped.intervals[0]?.firstLsn, 1);
+  t.is(
+    clamped.intervals.reduce((sum, { writes }) => sum + writes, 0),
+    changes,
+  );
   await group.close();
 });
 
