@@ -18,7 +18,7 @@ export function addStatusCommands(program: Command): void {
     .action(async (options: ClientOptions) => {
       const status = await clientFor(options, 'any').get<StatusReply>('/v1/status');
       if (options.output === 'json') printJson(status);
-      else print(status.role === 'source' ? sourceText(status) : replicaText(status));
+      else print(statusText(status));
     });
   clientOptions(program.command('alarms'))
     .description('what needs a person now')
@@ -27,6 +27,11 @@ export function addStatusCommands(program: Command): void {
       if (options.output === 'json') printJson(reply);
       else print(reply.alarms.length === 0 ? 'no alarms' : alarmTable(reply.alarms));
     });
+}
+
+/** What a person is shown: the tables of a group stand indented below it. */
+export function statusText(status: StatusReply): string {
+  return status.role === 'source' ? sourceText(status) : replicaText(status);
 }
 
 function sourceText(status: SourceStatusReply): string {
@@ -53,7 +58,7 @@ function sourceText(status: SourceStatusReply): string {
       ...reasons([group.reason, group.stream.reason, ...group.notes]),
       '',
       table(
-        ['volume', 'size', 'state', 'address'],
+        ['  volume', 'size', 'state', 'address'],
         group.volumes.map((volume) => [
           `  ${volume.name}`,
           known(volume.sizeBytes, bytes),
@@ -65,7 +70,7 @@ function sourceText(status: SourceStatusReply): string {
       ),
       '',
       table(
-        ['replica', 'required', 'state', 'holds', 'behind by'],
+        ['  replica', 'required', 'state', 'holds', 'behind by'],
         group.replicas.map((replica) => [
           `  ${replica.name}`,
           replica.required ? 'yes' : 'no',
@@ -111,14 +116,14 @@ function replicaText(status: ReplicaStatusReply): string {
         entry.uri,
       ]),
     );
-    if (views.length > 0) parts.push('', table(['view', 'at', 'volume', 'mode', 'address'], views));
+    if (views.length > 0) parts.push('', table(['  view', 'at', 'volume', 'mode', 'address'], views));
     const jobs = group.restores.map((job) => [
       `  ${job.id}`,
       state(job.state),
       `${bytes(job.doneBytes)} of ${bytes(job.totalBytes)}`,
       job.plan.to,
     ]);
-    if (jobs.length > 0) parts.push('', table(['restore', 'state', 'done', 'to'], jobs));
+    if (jobs.length > 0) parts.push('', table(['  restore', 'state', 'done', 'to'], jobs));
   }
   return [...parts, ...alarmLines(status.alarms)].join('\n');
 }

@@ -1,8 +1,10 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import test from 'ava';
 import pino from 'pino';
+import { statusText } from '../../cli/commands/status.ts';
 import type { SourceGroupReply, StatusReply } from '../../daemon/control/control-api.ts';
 import { AlarmCommand } from '../../daemon/telemetry/alarm-command.ts';
 import { sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
@@ -184,5 +186,19 @@ test('the alarm command gets the change as JSON; one that fails or hangs is repo
     t.regex(messages[2] ?? '', /longer than 100 ms/);
   } finally {
     rmSync(directory, { recursive: true, force: true });
+  }
+});
+
+test('the tables of a group stand below it, each cell under its title', (t) => {
+  const lines = statusText(status([GROUP]))
+    .split('\n')
+    .map((line) => stripVTControlCharacters(line));
+  for (const [title, name] of [
+    ['VOLUME', 'root'],
+    ['REPLICA', 'b'],
+  ] as const) {
+    const at = lines.findIndex((line) => line.trimStart().startsWith(title));
+    t.is(lines[at]?.indexOf(title), lines[at + 1]?.indexOf(name));
+    t.is(lines[at]?.indexOf('STATE'), lines[at + 1]?.search(/serving|receiving/));
   }
 });
