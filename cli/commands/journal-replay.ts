@@ -1,5 +1,6 @@
 import { openBacking } from '../../daemon/backing/open-backing.ts';
 import { replayOffline } from '../../daemon/volume/offline-replay.ts';
+import { VolumeRegistry } from '../../daemon/volume/volume-registry.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { listFiles } from '../../journal/journal-list.ts';
@@ -24,7 +25,11 @@ const SYNC_INTERVAL_MS = 1000;
 export async function replay(directory: string, volume: string, into: string, dryRun: boolean): Promise<ReplayReport> {
   const summary = summarize(directory);
   const plan = { dryRun, volume, into };
+  const host = realHost();
   if (dryRun) {
+    if (VolumeRegistry.load(host, directory).find(volume) === undefined) {
+      throw new TidemarkError('not-found', `the journal knows no volume ${volume}`);
+    }
     const steps = [
       `would take the lock of ${directory} (the source must be down)`,
       `would check that ${into} is the disk of volume ${volume} and was not changed since`,
@@ -33,7 +38,6 @@ export async function replay(directory: string, volume: string, into: string, dr
     ];
     return { ...plan, lsn: summary.lastLsn, writtenBytes: null, steps };
   }
-  const host = realHost();
   const files = listFiles(host, directory);
   const header = files.find((file) => file.header !== undefined)?.header;
   if (header === undefined) throw new TidemarkError('journal-damaged', `no file in ${directory} has a readable header`);
