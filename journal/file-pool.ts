@@ -82,15 +82,18 @@ export class FilePool {
     return this.#live < filesMax && this.#host.disk.freeBytes(this.#options.directory) >= this.#options.fileBytes;
   }
 
+  /** Which of the two bounds it is that leaves no room, for people. */
+  get whyFull(): string {
+    const { budgetBytes, directory } = this.#options;
+    return this.#live < this.#filesMax
+      ? `the file system of ${directory} is full`
+      : `it has used its budget of ${budgetBytes} bytes`;
+  }
+
   /** The next file, its name durable; `prepared` tells whether it was pre-written. Throws `journal-full`. */
   take(reserve: boolean): { file: WriterFile; prepared: boolean } {
     if (!this.canTake(reserve)) {
-      const { budgetBytes, directory } = this.#options;
-      const why =
-        this.#live < this.#filesMax
-          ? `the file system of ${directory} is full`
-          : `it has used its ${budgetBytes} bytes`;
-      throw new TidemarkError('journal-full', `the journal has no room: ${why}`);
+      throw new TidemarkError('journal-full', `the journal has no room: ${this.whyFull}`);
     }
     const sequence = this.#nextSequence;
     const path = this.#path(journalFileName(sequence));

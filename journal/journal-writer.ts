@@ -379,8 +379,9 @@ export class JournalWriter {
 
   #full(): TidemarkError {
     const { groupName, budgetBytes } = this.#options;
-    fullChannel.publish({ group: groupName, usedBytes: this.usedBytes, budgetBytes });
-    return new TidemarkError('journal-full', `the journal of ${groupName} has used its ${budgetBytes} bytes`, {
+    const reason = this.#pool.whyFull;
+    fullChannel.publish({ group: groupName, usedBytes: this.usedBytes, budgetBytes, reason });
+    return new TidemarkError('journal-full', `the journal of ${groupName} has no room: ${reason}`, {
       details: { usedBytes: this.usedBytes, budgetBytes },
     });
   }

@@ -19,7 +19,7 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:journal:sync': null,
   'tidemark:journal:roll': { level: 'debug', message: 'the journal went on to the next file' },
   'tidemark:journal:poisoned': { level: 'error', message: 'the journal takes nothing any more until it is recovered' },
-  'tidemark:journal:full': { level: 'error', message: 'the journal has spent its budget' },
+  'tidemark:journal:full': { level: 'error', message: 'the journal has no room' },
   'tidemark:journal:prepare-failed': { level: 'warn', message: 'the next journal file could not be made ready' },
   'tidemark:journal:recovered': { level: 'info', message: 'the journal was recovered' },
   'tidemark:journal:damage': { level: 'error', message: 'records that were durable cannot be read' },

@@ -14,8 +14,8 @@ export interface ChannelPayloads {
   'tidemark:journal:roll': { group: string; sequence: number; prepared: boolean };
   /** Nothing can be appended any more until the journal was closed and opened again. */
   'tidemark:journal:poisoned': { group: string; reason: string; message: string };
-  /** The budget is spent: a batch was refused. */
-  'tidemark:journal:full': { group: string; usedBytes: number; budgetBytes: number };
+  /** A batch was refused: the budget is spent, or the file system is full, which `reason` says and names. */
+  'tidemark:journal:full': { group: string; usedBytes: number; budgetBytes: number; reason: string };
   /** The next file could not be prepared in the background; it is tried again. */
   'tidemark:journal:prepare-failed': { group: string; message: string };
   'tidemark:journal:recovered': {

@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { Worker } from 'node:worker_threads';
@@ -177,6 +178,41 @@ test('a spent budget refuses batches, keeps room for a gap record, and goes on a
   t.notThrows(() => appendWrites(journal, 10));
   t.true(journal.usedBytes < 2 * FILE_BYTES);
   await journal.close();
+});
+
+test('a journal without room names what is full: its budget, or the file system', async (t) => {
+  const told: string[] = [];
+  const listen = (payload: unknown): void => {
+    told.push((payload as { reason: string }).reason);
+  };
+  subscribe('tidemark:journal:full', listen);
+  t.teardown(() => unsubscribe('tidemark:journal:full', listen));
+  const host = testHost();
+  const full = new Proxy(host.disk, {
+    get(target, name) {
+      if (name === 'freeBytes') return () => 0;
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  for (const [disk, files, reason] of [
+    [host.disk, 3, /used its budget of 196608 bytes/],
+    [full, 30, /the file system of .* is full/],
+  ] as const) {
+    const options = journalOptions(temporaryDirectory(t), { budgetBytes: files * FILE_BYTES });
+    // The first file is there before the others have filled the file system.
+    const first = await Journal.open(host, options);
+    await first.begin();
+    await first.close();
+    const journal = await Journal.open({ ...host, disk }, options);
+    const fill = (): void => {
+      for (let appended = 0; appended < 1000; appended++) appendWrites(journal, 10);
+    };
+    await journal.begin();
+    t.throws(fill, { code: 'journal-full', message: reason });
+    t.regex(told.at(-1) ?? '', reason);
+    await journal.close();
+  }
 });
 
 test('requests in pieces take effect whole, at the closing record, and not at all without one', (t) => {
