@@ -60,7 +60,8 @@ async function spoilEverything(t: ExecutionContext, grown: Grown, role: Case['ro
   const pristine = `${directory}.pristine`;
   copyTree(directory, pristine);
   const files = filesBelow(path.join(pristine, role)).filter(worthATry);
-  t.true(files.length > 3, files.join(' '));
+  // A replica that was killed early has an identity, a position and a segment.
+  t.true(files.length >= 3, files.join(' '));
   const seen = new Map<string, number>();
   for (const file of files) {
     for (const mutation of MUTATIONS) {
