@@ -3,7 +3,8 @@ import { promisify } from 'node:util';
 import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
-import { blockZeroOut, lockExclusive, punchHole, seekData, seekHole } from '../../journal/host/native.ts';
+import { fileExtents } from '../../journal/host/file-extents.ts';
+import { blockZeroOut, lockExclusive, punchHole } from '../../journal/host/native.ts';
 import { fromSystemError } from '../../journal/host/system-error.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import type { Backing, BackingIdentity } from './backing.ts';
@@ -14,8 +15,6 @@ import { OperationLimit } from './operation-limit.ts';
 const OPERATIONS_MAX = 8;
 const PUNCH_SLICE_BYTES = 1024 * 1024 * 1024;
 const ZERO_OUT_SLICE_BYTES = 16 * 1024 * 1024;
-/** Extents told at once; what lies behind them is called data, which is always true enough. */
-const EXTENTS_MAX = 4096;
 
 const ZEROES: Buffer = Buffer.alloc(1024 * 1024);
 
@@ -229,37 +228,6 @@ export class FileBacking implements Backing {
     );
     assert(offset % SECTOR_BYTES === 0 && length % SECTOR_BYTES === 0, 'backings are used in sectors');
   }
-}
-
-function fileExtents(fd: number, offset: number, length: number): DeviceExtent[] {
-  const end = offset + length;
-  const extents: DeviceExtent[] = [];
-  const add = (kind: DeviceExtent['kind'], bytes: number): void => {
-    if (bytes > 0) extents.push({ kind, length: bytes });
-  };
-  for (let at = offset; at < end; ) {
-    const data = extents.length < EXTENTS_MAX ? seekData(fd, at) : undefined;
-    if (data === undefined) {
-      add('data', end - at);
-      break;
-    }
-    const dataStart = data === 'none' ? end : Math.min(end, sectorDown(data));
-    add('hole', dataStart - at);
-    if (dataStart >= end) break;
-    const hole = seekHole(fd, dataStart);
-    const dataEnd = typeof hole === 'number' ? Math.min(end, sectorUp(hole)) : end;
-    add('data', dataEnd - dataStart);
-    at = dataEnd;
-  }
-  return extents;
-}
-
-function sectorDown(bytes: number): number {
-  return bytes - (bytes % SECTOR_BYTES);
-}
-
-function sectorUp(bytes: number): number {
-  return sectorDown(bytes + SECTOR_BYTES - 1);
 }
 
 /** Lets the event loop turn between two blocking calls. */

@@ -1,3 +1,5 @@
+import type { DeviceExtent } from '../block-device.ts';
+
 /**
  * The machine behind interfaces: nothing in journal/, replica/, and the data path of daemon/ touches disk, clock,
  * random numbers or network by another way, so that one seed replays any failure in the simulator.
@@ -63,6 +65,8 @@ export interface DiskFile {
   truncate(length: number): void;
   /** Gives the space back and makes the range read as zeroes; false when the file system cannot. */
   punchHole(position: number, length: number): boolean;
+  /** Data and holes of a range, in order, which they cover exactly; absent: the disk cannot tell, all is data. */
+  extents?(position: number, length: number): DeviceExtent[];
   /** Resolves when every queued operation of the file has ended and the descriptor is closed; idempotent. */
   close(): Promise<void>;
 }

@@ -1,6 +1,8 @@
 import * as fs from 'node:fs';
 import { assert } from '../base/assert.ts';
 import { type ErrorCode, TidemarkError } from '../base/errors.ts';
+import type { DeviceExtent } from '../block-device.ts';
+import { fileExtents } from './file-extents.ts';
 import type { DiskFile } from './host.ts';
 import { punchHole } from './native.ts';
 import { fromSystemError } from './system-error.ts';
@@ -60,6 +62,11 @@ export class RealDiskFile implements DiskFile {
     return this.#queue<number>('write', 'device-failed', (callback) => {
       fs.write(this.#fd, buffer, offset, length, position, callback);
     });
+  }
+
+  extents(position: number, length: number): DeviceExtent[] {
+    this.#assertOpen();
+    return fileExtents(this.#fd, position, length);
   }
 
   async dataSync(): Promise<void> {

@@ -67,8 +67,8 @@ class FileDevice implements BlockDevice {
     return this.#file.dataSync();
   }
 
-  extents(_offset: number, length: number): Promise<DeviceExtent[]> {
-    return Promise.resolve([{ length, kind: 'data' }]);
+  extents(offset: number, length: number): Promise<DeviceExtent[]> {
+    return Promise.resolve(this.#file.extents?.(offset, length) ?? [{ length, kind: 'data' }]);
   }
 
   close(): Promise<void> {

@@ -188,10 +188,21 @@ async function verifyChunk(
     for (let done = 0; extent.kind === 'data' && done < extent.length; done += chunkBytes) {
       const bytes = new Uint8Array(Math.min(chunkBytes, extent.length - done));
       await target.read(at + done, bytes);
-      if (bytes.some((byte) => byte !== 0)) throw differs(chunk);
+      if (!isZero(bytes)) throw differs(chunk);
     }
     at += extent.length;
   }
+}
+
+const ZEROES = new Uint8Array(64 * 1024);
+
+/** By memcmp: byte by byte a gibibyte of zeroes took seconds of the thread that also receives. */
+function isZero(bytes: Uint8Array): boolean {
+  for (let at = 0; at < bytes.length; at += ZEROES.length) {
+    const part = bytes.subarray(at, at + ZEROES.length);
+    if (Buffer.compare(part, ZEROES.subarray(0, part.length)) !== 0) return false;
+  }
+  return true;
 }
 
 function differs({ offset, length }: Chunk): TidemarkError {

@@ -22,6 +22,7 @@ import { assertAllowed, describePlan, planRestore } from '../../replica/restore/
 import { isUnfinished, RESTORE_DEFAULTS, runRestore } from '../../replica/restore/restore-run.ts';
 import { chooseTarget, parseRestoreTarget } from '../../replica/restore/restore-target.ts';
 import type { TargetFacts } from '../../replica/restore/restore-target-port.ts';
+import { MemoryDevice } from '../doubles/memory-device.ts';
 import { EPOCH_MICROS, GROUP, HandSource, History, Model, seal } from './support/history.ts';
 
 /** A group on real files with a history of 500 records, in a directory of its own. */
@@ -119,6 +120,41 @@ test('an interrupted or falsified restore is marked as unfinished', async (t) =>
   const falsified = await run(join(directory, 'b.raw'), new AbortController().signal, () => undefined, true);
   t.true(hasCode(falsified, 'verification-failed'));
   await group.close();
+});
+
+test('of an almost empty disk the data and whatever else stands in the target is read back, its holes are not', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'tidemark-restore-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const size = 256 * 1024 * 1024;
+  const source = new MemoryDevice(size);
+  await source.write(1024 * 1024, Buffer.alloc(65_536, 7));
+  const restore = async (name: string, straySector: number | undefined): Promise<number> => {
+    const { device, finish, abandon } = openRawTarget(realHost(), join(directory, name), size, false);
+    const read = device.read.bind(device);
+    let readBytes = 0;
+    device.read = (offset, into) => {
+      readBytes += into.length;
+      return read(offset, into);
+    };
+    const write = device.write.bind(device);
+    device.write = async (offset, from) => {
+      await write(offset, from);
+      if (offset > 0 && straySector !== undefined) await write(straySector * 512, Buffer.alloc(512, 1));
+    };
+    const signal = new AbortController().signal;
+    const options = { ...RESTORE_DEFAULTS, clock: realHost().clock, targetZeroed: true, verify: true };
+    try {
+      await runRestore(source, device, { ...options, signal, onProgress: () => {} });
+    } catch (error) {
+      await abandon();
+      throw error;
+    }
+    await finish();
+    return readBytes;
+  };
+  const readBytes = await restore('whole', undefined);
+  t.true(readBytes >= 65_536 && readBytes < 8 * 1024 * 1024, `${readBytes} bytes of ${size} were read back`);
+  await t.throwsAsync(restore('stray', 400_001), { code: 'verification-failed' });
 });
 
 test('a plan refuses what rule 25 refuses, and says so', async (t) => {
