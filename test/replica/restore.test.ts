@@ -129,7 +129,8 @@ test('of an almost empty disk the data and whatever else stands in the target is
   const source = new MemoryDevice(size);
   await source.write(1024 * 1024, Buffer.alloc(65_536, 7));
   const restore = async (name: string, straySector: number | undefined): Promise<number> => {
-    const { device, finish, abandon } = openRawTarget(realHost(), join(directory, name), size, false);
+    const target = openRawTarget(realHost(), join(directory, name), size, false);
+    const { device } = target;
     const read = device.read.bind(device);
     let readBytes = 0;
     device.read = (offset, into) => {
@@ -146,10 +147,10 @@ test('of an almost empty disk the data and whatever else stands in the target is
     try {
       await runRestore(source, device, { ...options, signal, onProgress: () => {} });
     } catch (error) {
-      await abandon();
+      await target.abandon();
       throw error;
     }
-    await finish();
+    await target.finish();
     return readBytes;
   };
   const readBytes = await restore('whole', undefined);
