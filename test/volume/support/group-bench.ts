@@ -118,7 +118,6 @@ export class HandClient implements ReplyPort {
   #cookie = 0;
   paused = 0;
   pauses = 0;
-  #onResume: (() => void)[] = [];
 
   constructor(target: NbdExport) {
     this.client = target.attach(this);
@@ -141,16 +140,11 @@ export class HandClient implements ReplyPort {
 
   resume(): void {
     this.paused--;
-    if (this.paused > 0) return;
-    for (const run of this.#onResume.splice(0)) run();
   }
 
-  /** Resolves when the client may send again. */
+  /** Resolves when the client may send again. It looks by itself: the product's timers keep no process alive. */
   ready(): Promise<void> {
-    if (this.paused === 0) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#onResume.push(resolve);
-    });
+    return until(() => this.paused === 0);
   }
 
   /** One window. `gap`: bytes of something else before each request, as a read among writes leaves. */
