@@ -44,7 +44,7 @@ test('a view in a journal of 2 million 4 KiB writes: first byte, full read, memo
       `replica holds them after ${((performance.now() - began) / 1000).toFixed(1)} s; RSS ${residentMib(site.replica.pid).toFixed(0)} MiB`,
     );
     const group = await site.replicaGroup();
-    for (const lsn of drawPositions(group.floor?.lsn ?? 1, head, 3)) {
+    for (const [index, lsn] of drawPositions(group.floor?.lsn ?? 1, head, 3).entries()) {
       const mounting = performance.now();
       const view = await site.mount(String(lsn));
       const mounted = performance.now();
@@ -52,16 +52,18 @@ test('a view in a journal of 2 million 4 KiB writes: first byte, full read, memo
       const block = Buffer.alloc(4096);
       await disk.read(Math.floor(Math.random() * 524_288) * 4096, block);
       const firstByte = performance.now();
-      const target = path.join(directory, 'full.raw');
-      await run('nbdcopy', [view.uri('root'), target]);
-      const full = performance.now();
-      fs.rmSync(target);
+      t.log(
+        `LSN ${lsn}: mount command ${(mounted - mounting).toFixed(0)} ms, then the first 4 KiB ${(firstByte - mounted).toFixed(1)} ms`,
+      );
+      if (index === 1) {
+        const target = path.join(directory, 'full.raw');
+        await run('nbdcopy', [view.uri('root'), target]);
+        fs.rmSync(target);
+        const seconds = ((performance.now() - firstByte) / 1000).toFixed(1);
+        t.log(`all of it (2 GiB) read in ${seconds} s, replica RSS ${residentMib(site.replica.pid).toFixed(0)} MiB`);
+      }
       await disk.close();
       await site.unmount(view);
-      t.log(
-        `LSN ${lsn}: mount command ${(mounted - mounting).toFixed(0)} ms, then first 4 KiB ${(firstByte - mounted).toFixed(1)} ms, ` +
-          `2 GiB read in ${((full - firstByte) / 1000).toFixed(1)} s, replica RSS ${residentMib(site.replica.pid).toFixed(0)} MiB`,
-      );
     }
     t.true(residentMib(site.replica.pid) < 1024);
   } finally {
