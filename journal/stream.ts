@@ -39,6 +39,17 @@ export interface StreamStatus {
   readonly reason: string;
   /** The error code behind the reason; absent while all is well. */
   readonly code?: string;
+  /** Of a topic whose size is capped on purpose; absent otherwise. */
+  readonly topic?: StreamTopicStatus;
+}
+
+/** How full a capped topic is: beyond the cap it drops what may not have been read yet (rule 21). */
+export interface StreamTopicStatus {
+  readonly capBytes: number;
+  /** Null: not known. */
+  readonly usedBytes: number | null;
+  /** Computed from what was sent, because the broker does not tell. */
+  readonly estimated: boolean;
 }
 
 /** State, never an event: the last one is all there is to know (DESIGN rule 20). Travels as a msgpack map. */

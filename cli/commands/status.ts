@@ -6,6 +6,7 @@ import type {
   ReplicaStatusReply,
   SourceStatusReply,
   StatusReply,
+  TopicReply,
 } from '../../daemon/control/control-api.ts';
 import { type ClientOptions, clientFor, clientOptions } from '../command-options.ts';
 import { bytes, count, known, point, print, printJson, seconds, shortTime } from '../output.ts';
@@ -55,7 +56,7 @@ function sourceText(status: SourceStatusReply): string {
           ],
         ],
       ),
-      ...reasons([group.reason, group.stream.reason, ...group.notes]),
+      ...reasons([group.reason, group.stream.reason, ...topicLine(group.topic), ...group.notes]),
       '',
       table(
         ['  volume', 'size', 'state', 'address'],
@@ -83,6 +84,12 @@ function sourceText(status: SourceStatusReply): string {
     );
   }
   return [...parts, ...alarmLines(status.alarms)].join('\n');
+}
+
+function topicLine(topic: TopicReply | null): string[] {
+  if (topic === null) return [];
+  const used = known(topic.usedBytes, (value) => `${topic.estimated ? 'about ' : ''}${bytes(value)}`);
+  return [`topic: ${used} of its cap of ${bytes(topic.capBytes)} used`];
 }
 
 function replicaText(status: ReplicaStatusReply): string {

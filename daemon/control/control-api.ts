@@ -87,6 +87,15 @@ export interface StreamReply {
   readonly code: string | null;
 }
 
+/** A Kafka topic whose size is capped on purpose (rule 21): what it drops is sent again from the journal. */
+export interface TopicReply {
+  readonly capBytes: number;
+  /** On the disks of the partition's leader. */
+  readonly usedBytes: number | null;
+  /** The broker does not tell; computed from the frames that were sent. */
+  readonly estimated: boolean;
+}
+
 /** How far something is behind the head. */
 export interface LagReply {
   readonly records: number | null;
@@ -112,6 +121,8 @@ export interface SourceGroupReply {
   readonly listen: string;
   readonly clients: number | null;
   readonly stream: StreamReply;
+  /** null: over direct, and while the topic has no cap. */
+  readonly topic: TopicReply | null;
   readonly replicas: readonly SourceReplicaReply[];
   /** What the required replicas do not hold yet. */
   readonly backlog: LagReply;

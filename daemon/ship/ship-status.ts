@@ -1,5 +1,5 @@
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
-import type { StreamStatus } from '../../journal/stream.ts';
+import type { StreamStatus, StreamTopicStatus } from '../../journal/stream.ts';
 import type { ReplicaState } from './replica-registry.ts';
 
 /** How far something is behind the newest record; null: not known. Never less than the truth. */
@@ -44,6 +44,8 @@ export interface ShipStatus {
   /** Of the required replica that is furthest behind. */
   readonly backlog: ShipLag;
   readonly replicas: readonly ShipReplicaStatus[];
+  /** How full a capped topic is; null: there is no cap. */
+  readonly topic: StreamTopicStatus | null;
   /** Names that read the stream without being registered: nothing is kept for them (DESIGN rule 20). */
   readonly unregistered: readonly string[];
 }

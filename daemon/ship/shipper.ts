@@ -120,6 +120,7 @@ export class Shipper {
       shippedAddress: marks.address('shipped'),
       backlog: required.reduce(worseLag),
       replicas,
+      topic: this.#lanes.map((lane) => lane.stream.topic).find((topic) => topic !== undefined) ?? null,
       unregistered: [...this.#registry.strangers],
     };
   }

@@ -41,6 +41,7 @@ export function unknownSourceGroup(config: SourceGroupConfig): SourceGroupReply 
     listen: listenText(config.listen),
     clients: null,
     stream: { kind: kindOf(config), state: 'connecting', reason: '', code: null },
+    topic: unknownTopic(config),
     replicas: config.replicas.map(({ name, required }) => ({
       name,
       required,
@@ -53,6 +54,11 @@ export function unknownSourceGroup(config: SourceGroupConfig): SourceGroupReply 
     counters: null,
     notes: [],
   };
+}
+
+function unknownTopic({ stream }: SourceGroupConfig): SourceGroupReply['topic'] {
+  const capBytes = stream.kafka?.retentionBytes ?? null;
+  return capBytes === null ? null : { capBytes, usedBytes: null, estimated: false };
 }
 
 /** What the data path knows at one moment. */
@@ -108,6 +114,7 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
     listen: facts.listen,
     clients: facts.clients,
     stream: streamReply(config, ship),
+    topic: ship.topic,
     replicas: ship.replicas.map(({ name, required, state: replicaState, reason: why, durableLsn, lag }) => ({
       name,
       required,

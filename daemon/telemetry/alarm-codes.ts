@@ -15,6 +15,10 @@ export const ALARM_CODES = {
   'journal-damaged': { severity: 'critical', action: 'records cannot be read: `tidemark journal audit`' },
   'stream-away': { severity: 'warning', action: 'the stream cannot be reached: check network, broker, replica' },
   'stream-stopped': { severity: 'critical', action: 'the stream will not go on by itself: read the reason' },
+  'topic-space': {
+    severity: 'warning',
+    action: 'the topic nears the cap set on it and drops what replicas have not read: bring them back or raise it',
+  },
   'replica-silent': { severity: 'warning', action: 'a replica has not been heard since the start: is it running?' },
   'replica-full': {
     severity: 'critical',

@@ -28,6 +28,7 @@ export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCond
   return groups.flatMap((group) => [
     ...stateConditions(group),
     ...streamConditions(group.name, group.stream),
+    ...topicConditions(group),
     ...journalConditions(group),
     ...group.replicas.flatMap((replica) => {
       const code = REPLICA_ALARMS[replica.state];
@@ -75,6 +76,16 @@ function journalConditions(group: SourceGroupReply): AlarmCondition[] {
   return step === undefined
     ? found
     : [...found, condition('journal-space', group.name, `the journal is more than ${step} % full`)];
+}
+
+/** Rule 21. An unknown fill raises nothing: status and metrics show it as unknown. */
+function topicConditions({ name, topic }: SourceGroupReply): AlarmCondition[] {
+  if (topic === null || topic.usedBytes === null) return [];
+  const percent = (topic.usedBytes / topic.capBytes) * 100;
+  const step = SPACE_STEPS.find((limit) => percent >= limit);
+  if (step === undefined) return [];
+  const how = topic.estimated ? ', as estimated from what was sent' : '';
+  return [condition('topic-space', name, `the topic is more than ${step} % full of its cap${how}`)];
 }
 
 function reserveConditions(group: ReplicaGroupReply): AlarmCondition[] {

@@ -158,6 +158,16 @@ export const METRICS: readonly MetricDefinition[] = [
     'Records that a required replica does not hold',
     ofSource((group) => group.backlog.records),
   ),
+  gauge(
+    'topic_used_bytes',
+    'Bytes a capped topic takes at its leader',
+    ofSource((group) => group.topic?.usedBytes),
+  ),
+  gauge(
+    'topic_cap_bytes',
+    'Bytes a capped topic may take',
+    ofSource((group) => group.topic?.capBytes),
+  ),
   counter(
     'volume_reads',
     'Reads answered',

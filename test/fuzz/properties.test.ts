@@ -4,6 +4,7 @@ import { parseDuration, parseSize } from '../../daemon/config/units.ts';
 import { formatNbdUri, type NbdAddress, parseNbdUri } from '../../daemon/nbd/nbd-uri.ts';
 import * as direct from '../../daemon/stream/direct/direct-protocol.ts';
 import { decodeFeedback, encodeFeedback } from '../../daemon/stream/kafka/feedback-codec.ts';
+import { decodeLogDirsResponse } from '../../daemon/stream/kafka/log-dirs-codec.ts';
 import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
 import { readStateFile, writeStateFile } from '../../daemon/volume/state-file.ts';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
@@ -21,6 +22,7 @@ import * as segment from '../../replica/store/segment-format.ts';
 import { goldenReplicaOptions, makeReplica } from '../golden/make-replica.ts';
 import { GROUP } from '../replica/support/history.ts';
 import { MemoryDisk, type MemoryHost, memoryHost } from '../replica/support/memory-host.ts';
+import { logDirsResponse } from './targets/streams.ts';
 
 const u53 = fc.maxSafeNat();
 const u32 = fc.nat(0xffff_ffff);
@@ -391,4 +393,25 @@ test('texts of operators: sizes, durations, times, positions and addresses mean 
       t.deepEqual(parseNbdUri(formatNbdUri(address)), address);
     }),
   );
+});
+
+test('what a topic takes on disk is read as the broker says it; a cut answer, or one that is too long, is an error', (t) => {
+  fc.assert(
+    fc.property(u53, fc.nat(9), fc.nat(), (bytes, others, cut) => {
+      const topics = Array.from({ length: others }, (_, index): [string, bigint] => [`other${index}`, 7n]);
+      const whole = logDirsResponse([
+        { error: 0, topics },
+        { error: 0, topics: [...topics, ['mine', BigInt(bytes)]] },
+      ]);
+      t.is(decodeLogDirsResponse(whole, 'mine'), bytes);
+      t.is(decodeLogDirsResponse(whole, 'absent'), undefined);
+      t.true(refuses(() => decodeLogDirsResponse(whole.subarray(0, cut % whole.length), 'mine')));
+    }),
+    { numRuns: 300 },
+  );
+  t.is(decodeLogDirsResponse(logDirsResponse([]), 'mine'), undefined, 'no right: an empty list');
+  t.is(decodeLogDirsResponse(logDirsResponse([{ error: 56, topics: [['mine', 5n]] }]), 'mine'), undefined);
+  t.true(refuses(() => decodeLogDirsResponse(logDirsResponse([{ error: 0, topics: [['mine', -1n]] }]), 'mine')));
+  const long = Buffer.concat([logDirsResponse([]), Buffer.alloc(1024 * 1024)]);
+  t.true(refuses(() => decodeLogDirsResponse(long, 'mine')));
 });

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext, type Implementation } from 'ava';
-import { type SASLOptions } from 'kafkajs';
+import { type Admin, type SASLOptions } from 'kafkajs';
 import { KafkaLog } from '../../daemon/stream/kafka/kafka-log.ts';
 import { KafkaSink, type KafkaSinkOptions } from '../../daemon/stream/kafka/kafka-sink.ts';
 import { KafkaSource } from '../../daemon/stream/kafka/kafka-source.ts';
@@ -127,8 +127,8 @@ export function feedback(site: Site, fields: Partial<ReplicaFeedback>): ReplicaF
   return { ...blank, reason: '', missingFrom: 0, heartbeatMs: 0, resumeOffset: '', ...fields };
 }
 
-/** Deleting a topic is nothing the product ever does. */
-export async function deleteTopic(broker: KafkaBroker, topic: string): Promise<void> {
+/** kafkajs's own, for what the product never does. */
+export async function connectAdmin(broker: KafkaBroker): Promise<Admin> {
   const { brokers, tls, sasl } = broker.client();
   const { default: kafkajs } = await import('kafkajs');
   const admin = new kafkajs.Kafka({
@@ -138,6 +138,12 @@ export async function deleteTopic(broker: KafkaBroker, topic: string): Promise<v
     ...(sasl === undefined ? {} : { sasl: sasl as SASLOptions }),
   }).admin();
   await admin.connect();
+  return admin;
+}
+
+/** Deleting a topic is nothing the product ever does. */
+export async function deleteTopic(broker: KafkaBroker, topic: string): Promise<void> {
+  const admin = await connectAdmin(broker);
   await admin.deleteTopics({ topics: [topic] });
   await admin.disconnect();
 }

@@ -7,7 +7,7 @@ import { KafkaSource } from '../../daemon/stream/kafka/kafka-source.ts';
 import { frameTopicConfiguration } from '../../daemon/stream/kafka/topic-policy.ts';
 import { ERROR_CODES, hasCode, type TidemarkError } from '../../journal/base/errors.ts';
 import { FrameView } from '../../journal/frame-view.ts';
-import { arrived, deleteTopic, feedback, KafkaTests, POLICY } from './kafka-tests.ts';
+import { arrived, connectAdmin, deleteTopic, feedback, KafkaTests, POLICY } from './kafka-tests.ts';
 import { newGroup, Receiver, Shipper, sealFrames, until } from './stream-ends.ts';
 
 /*
@@ -286,6 +286,51 @@ kafka.run('records are deleted behind the slowest registered replica, never beyo
   let start = 0n;
   while (start === 0n) start = (await reader.bounds())?.start ?? 0n;
   t.true(start === 29n || start === 39n, `the newest states of both at or below 80: ${start}`);
+});
+
+/** The least a user needs to ship into topics of this prefix: nothing on the cluster. */
+async function allowShipping(prefix: string): Promise<void> {
+  const admin = await connectAdmin(kafka.broker);
+  const every = { principal: 'User:shipper', host: '*', permissionType: 3, resourcePatternType: 4 };
+  await admin.createAcls({ acl: [{ ...every, resourceType: 2, resourceName: prefix, operation: 2 }] });
+  await admin.disconnect();
+}
+
+kafka.run('how full a capped topic is: the broker tells, else it is estimated, else unknown', async (t) => {
+  const capped = { checkIntervalMs: 200, policy: { ...POLICY, retentionBytes: 8_000_000 } };
+  const site = kafka.newSite();
+  const frames = sealFrames(site.identity, 40, 64 * 1024);
+  const bytes = frames.reduce((sum, frame) => sum + frame.bytes.length, 0);
+  const told = kafka.ship(site, frames, capped);
+  t.deepEqual(told.sink.status().topic, { capBytes: 8_000_000, usedBytes: null, estimated: false });
+  const used = (shipper: Shipper): number => shipper.sink.status().topic?.usedBytes ?? 0;
+  await until(
+    () => used(told) >= bytes,
+    20_000,
+    () => told.sink.status(),
+  );
+  t.like(told.sink.status().topic, { estimated: false });
+  t.true(used(told) < bytes * 1.05, `${used(told)} for frames of ${bytes} bytes`);
+
+  await allowShipping('t-');
+  const shipper = { mechanism: 'scram-sha-512', username: 'shipper', password: 'ship-secret' } as const;
+  const restricted = { ...kafka.newSite(), log: new KafkaLog(kafka.broker.client({ sasl: shipper })) };
+  const estimated = kafka.ship(restricted, frames.slice(0, 0), capped);
+  await until(
+    () => estimated.sink.status().state === 'streaming',
+    20_000,
+    () => estimated.sink.status(),
+  );
+  t.like(estimated.sink.status().topic, { usedBytes: null, estimated: false }, 'nothing sent, nothing to estimate by');
+  const own = kafka.ship({ ...restricted, identity: site.identity, topic: `${restricted.topic}2` }, frames, capped);
+  await until(
+    () => used(own) >= bytes * 0.95,
+    20_000,
+    () => own.sink.status(),
+  );
+  t.like(own.sink.status().topic, { capBytes: 8_000_000, estimated: true });
+  t.true(used(own) < bytes * 1.05);
+  t.is(kafka.newSink(site).status().topic, undefined, 'without a cap there is nothing to fill');
 });
 
 kafka.run('a source of an older incarnation, another group, or with other records does not write', async (t) => {

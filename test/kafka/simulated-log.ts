@@ -25,6 +25,8 @@ export class SimulatedLog implements LogCluster {
   /** Chance that a call fails, half of the time after its effect. */
   failures = 0;
   down = false;
+  /** False: as for a user without the right to ask. */
+  tellsSizes = true;
   readonly #scheduler: Scheduler;
   #made = 0;
 
@@ -70,6 +72,11 @@ export class SimulatedLog implements LogCluster {
           this.topics.set(topic, { topicId, partitions: 1, replicationFactor, configuration, start: 0n, records: [] });
         }),
       truncateBefore: (name, offset) => port.call(() => this.truncateBefore(name, offset)),
+      storedBytes: (name) =>
+        port.call(() => {
+          const bytes = this.topic(name).records.reduce((sum, { value }) => sum + value.length, 0);
+          return this.tellsSizes ? bytes : undefined;
+        }),
       reset: () => port.reset(),
       close: () => port.close(),
     };

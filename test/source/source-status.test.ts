@@ -23,6 +23,7 @@ const FACTS = {
     code: 'stream-unavailable',
     replicas: [{ name: 'dr1', required: true, state: 'unknown', reason: '', lag: UNKNOWN, durableLsn: null }],
     backlog: UNKNOWN,
+    topic: { capBytes: 9000, usedBytes: 4500, estimated: false },
     unregistered: ['dr9'],
   },
   exports: new Map(),
@@ -45,6 +46,10 @@ test('what nobody measured is unknown, never 0, and an unregistered reader is na
   t.deepEqual(reply.backlog, UNKNOWN);
   t.like(reply.replicas[0], { state: 'unknown', durableLsn: null, lag: UNKNOWN });
   t.regex(reply.notes.join('\n'), /dr9 reads the stream without being registered: nothing is kept for it/);
+});
+
+test('how full a capped topic is stands in the reply', (t) => {
+  t.deepEqual(sourceGroupReply(FACTS).topic, { capBytes: 9000, usedBytes: 4500, estimated: false });
 });
 
 /** A stream that is connected, and one required replica as given. */

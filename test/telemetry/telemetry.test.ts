@@ -39,6 +39,7 @@ const GROUP: SourceGroupReply = {
   listen: '/s',
   clients: 1,
   stream: { kind: 'direct', state: 'streaming', reason: '', code: null },
+  topic: null,
   replicas: [
     {
       name: 'b',
@@ -119,6 +120,34 @@ test('a status says what is wrong, each thing once', (t) => {
       ['replica-full', 'b'],
     ],
   );
+});
+
+test('a topic that nears its cap is an alarm at 50, 80 and 95 %; an unknown fill is none, and shown as unknown', (t) => {
+  const filled = (usedBytes: number | null, estimated = false): SourceGroupReply => ({
+    ...GROUP,
+    topic: { capBytes: 1000, usedBytes, estimated },
+  });
+  const told = (group: SourceGroupReply): string[] =>
+    sourceConditions([group]).map(({ code, message }) => `${code} ${message}`);
+  t.deepEqual(
+    [null, 0, 499].flatMap((used) => told(filled(used))),
+    [],
+  );
+  t.deepEqual(
+    [500, 800, 950, 5000].flatMap((used) => told(filled(used))),
+    [50, 80, 95, 95].map((step) => `topic-space the topic is more than ${step} % full of its cap`),
+  );
+  t.deepEqual(told(filled(960, true)), [
+    'topic-space the topic is more than 95 % full of its cap, as estimated from what was sent',
+  ]);
+  t.regex(statusText(status([filled(960)])), /topic: 960 B of its cap of 1000 B used/);
+  t.regex(statusText(status([filled(960, true)])), /topic: about 960 B of its cap/);
+  t.regex(statusText(status([filled(null)])), /topic: unknown of its cap/);
+  const metric = (name: string, group: SourceGroupReply): unknown =>
+    METRICS.find((one) => one.name === name)?.read(status([group]));
+  t.deepEqual(metric('tidemark_topic_used_bytes', filled(960)), [{ value: 960, labels: { group: 'shop' } }]);
+  t.deepEqual(metric('tidemark_topic_used_bytes', filled(null)), []);
+  t.deepEqual(metric('tidemark_topic_cap_bytes', filled(null)), [{ value: 1000, labels: { group: 'shop' } }]);
 });
 
 test('an alarm is raised once, keeps its time, and is cleared', (t) => {

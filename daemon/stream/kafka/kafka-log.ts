@@ -3,6 +3,12 @@ import { protocolErrorType, streamError } from './client-errors.ts';
 import { type KafkaClientOptions } from './client-options.ts';
 import { type KafkaBrokerConnection, type KafkaFetched, KafkaLink } from './kafkajs-client.ts';
 import {
+  decodeLogDirsResponse,
+  encodeLogDirsRequest,
+  LOG_DIRS_API_KEY,
+  LOG_DIRS_API_VERSION,
+} from './log-dirs-codec.ts';
+import {
   type LogAdmin,
   type LogBounds,
   type LogCluster,
@@ -214,6 +220,14 @@ class KafkaAdmin implements LogAdmin {
     );
   }
 
+  async storedBytes(topic: string): Promise<number | undefined> {
+    const broker = await this.#link.leader(topic);
+    const doing = `asking what topic ${topic} takes on disk`;
+    const api = { apiKey: LOG_DIRS_API_KEY, apiVersion: LOG_DIRS_API_VERSION, apiName: 'DescribeLogDirs' };
+    const response = await askRaw(this.#link, broker, doing, api, encodeLogDirsRequest(topic));
+    return decodeLogDirsResponse(response, topic);
+  }
+
   reset(): void {
     this.#link.reset();
   }
@@ -224,26 +238,33 @@ class KafkaAdmin implements LogAdmin {
 }
 
 async function topicMetadata(link: KafkaLink, topic: string): Promise<TopicMetadata | undefined> {
-  const broker: KafkaBrokerConnection = await link.controller();
-  const bytes = encodeMetadataRequest(topic);
+  const broker = await link.controller();
+  const api = { apiKey: METADATA_API_KEY, apiVersion: METADATA_API_VERSION, apiName: 'Metadata' };
+  const response = await askRaw(link, broker, `describing topic ${topic}`, api, encodeMetadataRequest(topic));
+  return decodeMetadataResponse(response, topic);
+}
+
+/** A request that kafkajs does not have, over its connection; the response is without its header's correlation id. */
+async function askRaw(
+  link: KafkaLink,
+  broker: KafkaBrokerConnection,
+  doing: string,
+  api: { readonly apiKey: number; readonly apiVersion: number; readonly apiName: string },
+  bytes: Buffer,
+): Promise<Buffer> {
   const response = await link.bounded(
-    `describing topic ${topic}`,
+    doing,
     link.requestTimeoutMs,
     broker.connectionPool.send({
-      request: {
-        apiKey: METADATA_API_KEY,
-        apiVersion: METADATA_API_VERSION,
-        apiName: 'Metadata',
-        encode: () => Promise.resolve({ buf: bytes, buffer: bytes }),
-      },
+      request: { ...api, encode: () => Promise.resolve({ buf: bytes, buffer: bytes }) },
       response: {
         decode: (payload) => Promise.resolve({ clientSideThrottleTime: 0, payload }),
         parse: ({ payload }) => Promise.resolve(payload),
       },
     }),
   );
-  if (!Buffer.isBuffer(response)) throw streamError(new Error('not a metadata response'), `describing topic ${topic}`);
-  return decodeMetadataResponse(response, topic);
+  if (!Buffer.isBuffer(response)) throw streamError(new Error(`not a response to ${api.apiName}`), doing);
+  return response;
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

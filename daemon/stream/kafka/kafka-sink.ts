@@ -28,6 +28,7 @@ import { RetryDelay } from './retry-delay.ts';
 import { decideSeek, type Seek } from './seek-decision.ts';
 import { SendWindow } from './send-window.ts';
 import { checkSuccession, openFrame, readTail } from './stream-tail.ts';
+import { TopicCap } from './topic-cap.ts';
 import { type TopicPolicy } from './topic-policy.ts';
 import { prepareTopics } from './topic-setup.ts';
 import { TopicTrimmer } from './topic-trimmer.ts';
@@ -56,6 +57,7 @@ const WINDOW_BYTES = 16 * 1024 * 1024;
 const WINDOW_FRAMES = 8;
 const SEND_TIMEOUT_MS = 5_000;
 const CHECK_INTERVAL_MS = 60_000;
+const CAP_INTERVAL_MS = 10_000;
 const RECHECK_MS = 30_000;
 const FEEDBACK_WAIT_MS = 10_000;
 const UNREGISTERED_MAX = 8;
@@ -72,6 +74,7 @@ const MENDED_ELSEWHERE: readonly string[] = ['stream-misconfigured', 'stream-ref
  */
 export class KafkaSink implements FrameSink {
   readonly #host: Host;
+  readonly #cluster: LogCluster;
   readonly #options: KafkaSinkOptions;
   readonly #admin: LogAdmin;
   readonly #reader: LogReader;
@@ -79,6 +82,7 @@ export class KafkaSink implements FrameSink {
   readonly #feedback: FeedbackReader;
   readonly #farSide: FarSide;
   readonly #trimmer: TopicTrimmer;
+  #cap: TopicCap | undefined;
   readonly #window: SendWindow;
   readonly #sender: FrameSender;
   readonly #resends: ResendRequests;
@@ -108,6 +112,7 @@ export class KafkaSink implements FrameSink {
 
   constructor(host: Host, cluster: LogCluster, options: KafkaSinkOptions) {
     this.#host = host;
+    this.#cluster = cluster;
     this.#options = options;
     this.#admin = cluster.admin();
     this.#reader = cluster.reader(options.topic);
@@ -128,6 +133,11 @@ export class KafkaSink implements FrameSink {
     assert(this.#running === undefined && !this.#closed, 'a sink is opened once');
     assert(identity.groupId === this.#options.groupId, 'a sink serves the group it was made for');
     this.#events = events;
+    const { topic, policy, checkIntervalMs = CAP_INTERVAL_MS } = this.#options;
+    if (policy.retentionBytes !== undefined) {
+      const intervalMs = Math.min(CAP_INTERVAL_MS, checkIntervalMs);
+      this.#cap = new TopicCap(this.#host.clock, this.#cluster, topic, policy.retentionBytes, intervalMs);
+    }
     this.#running = this.#run(identity, events);
   }
 
@@ -152,6 +162,7 @@ export class KafkaSink implements FrameSink {
     }
     if (!this.#continues(frame)) return;
     this.#window.add(frame);
+    this.#cap?.sent(frame.bytes.length);
     this.#nextLsn = frame.lastLsn + 1;
     this.#full = this.windowBytes <= 0;
     this.#sender.wake();
@@ -193,7 +204,7 @@ export class KafkaSink implements FrameSink {
   }
 
   status(): StreamStatus {
-    return this.#status;
+    return this.#cap === undefined ? this.#status : { ...this.#status, topic: this.#cap.status };
   }
 
   async close(): Promise<void> {
@@ -204,6 +215,7 @@ export class KafkaSink implements FrameSink {
     this.#sender.fail(new TidemarkError('shutting-down', 'the stream is being closed'));
     this.#feedback.close();
     this.#trimmer.close();
+    this.#cap?.close();
     this.#admin.close();
     this.#reader.close();
     this.#producer.close();

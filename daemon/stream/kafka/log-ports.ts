@@ -82,6 +82,8 @@ export interface LogAdmin extends LogPort {
   create(spec: LogTopicSpec): Promise<void>;
   /** Everything below the offset may go; the log's start moves there. */
   truncateBefore(topic: string, offset: bigint): Promise<void>;
+  /** Bytes the topic takes on its leader's disks; undefined when the log does not say, which may be for lack of a right. */
+  storedBytes(topic: string): Promise<number | undefined>;
 }
 
 /** The offset asked for is below the log's start or above its end: what stood there is gone, or never was. */

@@ -1,4 +1,5 @@
 import { TidemarkError } from '../../../journal/base/errors.ts';
+import { compactString, FlexibleReader } from './flexible-codec.ts';
 
 /**
  * Metadata request and response, version 10 (KIP-516): the oldest that carries the topic id, which kafkajs (version 6)
@@ -27,14 +28,7 @@ export interface TopicMetadata {
 }
 
 export function encodeMetadataRequest(topic: string): Buffer {
-  const name = Buffer.from(topic, 'utf8');
-  return Buffer.concat([
-    Buffer.from([0, 2]),
-    Buffer.alloc(16),
-    encodeVarint(name.length + 1),
-    name,
-    Buffer.from([0, 0, 0, 0, 0]),
-  ]);
+  return Buffer.concat([Buffer.from([0, 2]), Buffer.alloc(16), compactString(topic), Buffer.from([0, 0, 0, 0, 0])]);
 }
 
 /** Undefined when the topic does not exist; throws `stream-refused` without the right, else `stream-unavailable`. */
@@ -79,70 +73,4 @@ export function decodeMetadataResponse(payload: Buffer, topic: string): TopicMet
     throw new TidemarkError('stream-unavailable', `the broker cannot describe topic ${topic}: error code ${failure}`);
   }
   return found;
-}
-
-function encodeVarint(value: number): Buffer {
-  const bytes: number[] = [];
-  let rest = value;
-  while (rest > 0x7f) {
-    bytes.push((rest & 0x7f) | 0x80);
-    rest >>>= 7;
-  }
-  bytes.push(rest);
-  return Buffer.from(bytes);
-}
-
-class FlexibleReader {
-  readonly #bytes: Buffer;
-  #at = 0;
-
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes;
-  }
-
-  take(length: number): Buffer {
-    if (this.#at + length > this.#bytes.length) {
-      throw new TidemarkError('stream-unavailable', 'the broker sent a metadata response that ends early');
-    }
-    const taken = this.#bytes.subarray(this.#at, this.#at + length);
-    this.#at += length;
-    return taken;
-  }
-
-  int16(): number {
-    return this.take(2).readInt16BE(0);
-  }
-
-  int32(): number {
-    return this.take(4).readInt32BE(0);
-  }
-
-  #varint(): number {
-    let value = 0;
-    for (let shift = 0; shift < 35; shift += 7) {
-      const byte = this.take(1)[0] ?? 0;
-      value |= (byte & 0x7f) << shift;
-      if (byte < 0x80) return value >>> 0;
-    }
-    throw new TidemarkError('stream-unavailable', 'the broker sent a metadata response with a malformed length');
-  }
-
-  skipString(): void {
-    const length = this.#varint();
-    if (length > 1) this.take(length - 1);
-  }
-
-  skipTags(): void {
-    for (let left = this.#varint(); left > 0; left--) {
-      this.#varint();
-      this.take(this.#varint());
-    }
-  }
-
-  /** Returns the number of elements. */
-  array(element: () => void): number {
-    const count = Math.max(0, this.#varint() - 1);
-    for (let index = 0; index < count; index++) element();
-    return count;
-  }
 }

@@ -17,6 +17,8 @@ const MESSAGE_BYTES = 8 * 1024 * 1024;
 /** The least that takes any frame of today's format. */
 const MESSAGE_BYTES_MIN = 4 * 1024 * 1024 + 4096;
 const SEGMENT_BYTES = 128 * 1024 * 1024;
+/** Takes the largest message with room to spare. */
+const SEGMENT_BYTES_MIN = 16 * 1024 * 1024;
 const FEEDBACK_SEGMENT_BYTES = 4 * 1024 * 1024;
 /** Kafka's "never by itself" for flush.messages. */
 const NEVER = '9223372036854775807';
@@ -31,8 +33,14 @@ export function frameTopicConfiguration(policy: TopicPolicy): ReadonlyMap<string
     ['max.message.bytes', String(MESSAGE_BYTES)],
     ['compression.type', 'producer'],
     ['message.timestamp.type', 'LogAppendTime'],
-    ['segment.bytes', String(SEGMENT_BYTES)],
+    ['segment.bytes', String(segmentBytes(policy))],
   ]);
+}
+
+/** Kafka deletes whole segments: under a cap they are an eighth of it, so that what was trimmed is not taken for full. */
+function segmentBytes({ retentionBytes }: TopicPolicy): number {
+  if (retentionBytes === undefined) return SEGMENT_BYTES;
+  return Math.min(SEGMENT_BYTES, Math.max(SEGMENT_BYTES_MIN, Math.floor(retentionBytes / 8)));
 }
 
 /** State by key: compacted, and soon, because a start reads it whole. */

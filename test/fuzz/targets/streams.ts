@@ -3,6 +3,7 @@ import { Packr } from 'msgpackr';
 import { decodeShipState, encodeShipState } from '../../../daemon/ship/ship-state.ts';
 import * as direct from '../../../daemon/stream/direct/direct-protocol.ts';
 import { decodeFeedback, encodeFeedback } from '../../../daemon/stream/kafka/feedback-codec.ts';
+import { decodeLogDirsResponse } from '../../../daemon/stream/kafka/log-dirs-codec.ts';
 import { decodeMetadataResponse } from '../../../daemon/stream/kafka/metadata-codec.ts';
 import { formatStreamOffset, parseStreamOffset } from '../../../daemon/stream/kafka/stream-offset.ts';
 import { TidemarkError } from '../../../journal/base/errors.ts';
@@ -37,6 +38,23 @@ const MSGPACK = [
   '\xcf',
   '\xd4r',
 ];
+
+/** As a broker answers, each topic with its partition 0. */
+export function logDirsResponse(directories: { error: number; topics: [name: string, bytes: bigint][] }[]): Buffer {
+  const list = (items: Buffer[]): Buffer => Buffer.concat([Buffer.from([items.length + 1]), ...items]);
+  const text = (value: string): Buffer => Buffer.concat([Buffer.from([value.length + 1]), Buffer.from(value)]);
+  const noTags = Buffer.from([0]);
+  const partition = (bytes: bigint): Buffer => {
+    const fields = Buffer.alloc(4 + 8 + 8 + 1 + 1);
+    fields.writeBigInt64BE(bytes, 4);
+    return fields;
+  };
+  const all = directories.map(({ error, topics }) => {
+    const named = topics.map(([name, bytes]) => Buffer.concat([text(name), list([partition(bytes)]), noTags]));
+    return Buffer.concat([Buffer.from([0, error]), text('/data'), list(named), noTags]);
+  });
+  return Buffer.concat([Buffer.alloc(1 + 4), list(all), noTags]);
+}
 
 const hello = direct.helloBody({
   groupId: GROUP,
@@ -196,6 +214,30 @@ export const kafkaMetadata: FuzzTarget = {
   },
   run: (input) => {
     decodeMetadataResponse(Buffer.from(input), 'topic');
+  },
+};
+
+export const kafkaLogDirs: FuzzTarget = {
+  name: 'kafka-log-dirs',
+  testRuns: 60_000,
+  words: words('\xff\xff\xff\xff\x0f', '\xff\xff\xff\xff\x7f', 'topic', '\x7f\xff\xff\xff\xff\xff\xff\xff'),
+  seeds: () => [
+    logDirsResponse([]),
+    logDirsResponse([{ error: 0, topics: [['topic', 4096n]] }]),
+    logDirsResponse([
+      { error: 56, topics: [] },
+      {
+        error: 0,
+        topics: [
+          ['other', 1n],
+          ['topic', 2n ** 40n],
+        ],
+      },
+    ]),
+  ],
+  run: (input) => {
+    const bytes = decodeLogDirsResponse(Buffer.from(input), 'topic');
+    must(bytes === undefined || (Number.isSafeInteger(bytes) && bytes >= 0), 'a size is a number of bytes, or unknown');
   },
 };
 
