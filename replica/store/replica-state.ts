@@ -67,6 +67,7 @@ export async function readReplicaState(
       `${path}: version ${bytes.readUInt16LE(4)}, this program knows ${VERSION}`,
     );
   }
+  if (bytes.readUInt16LE(4) === 0) throw damaged(path, 'there is no version 0');
   const body = bytes.subarray(HEADER_BYTES);
   if (body.length !== bytes.readUInt32LE(12) || crc32c(body) !== bytes.readUInt32LE(8)) {
     throw damaged(path, 'the checksum does not match');

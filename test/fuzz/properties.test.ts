@@ -181,7 +181,8 @@ test('replica state, source state and stop mark: as written; any flipped bit and
       t.is(await readStopMark(hostWith('/j/journal.stop', flipped(last, bit)).disk, '/j'), undefined);
       t.is(await readStopMark(hostWith('/j/journal.stop', last.subarray(0, cut % 64)).disk, '/j'), undefined);
     }),
-    { numRuns: 300 },
+    // Bit 32 made version 0 of version 1, which was read.
+    { numRuns: 300, examples: [[32, 0]] },
   );
 });
 
