@@ -182,6 +182,24 @@ test('write, bookmark, look, mount, restore, kill both sides, stop in order', as
   });
 });
 
+test('a source that was killed opens its exports without asking a replica that is away', async (t) => {
+  await withSite(t, async (site) => {
+    const asked = /"code":"settled"/;
+    t.regex(site.source.child.output, asked, 'an empty journal asks, and says so');
+    const disk = await connect(site.exportUri('root'));
+    const model = new Model();
+    await write(disk, model, 0, 50);
+    await disk.flush();
+    await site.replica.kill();
+    await site.source.kill();
+    await site.source.start();
+    await until('exports are open', async () => (await site.sourceStatus()).daemon.ready);
+    t.notRegex(site.source.child.output, asked);
+    t.like((await site.sourceGroup()).replicas[0], { state: 'unknown', durableLsn: null });
+    t.true((await content(site.exportUri('root'))).equals(model.bytes));
+  });
+});
+
 /** After a kill, a write that was under way may or may not be there; everything acknowledged must be. */
 function agrees(disk: Buffer, model: Buffer): boolean {
   let differing = 0;
