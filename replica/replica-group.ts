@@ -320,7 +320,8 @@ export class ReplicaGroup {
   #base(volume: number): Promise<BaseImage> {
     let base = this.#bases.get(volume);
     if (base === undefined) {
-      base = BaseImage.open(this.#host, `${this.#options.directory}/base`, volume);
+      const { directory, groupId } = this.#options;
+      base = BaseImage.open(this.#host, { directory: `${directory}/base`, groupId }, volume);
       this.#bases.set(volume, base);
     }
     return base;

@@ -26,8 +26,12 @@ export async function replay(directory: string, volume: string, into: string, dr
   const summary = summarize(directory);
   const plan = { dryRun, volume, into };
   const host = realHost();
+  const files = listFiles(host, directory);
+  const header = files.find((file) => file.header !== undefined)?.header;
+  if (header === undefined) throw new TidemarkError('journal-damaged', `no file in ${directory} has a readable header`);
+  const { groupId } = header;
   if (dryRun) {
-    if (VolumeRegistry.load(host, directory).find(volume) === undefined) {
+    if (VolumeRegistry.load(host, { directory, groupId }).find(volume) === undefined) {
       throw new TidemarkError('not-found', `the journal knows no volume ${volume}`);
     }
     const steps = [
@@ -38,12 +42,9 @@ export async function replay(directory: string, volume: string, into: string, dr
     ];
     return { ...plan, lsn: summary.lastLsn, writtenBytes: null, steps };
   }
-  const files = listFiles(host, directory);
-  const header = files.find((file) => file.header !== undefined)?.header;
-  if (header === undefined) throw new TidemarkError('journal-damaged', `no file in ${directory} has a readable header`);
   const options = {
     directory,
-    groupId: header.groupId,
+    groupId,
     groupName: 'offline',
     fileBytes: header.fileBytes,
     budgetBytes: header.fileBytes * Math.max(FILES_MIN, files.length + 1),

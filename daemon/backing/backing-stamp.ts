@@ -1,7 +1,7 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
-import { readStateFile, StateFields, writeStateFile } from '../volume/state-file.ts';
+import { readStateFile, StateFields, type StatePlace, writeStateFile } from '../volume/state-file.ts';
 import type { BackingIdentity } from './backing.ts';
 
 /**
@@ -27,11 +27,10 @@ export function plainIdentity(size: number): BackingIdentity {
   return { kind: 'memory', location: '', node: '', size, modifiedNanos: '' };
 }
 
-export function readStamp(host: Host, directory: string, volume: number): BackingStamp | undefined {
-  const path = `${directory}/${stampName(volume)}`;
-  const value = readStateFile(host, path);
+export function readStamp(host: Host, place: StatePlace, volume: number): BackingStamp | undefined {
+  const value = readStateFile(host, place, stampName(volume));
   if (value === undefined) return undefined;
-  const fields = new StateFields(path, value);
+  const fields = new StateFields(`${place.directory}/${stampName(volume)}`, value);
   return {
     state: fields.oneOf('state', STATES),
     lsn: fields.count('lsn'),
@@ -46,9 +45,9 @@ export function readStamp(host: Host, directory: string, volume: number): Backin
 }
 
 /** Durable when the promise resolves. */
-export async function writeStamp(host: Host, directory: string, volume: number, stamp: BackingStamp): Promise<void> {
+export async function writeStamp(host: Host, place: StatePlace, volume: number, stamp: BackingStamp): Promise<void> {
   const { identity, lsn, state } = stamp;
-  await writeStateFile(host, directory, stampName(volume), { state, lsn, ...identity });
+  await writeStateFile(host, place, stampName(volume), { state, lsn, ...identity });
 }
 
 /**

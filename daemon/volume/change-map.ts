@@ -2,13 +2,14 @@ import { crc32 } from '@node-rs/crc32';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { type JournalAddress, type Lsn, readU64, SECTOR_BYTES, writeU64 } from '../../journal/position.ts';
+import type { StatePlace } from './state-file.ts';
 
 /*
  * The change map: which parts of each volume changed in a stretch of history that was given up (DESIGN rule 13). One
  * file, made at full size when the group opens, so that it can be written when nothing else can. Two slots, written in
  * turn: a torn write leaves the other one.
  *
- *   slot  0 u32 magic 'TMC1'
+ *   slot  0 u32 magic 'TMC2'
  *         4 u32 crc32 of the rest of the slot
  *         8 u64 turn               the higher one counts
  *        16 u64 first LSN given up; 0: nothing is
@@ -16,11 +17,16 @@ import { type JournalAddress, type Lsn, readU64, SECTOR_BYTES, writeU64 } from '
  *        32 u64 address           everything below is in the map
  *        40 u64 last LSN announced by a GAP record
  *        48 u32 volumes, u32 0
- *        56 per volume: u64 id, u64 size in bytes; then per volume, in the same order, its bits:
+ *        56 16B group id
+ *        72 per volume: u64 id, u64 size in bytes; then per volume, in the same order, its bits:
  *           bit n of byte n/8: the granule of 64 KiB at n * 64 KiB changed
+ *
+ * With the magic 'TMC1' there is no group id and the volumes stand at 56: read, and made anew when the group opens.
  */
-const MAGIC = 0x31434d54;
-const HEADER_BYTES = 56;
+const MAGIC = 0x32434d54;
+const HEADER_BYTES = 72;
+const MAGIC_1 = 0x31434d54;
+const HEADER_1_BYTES = 56;
 const VOLUME_BYTES = 16;
 export const GRANULE_BYTES: number = 64 * 1024;
 const GRANULE_SECTORS = GRANULE_BYTES / SECTOR_BYTES;
@@ -43,25 +49,34 @@ export interface MappedVolume {
 
 export class ChangeMap {
   readonly #file: DiskFile;
+  readonly #groupId: string;
   readonly #volumes: readonly MappedVolume[];
   readonly #bits: Map<number, Uint8Array> = new Map();
   readonly #slotBytes: number;
   #turn = 0;
   #givenUp: GivenUp | undefined;
 
-  /** Opens the map, or makes it with room for these volumes. Throws `journal-damaged` when neither slot can be read. */
-  static async open(host: Host, directory: string, volumes: readonly MappedVolume[]): Promise<ChangeMap> {
+  /**
+   * Opens the map, or makes it with room for these volumes. Throws `journal-damaged` when neither slot can be read, and
+   * `journal-foreign` for another group's.
+   */
+  static async open(host: Host, place: StatePlace, volumes: readonly MappedVolume[]): Promise<ChangeMap> {
+    const { directory, groupId } = place;
     const path = `${directory}/${NAME}`;
     const old = host.disk.exists(path) ? readSlots(host.disk.open(path, 'write'), path) : undefined;
-    if (old !== undefined && sameVolumes(old.volumes, volumes)) {
-      const map = new ChangeMap(old.file, volumes, old.slotBytes);
+    if (old?.groupId !== undefined && old.groupId !== groupId) {
+      await old.file.close();
+      throw new TidemarkError('journal-foreign', `${path} belongs to group ${old.groupId}, not ${groupId}`);
+    }
+    if (old?.groupId !== undefined && sameVolumes(old.volumes, volumes)) {
+      const map = new ChangeMap(old.file, groupId, volumes, old.slotBytes);
       map.#restore(old);
       return map;
     }
     await old?.file.close();
     const temporary = `${path}.new`;
     host.disk.unlink(temporary);
-    const map = new ChangeMap(host.disk.open(temporary, 'create'), volumes, slotBytesFor(volumes));
+    const map = new ChangeMap(host.disk.open(temporary, 'create'), groupId, volumes, slotBytesFor(volumes));
     if (old !== undefined) map.#restore(old);
     await map.save(map.#givenUp);
     await map.save(map.#givenUp);
@@ -70,8 +85,9 @@ export class ChangeMap {
     return map;
   }
 
-  private constructor(file: DiskFile, volumes: readonly MappedVolume[], slotBytes: number) {
+  private constructor(file: DiskFile, groupId: string, volumes: readonly MappedVolume[], slotBytes: number) {
     this.#file = file;
+    this.#groupId = groupId;
     this.#volumes = volumes;
     this.#slotBytes = slotBytes;
     for (const volume of volumes) this.#bits.set(volume.id, new Uint8Array(bitBytes(volume.size)));
@@ -118,6 +134,7 @@ export class ChangeMap {
     writeU64(view, 32, givenUp?.address ?? 0);
     writeU64(view, 40, givenUp?.announcedLsn ?? 0);
     view.setUint32(48, this.#volumes.length, true);
+    slot.write(this.#groupId, 56, 'hex');
     let bitsAt = HEADER_BYTES + this.#volumes.length * VOLUME_BYTES;
     for (const [index, volume] of this.#volumes.entries()) {
       writeU64(view, HEADER_BYTES + index * VOLUME_BYTES, volume.id);
@@ -150,6 +167,8 @@ export class ChangeMap {
 
 interface StoredMap {
   readonly file: DiskFile;
+  /** Undefined in a file of version 1. */
+  readonly groupId: string | undefined;
   readonly slotBytes: number;
   readonly turn: number;
   readonly givenUp: GivenUp | undefined;
@@ -174,18 +193,20 @@ function readSlots(file: DiskFile, path: string): StoredMap {
 function parseSlot(slot: Buffer, file: DiskFile): StoredMap | undefined {
   if (slot.length < HEADER_BYTES) return undefined;
   const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
-  if (view.getUint32(0, true) !== MAGIC || view.getUint32(4, true) !== crc32(slot.subarray(8))) return undefined;
+  const magic = view.getUint32(0, true);
+  const headerBytes = magic === MAGIC ? HEADER_BYTES : HEADER_1_BYTES;
+  if ((magic !== MAGIC && magic !== MAGIC_1) || view.getUint32(4, true) !== crc32(slot.subarray(8))) return undefined;
   const fromLsn = readU64(view, 16, 'first LSN');
   const count = view.getUint32(48, true);
-  if (HEADER_BYTES + count * VOLUME_BYTES > slot.length) return undefined;
+  if (headerBytes + count * VOLUME_BYTES > slot.length) return undefined;
   const volumes: MappedVolume[] = [];
   for (let index = 0; index < count; index++) {
-    const at = HEADER_BYTES + index * VOLUME_BYTES;
+    const at = headerBytes + index * VOLUME_BYTES;
     volumes.push({ id: readU64(view, at, 'volume id'), size: readU64(view, at + 8, 'volume size') });
   }
-  if (slotBytesFor(volumes) !== slot.length) return undefined;
+  if (slotBytesFor(volumes, headerBytes) !== slot.length) return undefined;
   const bits = new Map<number, Uint8Array>();
-  let bitsAt = HEADER_BYTES + volumes.length * VOLUME_BYTES;
+  let bitsAt = headerBytes + volumes.length * VOLUME_BYTES;
   for (const volume of volumes) {
     bits.set(volume.id, slot.subarray(bitsAt, bitsAt + bitBytes(volume.size)));
     bitsAt += bitBytes(volume.size);
@@ -199,15 +220,16 @@ function parseSlot(slot: Buffer, file: DiskFile): StoredMap | undefined {
           address: readU64(view, 32, 'address'),
           announcedLsn: readU64(view, 40, 'announced LSN'),
         };
-  return { file, slotBytes: slot.length, turn: readU64(view, 8, 'turn'), givenUp, volumes, bits };
+  const groupId = magic === MAGIC ? slot.toString('hex', 56, HEADER_BYTES) : undefined;
+  return { file, groupId, slotBytes: slot.length, turn: readU64(view, 8, 'turn'), givenUp, volumes, bits };
 }
 
 function bitBytes(size: number): number {
   return Math.ceil(size / GRANULE_BYTES / 8);
 }
 
-function slotBytesFor(volumes: readonly MappedVolume[]): number {
-  const bytes = volumes.reduce((sum, volume) => sum + VOLUME_BYTES + bitBytes(volume.size), HEADER_BYTES);
+function slotBytesFor(volumes: readonly MappedVolume[], headerBytes: number = HEADER_BYTES): number {
+  const bytes = volumes.reduce((sum, volume) => sum + VOLUME_BYTES + bitBytes(volume.size), headerBytes);
   return Math.ceil(bytes / SLOT_ALIGN) * SLOT_ALIGN;
 }
 

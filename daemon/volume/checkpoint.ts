@@ -1,6 +1,6 @@
 import type { Host } from '../../journal/host/host.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
-import { readStateFile, StateFields, writeStateFile } from './state-file.ts';
+import { readStateFile, StateFields, type StatePlace, writeStateFile } from './state-file.ts';
 
 /** Everything below `address`, up to record `lsn`, is synced in its backing: where the next start begins to replay. */
 export interface Checkpoint {
@@ -20,11 +20,10 @@ export interface WrittenOut {
 
 const NAME = 'checkpoint.state';
 
-export function readCheckpoint(host: Host, directory: string): WrittenOut | undefined {
-  const path = `${directory}/${NAME}`;
-  const value = readStateFile(host, path);
+export function readCheckpoint(host: Host, place: StatePlace): WrittenOut | undefined {
+  const value = readStateFile(host, place, NAME);
   if (value === undefined) return undefined;
-  const fields = new StateFields(path, value);
+  const fields = new StateFields(`${place.directory}/${NAME}`, value);
   return {
     checkpoint: { address: fields.count('address'), lsn: fields.count('lsn') },
     applied: { address: fields.count('appliedAddress'), lsn: fields.count('appliedLsn') },
@@ -32,9 +31,9 @@ export function readCheckpoint(host: Host, directory: string): WrittenOut | unde
 }
 
 /** Durable when the promise resolves. */
-export async function writeCheckpoint(host: Host, directory: string, reached: WrittenOut): Promise<void> {
+export async function writeCheckpoint(host: Host, place: StatePlace, reached: WrittenOut): Promise<void> {
   const { applied, checkpoint } = reached;
-  await writeStateFile(host, directory, NAME, {
+  await writeStateFile(host, place, NAME, {
     ...checkpoint,
     appliedAddress: applied.address,
     appliedLsn: applied.lsn,

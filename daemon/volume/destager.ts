@@ -9,6 +9,7 @@ import { type Checkpoint, type WrittenOut, writeCheckpoint } from './checkpoint.
 import { DestageWindow } from './destage-window.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
 import { type AbandonedRequest, type Effect, JournalEffects } from './journal-effects.ts';
+import type { StatePlace } from './state-file.ts';
 
 /** What the destager needs of a journal. */
 export interface DestageSource {
@@ -18,7 +19,7 @@ export interface DestageSource {
 
 export interface DestagerOptions {
   /** Where the checkpoint is kept. */
-  readonly directory: string;
+  readonly place: StatePlace;
   /** Payload bytes sorted together; 1 MiB or more. */
   readonly windowBytes: number;
   /** The backings are synced when so much of the journal was written to them, ... */
@@ -289,7 +290,7 @@ export class Destager {
     const open = this.#positionOpen;
     const checkpoint = open !== undefined && open.address < reached.address ? open : reached;
     if (checkpoint.address > this.#checkpoint.address) {
-      await writeCheckpoint(this.#host, this.#options.directory, { checkpoint, applied: reached });
+      await writeCheckpoint(this.#host, this.#options.place, { checkpoint, applied: reached });
       this.#checkpoint = checkpoint;
     }
     for (const [id, { lastLsn }] of this.#abandoned) if (lastLsn <= checkpoint.lsn) this.#abandoned.delete(id);

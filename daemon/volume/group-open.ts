@@ -73,9 +73,8 @@ export class OpenedVolumes {
       if (registered.standing === 'detached') registered.standing = 'protected';
       this.add(shared, registered, wanted);
     }
-    const { directory } = this.#options.journal;
     for (const { volume, registered } of this.volumes) {
-      if (registered.standing === 'protected') await this.#stamp(volume, directory, 'dirty');
+      if (registered.standing === 'protected') await this.#stamp(volume, 'dirty');
     }
     await this.registry.save();
   }
@@ -118,16 +117,16 @@ export class OpenedVolumes {
   }
 
   /** All of the volume's content is in the journal or is zeroes: from now on it is protected. */
-  async protect(volume: ProtectedVolume, registered: RegisteredVolume, directory: string): Promise<void> {
-    await this.#stamp(volume, directory, 'dirty');
+  async protect(volume: ProtectedVolume, registered: RegisteredVolume): Promise<void> {
+    await this.#stamp(volume, 'dirty');
     registered.standing = 'protected';
     registered.seededBytes = volume.size;
     await this.registry.save();
   }
 
   /** Its content must stay as it is until it is journalled, over restarts too. */
-  async beginSeeding(volume: ProtectedVolume, directory: string): Promise<void> {
-    await this.#stamp(volume, directory, 'clean');
+  async beginSeeding(volume: ProtectedVolume): Promise<void> {
+    await this.#stamp(volume, 'clean');
     await this.registry.save();
   }
 
@@ -138,26 +137,25 @@ export class OpenedVolumes {
         `volume ${wanted.name} has the id ${registered.id}, not ${wanted.id}`,
       );
     }
-    const stamp = readStamp(this.#host, this.#options.journal.directory, registered.id);
+    const stamp = readStamp(this.#host, this.#options.journal, registered.id);
     const found = (await wanted.backing.identity?.()) ?? plainIdentity(wanted.backing.size);
     if (stamp !== undefined) checkStamp(wanted.name, stamp, found, this.#journal.report.lastLsn);
     checkBacking(wanted, registered.size);
   }
 
-  async #stamp(volume: ProtectedVolume, directory: string, state: StampState): Promise<void> {
+  async #stamp(volume: ProtectedVolume, state: StampState): Promise<void> {
     const backing: Backing = volume.backing;
     const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
     const { lsn } = this.writtenOut.checkpoint;
-    await writeStamp(this.#host, directory, volume.id, { state, lsn, identity });
+    await writeStamp(this.#host, this.#options.journal, volume.id, { state, lsn, identity });
   }
 }
 
 /** What the directory says about volumes and the checkpoint. Throws `journal-damaged` when that cannot be. */
 export function recoverVolumes(host: Host, options: GroupOptions, marks: Marks, journal: Journal): OpenedVolumes {
-  const { directory } = options.journal;
-  const registry = VolumeRegistry.load(host, directory);
+  const registry = VolumeRegistry.load(host, options.journal);
   const oldest = { address: journal.oldestAddress, lsn: 0 };
-  const writtenOut = readCheckpoint(host, directory) ?? { checkpoint: oldest, applied: oldest };
+  const writtenOut = readCheckpoint(host, options.journal) ?? { checkpoint: oldest, applied: oldest };
   const { applied, checkpoint } = writtenOut;
   if (applied.address > journal.endAddress || applied.lsn > journal.lastLsn) {
     throw new TidemarkError(
@@ -188,7 +186,6 @@ export async function admitVolumes(
   opened: OpenedVolumes,
   shared: VolumeGroup,
 ): Promise<void> {
-  const { directory } = options.journal;
   for (const wanted of options.volumes) {
     if (opened.volumes.some(({ volume }) => volume.name === wanted.name)) continue;
     checkBacking(wanted, wanted.backing.size);
@@ -206,8 +203,8 @@ export async function admitVolumes(
       await journal.sync();
     }
     const { volume } = opened.add(shared, registered, wanted);
-    if (wanted.seed === true) await opened.beginSeeding(volume, directory);
-    else await opened.protect(volume, registered, directory);
+    if (wanted.seed === true) await opened.beginSeeding(volume);
+    else await opened.protect(volume, registered);
   }
 }
 

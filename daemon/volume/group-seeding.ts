@@ -19,16 +19,14 @@ const RETRY_MS = 1_000;
 export class GroupSeeding {
   readonly #host: Host;
   readonly #group: string;
-  readonly #directory: string;
   readonly #journal: Journal;
   readonly #opened: OpenedVolumes;
   readonly #abort = new AbortController();
   readonly #running: Promise<void>[] = [];
 
-  constructor(host: Host, group: string, directory: string, journal: Journal, opened: OpenedVolumes) {
+  constructor(host: Host, group: string, journal: Journal, opened: OpenedVolumes) {
     this.#host = host;
     this.#group = group;
-    this.#directory = directory;
     this.#journal = journal;
     this.#opened = opened;
   }
@@ -67,7 +65,7 @@ export class GroupSeeding {
         await delay(this.#host.clock, RETRY_MS);
       }
     }
-    await this.#opened.protect(volume, registered, this.#directory);
+    await this.#opened.protect(volume, registered);
     volume.open();
     this.#tell(opened, true);
   }

@@ -10,6 +10,7 @@ import { DestageWindow } from './destage-window.ts';
 import { DESTAGE_WINDOW_BYTES } from './group-options.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
 import { JournalEffects } from './journal-effects.ts';
+import type { StatePlace } from './state-file.ts';
 import { VolumeRegistry } from './volume-registry.ts';
 
 export interface OfflineReplay {
@@ -34,19 +35,19 @@ export async function replayOffline(
 ): Promise<OfflineReplay> {
   const journal = await Journal.open(host, options);
   try {
-    const registered = VolumeRegistry.load(host, options.directory).find(volumeName);
+    const registered = VolumeRegistry.load(host, options).find(volumeName);
     if (registered === undefined) throw new TidemarkError('not-found', `the journal knows no volume ${volumeName}`);
-    const stamp = readStamp(host, options.directory, registered.id);
+    const stamp = readStamp(host, options, registered.id);
     const before = (await backing.identity?.()) ?? plainIdentity(backing.size);
     if (stamp !== undefined) checkStamp(volumeName, stamp, before, journal.report.lastLsn);
     // From here on the disk is neither what it was nor yet what it will be.
     const dirty = { state: 'dirty' as const, lsn: stamp?.lsn ?? 0, identity: before };
-    await writeStamp(host, options.directory, registered.id, dirty);
-    const writtenBytes = await writeInto(journal, host, options.directory, registered.id, backing);
+    await writeStamp(host, options, registered.id, dirty);
+    const writtenBytes = await writeInto(journal, host, options, registered.id, backing);
     await backing.flush();
     const identity = (await backing.identity?.()) ?? plainIdentity(backing.size);
     const { lastLsn } = journal.report;
-    await writeStamp(host, options.directory, registered.id, { state: 'detached', lsn: lastLsn, identity });
+    await writeStamp(host, options, registered.id, { state: 'detached', lsn: lastLsn, identity });
     return { lsn: lastLsn, writtenBytes };
   } finally {
     await journal.close();
@@ -56,7 +57,7 @@ export async function replayOffline(
 async function writeInto(
   journal: Journal,
   host: Host,
-  directory: string,
+  place: StatePlace,
   volume: number,
   backing: Backing,
 ): Promise<number> {
@@ -69,7 +70,7 @@ async function writeInto(
     });
     window.clear();
   };
-  const writtenOut = readCheckpoint(host, directory);
+  const writtenOut = readCheckpoint(host, place);
   const applied = writtenOut?.applied.address ?? 0;
   const reader = journal.reader(writtenOut?.checkpoint.address ?? journal.oldestAddress);
   try {

@@ -77,8 +77,8 @@ export class ProtectedGroup {
     this.#changeMap = parts.changeMap;
     this.#remoteHold = parts.remoteHold;
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
-    const { directory, groupName } = parts.options.journal;
-    this.#seeding = new GroupSeeding(parts.host, groupName, directory, parts.journal, parts.opened);
+    const { groupName } = parts.options.journal;
+    this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened);
     for (const opened of this.#opened.volumes) {
       if (opened.registered.standing === 'seeding') this.#seeding.start(opened);
       else opened.volume.open();
@@ -137,7 +137,7 @@ export class ProtectedGroup {
       await this.#destager.drainTo(this.journal.lastLsn);
       const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
       const { lsn } = this.#destager.applied;
-      await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'detached', lsn, identity });
+      await writeStamp(this.#host, this.#options.journal, volume.id, { state: 'detached', lsn, identity });
       registered.standing = 'detached';
       await this.#opened.registry.save();
     } catch (error) {
@@ -213,7 +213,7 @@ export class ProtectedGroup {
     if (!isKnown || registered.standing !== 'protected') return;
     const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
     const { lsn } = this.#destager.applied;
-    await writeStamp(this.#host, this.#options.journal.directory, volume.id, { state: 'clean', lsn, identity });
+    await writeStamp(this.#host, this.#options.journal, volume.id, { state: 'clean', lsn, identity });
   }
 
   /** Overlays forget before files are recycled: what an overlay names must still be there. */
@@ -282,11 +282,11 @@ interface GroupParts {
 
 /** The order matters: what is known is checked before anything is written, and replayed before anything is served. */
 async function openGroup(host: Host, options: GroupOptions, marks: Marks, journal: Journal): Promise<ProtectedGroup> {
-  const { directory, groupName, fileBytes, budgetBytes } = options.journal;
+  const { groupName, fileBytes, budgetBytes } = options.journal;
   const opened: OpenedVolumes = recoverVolumes(host, options, marks, journal);
   const targets: ReadonlyMap<number, BlockDevice> = opened.targets;
   const destager = new Destager(host, journal, marks, targets, opened.writtenOut, {
-    directory,
+    place: options.journal,
     windowBytes: options.destageWindowBytes ?? DESTAGE_WINDOW_BYTES,
     flushBytes: options.flushBytes ?? FLUSH_BYTES,
     flushAgeMs: options.flushAgeMs ?? FLUSH_AGE_MS,
@@ -319,14 +319,14 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     };
     await opened.verify(shared);
     const policy = options.afterPowerLoss ?? 'hold-remote';
-    const remoteHold = await RemoteHold.open(host, directory, journal.report, policy);
+    const remoteHold = await RemoteHold.open(host, options.journal, journal.report, policy);
     // What the far side gives back becomes part of the journal, so it comes before the journal is replayed.
     await journal.begin(await options.settle?.(journal));
     destager.start();
     await opened.replay((lsn) => destager.drainTo(lsn));
     await admitVolumes(options, journal, opened, shared);
     if (options.outOfRoom === 'stop-protecting') {
-      changeMap = await ChangeMap.open(host, directory, opened.registry.all);
+      changeMap = await ChangeMap.open(host, options.journal, opened.registry.all);
     }
     const { outOfRoom } = options;
     retention = new GroupRetention(journal, marks, { group: groupName, fileBytes, budgetBytes, outOfRoom, changeMap });

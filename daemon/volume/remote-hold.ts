@@ -1,6 +1,6 @@
 import type { Host } from '../../journal/host/host.ts';
 import type { RecoveryReport } from '../../journal/recovery-report.ts';
-import { readStateFile, writeStateFile } from './state-file.ts';
+import { readStateFile, type StatePlace, writeStateFile } from './state-file.ts';
 
 const NAME = 'remote-hold.state';
 
@@ -23,15 +23,14 @@ export class RemoteHold {
   /** To be called before the journal begins. Rejects with `journal-damaged` when the file cannot be believed. */
   static async open(
     host: Host,
-    directory: string,
+    place: StatePlace,
     report: RecoveryReport,
     policy: 'hold-remote' | 'serve',
   ): Promise<RemoteHold> {
-    const path = `${directory}/${NAME}`;
-    const before = readStateFile(host, path) !== undefined;
+    const before = readStateFile(host, place, NAME) !== undefined;
     const lostPower = report.bootChanged && !report.cleanStop;
-    const hold = new RemoteHold(host, directory, policy === 'hold-remote' && (before || lostPower));
-    if (hold.held && !before) await writeStateFile(host, directory, NAME, { afterLsn: report.lastLsn });
+    const hold = new RemoteHold(host, place.directory, policy === 'hold-remote' && (before || lostPower));
+    if (hold.held && !before) await writeStateFile(host, place, NAME, { afterLsn: report.lastLsn });
     if (!hold.held && before) await hold.#remove();
     return hold;
   }

@@ -4,35 +4,67 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 
 /*
- * A small durable value beside the journal: replaced as a whole, never changed in place.
+ * A small durable value beside the journal: replaced as a whole, never changed in place. Little endian.
  *
- *   0 u32 magic 'TMS1'
- *   4 u32 crc32 of the body
- *   8 body, msgpack
+ *   0 u32 magic 'TMS2'
+ *   4 u32 crc32 of the rest
+ *   8 u16 version 2
+ *  10 u16 0
+ *  12 16B group id
+ *  28 body, msgpack
+ *
+ * Version 1 has the magic 'TMS1' and its body at 8; it names no group. It is read, and replaced at the next write.
  */
-const MAGIC = 0x31534d54;
-const HEADER_BYTES = 8;
+const MAGIC = 0x32534d54;
+const VERSION = 2;
+const HEADER_BYTES = 28;
+const MAGIC_1 = 0x31534d54;
+const HEADER_1_BYTES = 8;
 const BODY_BYTES_MAX = 1024 * 1024;
+
+/** Where a group's state files are, and whose they are; the options of a journal are one. */
+export interface StatePlace {
+  readonly directory: string;
+  /** 32 hex digits. */
+  readonly groupId: string;
+}
 
 /**
  * Reads the value; undefined when the file does not exist. Throws `journal-damaged` when it cannot be believed: a state
- * file is replaced atomically, so a torn one is damage, never a crash.
+ * file is replaced atomically, so a torn one is damage, never a crash. Throws `journal-foreign` for another group's, and
+ * `format-too-new`.
  */
-export function readStateFile(host: Host, path: string): unknown {
+export function readStateFile(host: Host, place: StatePlace, name: string): unknown {
+  const path = `${place.directory}/${name}`;
   if (!host.disk.exists(path)) return undefined;
   const file = host.disk.open(path, 'read');
   try {
     const size = file.size();
-    if (size < HEADER_BYTES || size > HEADER_BYTES + BODY_BYTES_MAX) throw damaged(path, `it has ${size} bytes`);
+    if (size < HEADER_1_BYTES || size > HEADER_BYTES + BODY_BYTES_MAX) throw damaged(path, `it has ${size} bytes`);
     const bytes = Buffer.alloc(size);
     if (file.readSync(bytes, 0, size, 0) !== size) throw damaged(path, 'it cannot be read to its end');
-    const body = bytes.subarray(HEADER_BYTES);
-    if (bytes.readUInt32LE(0) !== MAGIC) throw damaged(path, 'it is no state file');
-    if (bytes.readUInt32LE(4) !== crc32(body)) throw damaged(path, 'its crc is wrong');
-    return unpackBody(body, path);
+    return unpackBody(bodyOf(bytes, path, place.groupId), path);
   } finally {
     void file.close();
   }
+}
+
+function bodyOf(bytes: Buffer, path: string, groupId: string): Buffer {
+  const magic = bytes.readUInt32LE(0);
+  if (magic !== MAGIC && magic !== MAGIC_1) throw damaged(path, 'it is no state file');
+  if (bytes.readUInt32LE(4) !== crc32(bytes.subarray(8))) throw damaged(path, 'its crc is wrong');
+  if (magic === MAGIC_1) return bytes.subarray(HEADER_1_BYTES);
+  if (bytes.length < HEADER_BYTES) throw damaged(path, `it has ${bytes.length} bytes`);
+  const version = bytes.readUInt16LE(8);
+  if (version > VERSION) {
+    throw new TidemarkError('format-too-new', `${path}: version ${version}, this program knows ${VERSION}`);
+  }
+  if (version !== VERSION) throw damaged(path, `it has version ${version}`);
+  const owner = bytes.toString('hex', 12, HEADER_BYTES);
+  if (owner !== groupId) {
+    throw new TidemarkError('journal-foreign', `${path} belongs to group ${owner}, not ${groupId}`);
+  }
+  return bytes.subarray(HEADER_BYTES);
 }
 
 function unpackBody(body: Buffer, path: string): unknown {
@@ -44,13 +76,16 @@ function unpackBody(body: Buffer, path: string): unknown {
 }
 
 /** Replaces the value; durable when the promise resolves. Writes to one path must not overlap. */
-export async function writeStateFile(host: Host, directory: string, name: string, value: object): Promise<void> {
+export async function writeStateFile(host: Host, place: StatePlace, name: string, value: object): Promise<void> {
   const body = pack(value);
   const bytes = Buffer.alloc(HEADER_BYTES + body.length);
   bytes.writeUInt32LE(MAGIC, 0);
-  bytes.writeUInt32LE(crc32(body), 4);
+  bytes.writeUInt16LE(VERSION, 8);
+  bytes.write(place.groupId, 12, 'hex');
   bytes.set(body, HEADER_BYTES);
-  const temporary = `${directory}/${name}.new`;
+  bytes.writeUInt32LE(crc32(bytes.subarray(8)), 4);
+  const path = `${place.directory}/${name}`;
+  const temporary = `${path}.new`;
   host.disk.unlink(temporary);
   const file = host.disk.open(temporary, 'create');
   try {
@@ -61,8 +96,8 @@ export async function writeStateFile(host: Host, directory: string, name: string
   } finally {
     await file.close();
   }
-  host.disk.rename(temporary, `${directory}/${name}`);
-  await host.disk.syncDirectory(directory);
+  host.disk.rename(temporary, path);
+  await host.disk.syncDirectory(place.directory);
 }
 
 /** Fields of a state value, checked by name; `path` names the file in the error. */

@@ -1,7 +1,7 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { VolumeAddedBody } from '../../journal/record-bodies.ts';
-import { readStateFile, StateFields, writeStateFile } from './state-file.ts';
+import { readStateFile, StateFields, type StatePlace, writeStateFile } from './state-file.ts';
 
 /**
  * `seeding`: its content is being journalled, up to `seededBytes`; nobody may use it.
@@ -28,14 +28,14 @@ const ID_MAX = 0xffff;
  */
 export class VolumeRegistry {
   readonly #host: Host;
-  readonly #directory: string;
+  readonly #place: StatePlace;
   readonly #volumes: Map<string, RegisteredVolume> = new Map();
   #nextId = 1;
 
-  static load(host: Host, directory: string): VolumeRegistry {
-    const registry = new VolumeRegistry(host, directory);
-    const path = `${directory}/${NAME}`;
-    const value = readStateFile(host, path);
+  static load(host: Host, place: StatePlace): VolumeRegistry {
+    const registry = new VolumeRegistry(host, place);
+    const path = `${place.directory}/${NAME}`;
+    const value = readStateFile(host, place, NAME);
     if (value === undefined) return registry;
     const fields = new StateFields(path, value);
     registry.#nextId = fields.count('nextId');
@@ -52,9 +52,9 @@ export class VolumeRegistry {
     return registry;
   }
 
-  private constructor(host: Host, directory: string) {
+  private constructor(host: Host, place: StatePlace) {
     this.#host = host;
-    this.#directory = directory;
+    this.#place = place;
   }
 
   get all(): readonly RegisteredVolume[] {
@@ -94,7 +94,7 @@ export class VolumeRegistry {
 
   /** Durable when the promise resolves. */
   async save(): Promise<void> {
-    await writeStateFile(this.#host, this.#directory, NAME, {
+    await writeStateFile(this.#host, this.#place, NAME, {
       nextId: this.#nextId,
       volumes: this.all.map((volume) => ({ ...volume })),
     });

@@ -1,47 +1,66 @@
 import { crc32c } from '@node-rs/crc32';
 import { assert } from '../../journal/base/assert.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { readWhole, replaceFile, writeFully } from '../store/file-io.ts';
 
 /** Bytes of one bit of the map. */
 const MAP_UNIT_BYTES: number = 64 * 1024;
-const MAP_MAGIC = 0x314d4254;
-const MAP_HEADER_BYTES = 16;
+const MAP_MAGIC = 0x324d4254;
+const MAP_HEADER_BYTES = 32;
+const MAP_1_MAGIC = 0x314d4254;
+const MAP_1_HEADER_BYTES = 16;
 const zeroes = new Uint8Array(MAP_UNIT_BYTES);
+
+export interface BasePlace {
+  readonly directory: string;
+  /** 32 hex digits. */
+  readonly groupId: string;
+}
 
 /**
  * One volume at the floor: a sparse raw file, and a map that says which 64 KiB of it may hold anything but zeroes (2 MiB
- * per terabyte), so that an empty stretch is known without asking the file system. Map file: 0 u32 magic 'TBM1'
- * | 4 u32 crc32c of the rest | 8 u32 unit bytes | 12 u32 0 | 16 bits, lowest first.
+ * per terabyte), so that an empty stretch is known without asking the file system. Map file: 0 u32 magic 'TBM2'
+ * | 4 u32 crc32c of the rest | 8 u32 unit bytes | 12 u32 0 | 16 group id | 32 bits, lowest first. With the magic 'TBM1'
+ * there is no group id and the bits stand at 16: read, and replaced at the next floor move.
  *
  * The map is saved before the floor is stated; a crash between leaves bits from before, and the merge is done again.
  */
 export class BaseImage {
   readonly #host: Host;
   readonly #directory: string;
+  readonly #groupId: string;
   readonly #volume: number;
   #file: DiskFile | undefined;
   #map: Uint8Array;
   #mapChanged = false;
 
-  private constructor(host: Host, directory: string, volume: number, file: DiskFile | undefined, map: Uint8Array) {
+  private constructor(host: Host, place: BasePlace, volume: number, file: DiskFile | undefined, map: Uint8Array) {
     this.#host = host;
-    this.#directory = directory;
+    this.#directory = place.directory;
+    this.#groupId = place.groupId;
     this.#volume = volume;
     this.#file = file;
     this.#map = map;
   }
 
-  /** A volume without a file is all zeroes. */
-  static async open(host: Host, directory: string, volume: number): Promise<BaseImage> {
+  /** A volume without a file is all zeroes. Throws `journal-foreign` when the map is another group's. */
+  static async open(host: Host, place: BasePlace, volume: number): Promise<BaseImage> {
+    const { directory, groupId } = place;
     host.disk.makeDirectory(directory);
     const path = `${directory}/${volume}.img`;
-    const file = host.disk.exists(path) ? host.disk.open(path, 'write') : undefined;
     const stored = await readWhole(host.disk, `${directory}/${volume}.map`);
-    const map = stored === undefined ? undefined : decodeMap(stored);
+    const known = stored === undefined ? undefined : decodeMap(stored);
+    if (known?.groupId !== undefined && known.groupId !== groupId) {
+      throw new TidemarkError(
+        'journal-foreign',
+        `${directory}/${volume}.map belongs to group ${known.groupId}, not ${groupId}`,
+      );
+    }
+    const file = host.disk.exists(path) ? host.disk.open(path, 'write') : undefined;
     // Without a whole map everything may be data: slower, never wrong.
     const all = new Uint8Array(Math.ceil((file?.size() ?? 0) / MAP_UNIT_BYTES / 8)).fill(0xff);
-    return new BaseImage(host, directory, volume, file, map ?? all);
+    return new BaseImage(host, place, volume, file, known?.map ?? all);
   }
 
   /** Volume ids that have a base in the directory. */
@@ -105,6 +124,7 @@ export class BaseImage {
     const bytes = Buffer.alloc(MAP_HEADER_BYTES + this.#map.length);
     bytes.writeUInt32LE(MAP_MAGIC, 0);
     bytes.writeUInt32LE(MAP_UNIT_BYTES, 8);
+    bytes.write(this.#groupId, 16, 'hex');
     bytes.set(this.#map, MAP_HEADER_BYTES);
     bytes.writeUInt32LE(crc32c(bytes.subarray(8)), 4);
     await replaceFile(this.#host.disk, this.#directory, `${this.#volume}.map`, bytes);
@@ -160,8 +180,19 @@ export class BaseImage {
   }
 }
 
-function decodeMap(bytes: Buffer): Uint8Array | undefined {
-  if (bytes.length < MAP_HEADER_BYTES || bytes.readUInt32LE(0) !== MAP_MAGIC) return undefined;
+interface StoredMap {
+  /** Undefined in a file of version 1. */
+  readonly groupId: string | undefined;
+  readonly map: Uint8Array;
+}
+
+/** Undefined: damaged. */
+function decodeMap(bytes: Buffer): StoredMap | undefined {
+  if (bytes.length < MAP_1_HEADER_BYTES) return undefined;
   if (crc32c(bytes.subarray(8)) !== bytes.readUInt32LE(4) || bytes.readUInt32LE(8) !== MAP_UNIT_BYTES) return undefined;
-  return Uint8Array.from(bytes.subarray(MAP_HEADER_BYTES));
+  const magic = bytes.readUInt32LE(0);
+  if (magic === MAP_1_MAGIC) return { groupId: undefined, map: Uint8Array.from(bytes.subarray(MAP_1_HEADER_BYTES)) };
+  if (magic !== MAP_MAGIC || bytes.length < MAP_HEADER_BYTES) return undefined;
+  const groupId = bytes.toString('hex', 16, MAP_HEADER_BYTES);
+  return { groupId, map: Uint8Array.from(bytes.subarray(MAP_HEADER_BYTES)) };
 }

@@ -15,7 +15,7 @@ test('a dry run of a replay refuses the volume that the replay would refuse', as
   const journal = await Journal.open(realHost(), { ...options, syncIntervalMs: 25 });
   await journal.begin();
   await journal.close();
-  const registry = VolumeRegistry.load(realHost(), directory);
+  const registry = VolumeRegistry.load(realHost(), options);
   registry.add('root', 4096, undefined);
   await registry.save();
   const disk = join(directory, 'no-disk-yet');

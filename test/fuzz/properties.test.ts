@@ -24,6 +24,7 @@ import { GROUP } from '../replica/support/history.ts';
 import { MemoryDisk, type MemoryHost, memoryHost } from '../replica/support/memory-host.ts';
 import { logDirsResponse } from './targets/streams.ts';
 
+const PLACE = { directory: '/s', groupId: GROUP };
 const u53 = fc.maxSafeNat();
 const u32 = fc.nat(0xffff_ffff);
 const hex = (digits: number): fc.Arbitrary<string> =>
@@ -160,7 +161,7 @@ test('replica state, source state and stop mark: as written; any flipped bit and
   const catalog = { upToLsn: 9, volumes: [], bookmarks: [], events: [], heartbeat: undefined, epoch: 1 };
   await new StateKeeper(replica, '/r', { ...empty, catalog }).update(() => ({}));
   const source = memoryHost(2);
-  await writeStateFile(source, '/s', 'x', { lsn: 7, list: [1, 2], name: 'n' });
+  await writeStateFile(source, PLACE, 'x', { lsn: 7, list: [1, 2], name: 'n' });
   const stop = memoryHost(3);
   const mark = { groupId: GROUP, incarnation: 3, nonce: '0123456789abcdef', lastLsn: 77, endAddress: 8192 };
   await writeStopMark(stop.disk, '/j', mark);
@@ -175,8 +176,8 @@ test('replica state, source state and stop mark: as written; any flipped bit and
         t.true(await refusesLater(() => readState(flipped(state, bit))));
       t.true(await refusesLater(() => readState(state.subarray(0, cut % state.length))));
       const value = fileOf(source, '/s/x');
-      t.true(refuses(() => readStateFile(hostWith('/s/x', flipped(value, bit)), '/s/x')));
-      t.true(refuses(() => readStateFile(hostWith('/s/x', value.subarray(0, cut % value.length)), '/s/x')));
+      t.true(refuses(() => readStateFile(hostWith('/s/x', flipped(value, bit)), PLACE, 'x')));
+      t.true(refuses(() => readStateFile(hostWith('/s/x', value.subarray(0, cut % value.length)), PLACE, 'x')));
       const last = fileOf(stop, '/j/journal.stop');
       t.is(await readStopMark(hostWith('/j/journal.stop', flipped(last, bit)).disk, '/j'), undefined);
       t.is(await readStopMark(hostWith('/j/journal.stop', last.subarray(0, cut % 64)).disk, '/j'), undefined);
@@ -196,14 +197,14 @@ test('the change map: what is marked stays marked through damage of one slot and
       fc.nat(),
       async (size, next, granules, bit) => {
         const host = memoryHost(1);
-        const map = await ChangeMap.open(host, '/s', [{ id: 1, size }]);
+        const map = await ChangeMap.open(host, PLACE, [{ id: 1, size }]);
         for (const granule of granules) if (granule * GRANULE_BYTES < size) map.mark(1, granule * 128, 8);
         const givenUp = { fromLsn: 2, toLsn: 5, address: 4096, announcedLsn: 0 };
         await map.save(givenUp);
         await map.save(givenUp);
         await map.close();
         const file = flipped(fileOf(host, '/s/change-map.state'), bit);
-        const again = await ChangeMap.open(hostWith('/s/change-map.state', file), '/s', [{ id: 1, size: next }]);
+        const again = await ChangeMap.open(hostWith('/s/change-map.state', file), PLACE, [{ id: 1, size: next }]);
         t.deepEqual(again.givenUp, givenUp);
         for (const granule of granules) {
           if (granule * GRANULE_BYTES < Math.min(size, next)) t.true(again.isMarked(1, granule * 128));

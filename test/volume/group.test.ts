@@ -432,7 +432,7 @@ test('a detached volume is a plain disk with everything in it, and comes back if
   const { headLsn } = group.status();
   await group.detach('a');
   t.true(readFileSync(bench.path('a.raw')).equals(model.bytes));
-  t.like(readStamp(realHost(), bench.journalDirectory, 1), { state: 'detached', lsn: headLsn });
+  t.like(readStamp(realHost(), bench.place, 1), { state: 'detached', lsn: headLsn });
   t.deepEqual(
     group.status().volumes.map(({ name }) => name),
     ['b'],

@@ -102,7 +102,7 @@ test('out of room with the policy stop-protecting: the guest goes on, what was g
   const last = group.status().givenUp!;
   await group.close();
 
-  const map = await ChangeMap.open(realHost(), bench.journalDirectory, [{ id: 1, size: SIZE }]);
+  const map = await ChangeMap.open(realHost(), bench.place, [{ id: 1, size: SIZE }]);
   t.deepEqual(map.givenUp, last);
   t.true(map.markedGranules > 20);
   let outside = 0;

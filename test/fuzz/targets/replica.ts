@@ -206,14 +206,22 @@ export const baseMap: FuzzTarget = {
   name: 'base-map',
   testRuns: 20_000,
   words: MAGICS,
-  seeds: () => goldenFiles('base').map((name) => golden(`base/${name}`)),
+  seeds: async () => {
+    const host = hostWith({});
+    const base = await BaseImage.open(host, { directory: '/b', groupId: GROUP }, 1);
+    await base.write(65_536, new Uint8Array(4096));
+    await base.sync();
+    await base.close();
+    const map = host.disk.files.get('/b/1.map')!;
+    return [map.bytes.subarray(0, map.length), ...goldenFiles('base').map((name) => golden(`base/${name}`))];
+  },
   fix: (input) => {
     if (input.length >= 16) viewOf(input).setUint32(4, crc32c(input.subarray(8)), true);
   },
   run: async (input) => {
     const base = await BaseImage.open(
       hostWith({ '/b/1.map': input, '/b/1.img': new Uint8Array(8192).fill(1) }),
-      '/b',
+      { directory: '/b', groupId: GROUP },
       1,
     );
     const bytes = new Uint8Array(512);
@@ -223,6 +231,8 @@ export const baseMap: FuzzTarget = {
   },
 };
 
+const PLACE = { directory: '/s', groupId: GROUP };
+
 /** The state files of a source: any value, asked for fields as a checkpoint asks. */
 export const sourceState: FuzzTarget = {
   name: 'source-state',
@@ -230,7 +240,13 @@ export const sourceState: FuzzTarget = {
   words: [...MAGICS, ...words('address', 'lsn', '\xdf\xff\xff\xff\xff', '\xdd\x7f\xff\xff\xff', '\xd4r', '\xc9')],
   seeds: async () => {
     const host = hostWith({});
-    await writeStateFile(host, '/s', 'x.state', { address: 4096, lsn: 7, name: 'n', list: [1, { a: 1 }], state: 'on' });
+    await writeStateFile(host, PLACE, 'x.state', {
+      address: 4096,
+      lsn: 7,
+      name: 'n',
+      list: [1, { a: 1 }],
+      state: 'on',
+    });
     const file = host.disk.files.get('/s/x.state')!;
     return [file.bytes.subarray(0, file.length)];
   },
@@ -238,7 +254,7 @@ export const sourceState: FuzzTarget = {
     if (input.length >= 8) viewOf(input).setUint32(4, crc32(input.subarray(8)), true);
   },
   run: (input) => {
-    const fields = new StateFields('x', readStateFile(hostWith({ '/s/x.state': input }), '/s/x.state'));
+    const fields = new StateFields('x', readStateFile(hostWith({ '/s/x.state': input }), PLACE, 'x.state'));
     fields.count('lsn');
     fields.text('name');
     fields.list('list');
@@ -258,7 +274,7 @@ export const changeMap: FuzzTarget = {
   words: words('TMC1'),
   seeds: async () => {
     const host = hostWith({});
-    const map = await ChangeMap.open(host, '/s', VOLUMES);
+    const map = await ChangeMap.open(host, PLACE, VOLUMES);
     map.mark(1, 200, 4000);
     await map.save({ fromLsn: 3, toLsn: 9, address: 4096, announcedLsn: 0 });
     await map.close();
@@ -273,7 +289,7 @@ export const changeMap: FuzzTarget = {
     }
   },
   run: async (input) => {
-    const map = await ChangeMap.open(hostWith({ '/s/change-map.state': input }), '/s', VOLUMES);
+    const map = await ChangeMap.open(hostWith({ '/s/change-map.state': input }), PLACE, VOLUMES);
     must(map.markedGranules <= 8 * 1024, 'no more is marked than there is');
     map.mark(2, 0, 8);
     await map.save(map.givenUp);

@@ -15,6 +15,7 @@ import {
 } from '../../../daemon/nbd/export.ts';
 import type { GroupOptions } from '../../../daemon/volume/group-options.ts';
 import { ProtectedGroup } from '../../../daemon/volume/protected-group.ts';
+import type { StatePlace } from '../../../daemon/volume/state-file.ts';
 import type { ErrorCode } from '../../../journal/base/errors.ts';
 import type { Host } from '../../../journal/host/host.ts';
 import { realHost } from '../../../journal/host/real-host.ts';
@@ -28,6 +29,11 @@ export class GroupBench {
   readonly directory: string = mkdtempSync(join(tmpdir(), 'volume-test-'));
   readonly groupId: string = randomBytes(16).toString('hex');
   marks: Marks = new LocalMarks();
+
+  /** Of the state files. */
+  get place(): StatePlace {
+    return { directory: this.journalDirectory, groupId: this.groupId };
+  }
 
   get journalDirectory(): string {
     return join(this.directory, 'journal');
