@@ -9,7 +9,8 @@ import { type TopicPolicy } from '../../daemon/stream/kafka/topic-policy.ts';
 import { type Host } from '../../journal/host/host.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { type OutgoingFrame, type ReplicaFeedback, type SourceIdentity } from '../../journal/stream.ts';
-import { KafkaBroker, type KafkaBrokerOptions, kafkaMissing } from '../servers/kafka-broker.ts';
+import { KafkaBroker, type KafkaBrokerOptions } from '../servers/kafka-broker.ts';
+import { kafkaMissing } from '../servers/kafka-java.ts';
 import { newGroup, Receiver, Shipper, until } from './stream-ends.ts';
 
 export const POLICY: TopicPolicy = { replicationFactor: 1, minInsyncReplicas: 1, create: true, acceptWeak: false };

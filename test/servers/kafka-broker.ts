@@ -1,17 +1,14 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFileSync } from 'node:child_process';
 import fs from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { type KafkaClientOptions, type KafkaSasl } from '../../daemon/stream/kafka/client-options.ts';
-import { KafkaLog } from '../../daemon/stream/kafka/kafka-log.ts';
 import { KafkaFaultProxy } from './kafka-fault-proxy.ts';
+import { CLUSTER_ID, endOf, freePort, kafkaAnswers, kafkaCommand, startKafkaNode } from './kafka-java.ts';
 
-const VERSION = '4.3.1';
-const CLUSTER_ID = 'MkU3OEVBNTcwNTJENDM2Qk';
 const STORE_PASSWORD = 'changeit';
-const READY_MS = 60_000;
 const START_ATTEMPTS = 5;
+const HEAP_MIB = 384;
 const ADMIN: KafkaSasl = { mechanism: 'scram-sha-512', username: 'admin', password: 'admin-secret' };
 
 export interface KafkaBrokerOptions {
@@ -19,25 +16,6 @@ export interface KafkaBrokerOptions {
   readonly security?: 'plaintext' | 'sasl-ssl';
   /** Source of the proxy's chances, in [0, 1). */
   readonly random?: () => number;
-}
-
-/** Why no broker can be started here, or undefined; in CI that is an error instead. */
-export function kafkaMissing(): string | undefined {
-  const reason = missingPart();
-  if (reason !== undefined && process.env['CI'] === 'true') throw new Error(`CI must run the Kafka tests: ${reason}`);
-  return reason;
-}
-
-function missingPart(): string | undefined {
-  if (spawnSync('java', ['-version']).status !== 0) return 'no Java runtime (java) in PATH';
-  const jars = kafkaJars();
-  const found = fs.existsSync(path.join(jars, `kafka_2.13-${VERSION}.jar`));
-  return found ? undefined : `no Apache Kafka ${VERSION} in ${jars}: run test/setup/kafka.sh`;
-}
-
-function kafkaJars(): string {
-  const cache = process.env['XDG_CACHE_HOME'] ?? path.join(os.homedir(), '.cache');
-  return path.join(process.env['TIDEMARK_KAFKA_HOME'] ?? path.join(cache, 'tidemark', `kafka-${VERSION}`), 'lib');
 }
 
 /** One real Apache Kafka broker (KRaft, combined mode) on ports of its own, with a fault proxy beside it. */
@@ -106,31 +84,9 @@ export class KafkaBroker {
 
   /** Starts the broker on its directory and ports, and waits until it answers an administrator. */
   async restart(): Promise<void> {
-    const output = fs.openSync(path.join(this.#directory, 'broker.log'), 'w');
-    const child = spawn('java', [...JVM, '-cp', classPath(), 'kafka.Kafka', this.#path('server.properties')], {
-      cwd: this.#directory,
-      stdio: ['ignore', output, output],
-    });
-    fs.closeSync(output);
-    this.#process = child;
-    const admin = new KafkaLog(this.client({ connectTimeoutMs: 2_000 })).admin();
-    const deadline = Date.now() + READY_MS;
-    try {
-      while (child.exitCode === null && child.signalCode === null && Date.now() < deadline) {
-        try {
-          await admin.describe('tidemark-ready');
-          return;
-        } catch {
-          admin.reset();
-          await new Promise((resolve) => {
-            setTimeout(resolve, 100);
-          });
-        }
-      }
-    } finally {
-      admin.close();
-    }
-    throw new Error(`Kafka did not start:\n${this.#log().slice(-4000)}`);
+    const log = this.#path('broker.log');
+    this.#process = startKafkaNode(this.#directory, this.#path('server.properties'), log, HEAP_MIB);
+    await kafkaAnswers(this.#process, this.client({ connectTimeoutMs: 2_000 }), log);
   }
 
   /** As a power cut of the process: no shutdown, page cache kept. */
@@ -251,34 +207,6 @@ export class KafkaBroker {
       this.#path('server.properties'),
       ...scram,
     ];
-    execFileSync('java', [...JVM, '-cp', classPath(), ...tool], { stdio: 'pipe' });
+    execFileSync('java', kafkaCommand(HEAP_MIB, ...tool), { stdio: 'pipe' });
   }
-}
-
-/** A quick start on two shared cores matters more here than throughput. */
-const JVM = ['-Xms128m', '-Xmx384m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xshare:auto'];
-
-function classPath(): string {
-  return path.join(kafkaJars(), '*');
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer();
-  await new Promise<void>((resolve) => {
-    server.listen(0, '127.0.0.1', resolve);
-  });
-  const { port } = server.address() as net.AddressInfo;
-  await new Promise((resolve) => {
-    server.close(resolve);
-  });
-  return port;
-}
-
-async function endOf(child: ChildProcess | undefined, signal: NodeJS.Signals): Promise<void> {
-  if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise((resolve) => {
-    child.once('exit', resolve);
-  });
-  child.kill(signal);
-  await ended;
 }

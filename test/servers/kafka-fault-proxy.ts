@@ -4,9 +4,9 @@ import net, { type AddressInfo } from 'node:net';
 const PRODUCE = 0;
 
 /**
- * A TCP proxy that knows where Kafka's requests and responses begin and end, and loses some of them: a Produce the
+ * A TCP proxy that knows where Kafka's requests and responses begin and end, and mistreats some of them: a Produce the
  * broker never sees, one it has written but whose answer is lost (both by a killed connection), an answer that is
- * swallowed while the connection lives on, and delay.
+ * swallowed while the connection lives on, delay, a message cut in its middle, a reset, a standstill, a flipped bit.
  */
 export class KafkaFaultProxy {
   /** Chance per Produce that the connection is killed before the broker sees it. */
@@ -17,10 +17,27 @@ export class KafkaFaultProxy {
   swallow = 0;
   /** Each way. */
   delayMs = 0;
-  readonly counts = { connections: 0, produced: 0, requestsLost: 0, responsesLost: 0, swallowed: 0 };
+  /** Chance per message, each way, that the connection ends in its middle. */
+  cutMidFrame = 0;
+  /** Chance per message, each way, that both connections are reset instead. */
+  reset = 0;
+  /** Chance per message, each way, that one bit behind its length is another. */
+  bitFlip = 0;
+  readonly counts = {
+    connections: 0,
+    produced: 0,
+    requestsLost: 0,
+    responsesLost: 0,
+    swallowed: 0,
+    cutMidFrame: 0,
+    resets: 0,
+    bitFlips: 0,
+  };
   readonly #server: net.Server;
   /** Ends a pair of connections; by the client id that the client's first request gave. */
   readonly #pairs = new Map<() => void, string>();
+  readonly #lanes = new Set<Lane>();
+  #frozen = false;
   #closed = false;
   readonly #random: () => number;
   #targetPort = 0;
@@ -51,11 +68,25 @@ export class KafkaFaultProxy {
     for (const [kill, id] of this.#pairs) if (clientId === undefined || id === clientId) kill();
   }
 
+  /** Accepts connections and bytes, and passes nothing on before `thaw`. */
+  freeze(): void {
+    this.#frozen = true;
+  }
+
+  thaw(): void {
+    this.#frozen = false;
+    for (const lane of this.#lanes) lane.pump();
+  }
+
   mend(): void {
     this.requestLost = 0;
     this.responseLost = 0;
     this.swallow = 0;
     this.delayMs = 0;
+    this.cutMidFrame = 0;
+    this.reset = 0;
+    this.bitFlip = 0;
+    this.thaw();
   }
 
   close(): void {
@@ -72,8 +103,13 @@ export class KafkaFaultProxy {
     this.counts.connections++;
     const broker = net.connect(this.#targetPort, '127.0.0.1');
     const kinds: number[] = [];
+    const isFrozen = (): boolean => this.#frozen;
+    const [toBroker, toClient] = [new Lane(broker, isFrozen), new Lane(client, isFrozen)];
+    this.#lanes.add(toBroker).add(toClient);
     const kill = (): void => {
       this.#pairs.delete(kill);
+      this.#lanes.delete(toBroker);
+      this.#lanes.delete(toClient);
       client.destroy();
       broker.destroy();
     };
@@ -88,7 +124,7 @@ export class KafkaFaultProxy {
         return;
       }
       kinds.push(kind);
-      this.#forward(broker, message);
+      this.#forward(toBroker, message, [client, broker], kill);
     });
     const responses = messagesOf((message) => {
       const kind = kinds.shift();
@@ -102,7 +138,7 @@ export class KafkaFaultProxy {
         kill();
         return;
       }
-      this.#forward(client, message);
+      this.#forward(toClient, message, [client, broker], kill);
     });
     client.on('data', requests);
     broker.on('data', responses);
@@ -113,14 +149,52 @@ export class KafkaFaultProxy {
     }
   }
 
-  #forward(to: net.Socket, message: Buffer): void {
-    if (this.delayMs === 0) {
-      if (!to.destroyed) to.write(message);
-      return;
+  #forward(lane: Lane, message: Buffer, pair: readonly net.Socket[], kill: () => void): void {
+    if (this.#random() < this.reset) {
+      this.counts.resets++;
+      for (const socket of pair) socket.resetAndDestroy();
+      kill();
+    } else if (this.#random() < this.cutMidFrame) {
+      this.counts.cutMidFrame++;
+      lane.add(message.subarray(0, Math.ceil(message.length / 2)), this.delayMs, kill);
+    } else if (message.length > 4 && this.#random() < this.bitFlip) {
+      this.counts.bitFlips++;
+      const flipped = Buffer.from(message);
+      const at = 4 + Math.floor(this.#random() * (message.length - 4));
+      flipped[at] = (flipped[at] ?? 0) ^ (1 << Math.floor(this.#random() * 8));
+      lane.add(flipped, this.delayMs);
+    } else {
+      lane.add(message, this.delayMs);
     }
-    setTimeout(() => {
-      if (!to.destroyed) to.write(message);
-    }, this.delayMs);
+  }
+}
+
+/** One direction of one connection: what is delayed stays in order, as in TCP, whatever becomes of the delay. */
+class Lane {
+  readonly #to: net.Socket;
+  readonly #frozen: () => boolean;
+  readonly #waiting: { readonly bytes: Buffer; readonly dueMs: number; readonly written?: (() => void) | undefined }[] =
+    [];
+
+  constructor(to: net.Socket, frozen: () => boolean) {
+    this.#to = to;
+    this.#frozen = frozen;
+  }
+
+  add(bytes: Buffer, delayMs: number, written?: () => void): void {
+    this.#waiting.push({ bytes, dueMs: performance.now() + delayMs, written });
+    if (delayMs === 0) this.pump();
+    else setTimeout(() => this.pump(), delayMs + 1);
+  }
+
+  /** Writes what is due. */
+  pump(): void {
+    for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
+      if (this.#frozen() || first.dueMs > performance.now()) return;
+      this.#waiting.shift();
+      if (!this.#to.destroyed) this.#to.write(first.bytes, () => first.written?.());
+      else first.written?.();
+    }
   }
 }
 

@@ -20,7 +20,12 @@ export interface SiteVolume {
 export interface SiteOptions {
   readonly volumes: readonly SiteVolume[];
   /** Frames go through this broker instead of the direct stream. */
-  readonly kafka?: { readonly brokers: readonly string[]; readonly topic: string };
+  readonly kafka?: {
+    readonly brokers: readonly string[];
+    readonly topic: string;
+    /** Copies of each record, and how many of them must be in sync; 1 and 1 when absent. */
+    readonly copies?: { readonly replicationFactor: number; readonly minInsyncReplicas: number };
+  };
   /** Bytes, with a unit. */
   readonly journalBudget?: string;
   readonly journalFileSize?: string;
@@ -200,7 +205,7 @@ ${this.#options.sourceExtra ?? ''}`;
     return `      kafka:
         brokers: [${kafka.brokers.join(', ')}]
         topic: ${kafka.topic}
-        replicationFactor: 1
-        minInsyncReplicas: 1`;
+        replicationFactor: ${kafka.copies?.replicationFactor ?? 1}
+        minInsyncReplicas: ${kafka.copies?.minInsyncReplicas ?? 1}`;
   }
 }
