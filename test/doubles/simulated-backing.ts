@@ -6,6 +6,7 @@ import type { DiskFile, Host } from '../../journal/host/host.ts';
 
 /** Granularity of holes, as on a file system. */
 const BLOCK_BYTES = 4096;
+const ZEROES: Buffer = Buffer.alloc(BLOCK_BYTES);
 
 /**
  * A raw file on the disk of a simulated machine as a volume's backing. It has what a real one has: a page cache that a
@@ -77,7 +78,7 @@ export class SimulatedBacking implements Backing {
     const extents: { length: number; kind: DeviceExtent['kind'] }[] = [];
     for (let at = 0; at < length; ) {
       const count = Math.min(length - at, BLOCK_BYTES - ((offset + at) % BLOCK_BYTES));
-      const kind = bytes.subarray(at, at + count).some((byte) => byte !== 0) ? 'data' : 'hole';
+      const kind = ZEROES.compare(bytes, at, at + count, 0, count) === 0 ? 'hole' : 'data';
       const last = extents.at(-1);
       if (last?.kind === kind) last.length += count;
       else extents.push({ length: count, kind });

@@ -1,12 +1,27 @@
 const PAGE_BYTES = 4096;
 const SECTOR_BYTES = 512;
+const SECTORS_PER_PAGE = PAGE_BYTES / SECTOR_BYTES;
+const FIRST_BYTES = 16 * 1024;
+
+/** What a page was before the first write to it since some sync began; never changed, shared by all that were empty. */
+const EMPTY_PAGE = new Uint8Array(PAGE_BYTES);
+
+/** A page with sectors that are not proven durable. */
+interface DirtyPage {
+  /** Bit n: sector n of the page was written. */
+  sectors: number;
+  /** The page before the first of them was written. */
+  readonly before: Uint8Array;
+}
 
 /** A sync under way: what it covers, as it stood when the sync began. */
 export interface RunningSync {
-  /** Sector -> the bytes the medium had before. */
-  readonly sectors: Map<number, Uint8Array>;
+  readonly pages: ReadonlyMap<number, DirtyPage>;
   readonly size: number;
 }
+
+/** What a power loss makes of a file's length, when it was changed and not synced. */
+export type SizeAfterLoss = 'old' | 'new' | 'up-to-last-kept';
 
 /**
  * The content of one simulated file: what its page cache shows, and what a power loss may bring back. Every sector
@@ -14,9 +29,9 @@ export interface RunningSync {
  * on its own: that is how sectors tear.
  */
 export class SimulatedContent {
-  readonly #pages = new Map<number, Uint8Array>();
-  /** Sector -> bytes before the first write since the newest sync began. */
-  #dirty = new Map<number, Uint8Array>();
+  /** Zeroes behind `#size`. */
+  #bytes = new Uint8Array(FIRST_BYTES);
+  #dirty = new Map<number, DirtyPage>();
   /** Oldest first. */
   #syncs: RunningSync[] = [];
   /** Sectors whose sync failed: the cache shows the new bytes as clean, the medium holds the old ones. */
@@ -36,42 +51,32 @@ export class SimulatedContent {
 
   read(into: Uint8Array, position: number): number {
     const length = Math.max(0, Math.min(into.length, this.#size - position));
-    for (let done = 0; done < length; ) {
-      const at = position + done;
-      const inPage = at % PAGE_BYTES;
-      const count = Math.min(PAGE_BYTES - inPage, length - done);
-      const page = this.#pages.get(Math.floor(at / PAGE_BYTES));
-      if (page === undefined) into.fill(0, done, done + count);
-      else into.set(page.subarray(inPage, inPage + count), done);
-      done += count;
-    }
+    if (length > 0) into.set(this.#bytes.subarray(position, position + length));
     return length;
   }
 
   write(from: Uint8Array, position: number): void {
     if (from.length === 0) return;
     this.#changes++;
-    const first = Math.floor(position / SECTOR_BYTES);
-    const last = Math.floor((position + from.length - 1) / SECTOR_BYTES);
-    for (let sector = first; sector <= last; sector++) this.#remember(sector);
-    for (let done = 0; done < from.length; ) {
-      const at = position + done;
-      const inPage = at % PAGE_BYTES;
-      const count = Math.min(PAGE_BYTES - inPage, from.length - done);
-      this.#page(Math.floor(at / PAGE_BYTES)).set(from.subarray(done, done + count), inPage);
-      done += count;
-    }
-    this.#size = Math.max(this.#size, position + from.length);
+    const end = position + from.length;
+    this.#reserve(end);
+    this.#remember(position, end);
+    this.#bytes.set(from, position);
+    this.#size = Math.max(this.#size, end);
   }
 
   truncate(length: number): void {
     this.#changes++;
-    if (length < this.#size) this.write(new Uint8Array(this.#size - length), length);
+    if (length < this.#size) {
+      this.#remember(length, this.#size);
+      this.#bytes.fill(0, length, this.#size);
+    }
+    this.#reserve(length);
     this.#size = length;
   }
 
   beginSync(): RunningSync {
-    const sync = { sectors: this.#dirty, size: this.#size };
+    const sync = { pages: this.#dirty, size: this.#size };
     this.#dirty = new Map();
     this.#syncs.push(sync);
     return sync;
@@ -82,61 +87,92 @@ export class SimulatedContent {
     if (index < 0) return;
     if (succeeded) {
       // A sync also covers what an older one is still writing.
-      for (const older of this.#syncs.splice(0, index + 1)) {
-        // A sector that was written again and synced is proven, whatever a failed sync did to it before.
-        for (const sector of older.sectors.keys()) this.#lost.delete(sector);
-      }
+      const covered = this.#syncs.splice(0, index + 1);
+      // A sector that was written again and synced is proven, whatever a failed sync did to it before.
+      if (this.#lost.size > 0) for (const { pages } of covered) eachSector(pages, (at) => this.#lost.delete(at));
       this.#durableSize = sync.size;
       return;
     }
     this.#syncs.splice(index, 1);
     // fsyncgate: after a failed sync the pages count as clean although the medium still has the old bytes.
-    for (const [sector, before] of sync.sectors) if (!this.#lost.has(sector)) this.#lost.set(sector, before);
+    eachSector(sync.pages, (at, before) => {
+      if (!this.#lost.has(at)) this.#lost.set(at, before);
+    });
   }
 
-  /**
-   * Power is gone: each sector not proven durable keeps its new bytes when `keep` says so, else has the old ones, and
-   * the size may be the one of the last sync.
-   */
-  losePower(keep: () => boolean, oldSize: boolean): void {
-    for (const layer of [this.#dirty, ...this.#syncs.map((sync) => sync.sectors).reverse()]) {
-      for (const [sector, before] of layer) if (!keep()) this.#restore(sector, before);
+  /** Power is gone: each sector not proven durable keeps its new bytes when `keep` says so, else has the old ones. */
+  losePower(keep: () => boolean, sizeAfter: SizeAfterLoss): void {
+    const unsynced = this.#dirty.size > 0 || this.#syncs.length > 0;
+    let keptEnd = this.#durableSize;
+    const layers = [...this.#syncs.map(({ pages }) => pages), this.#dirty].reverse();
+    this.#reserve(this.#durableSize);
+    for (const pages of layers) {
+      eachSector(pages, (at, before) => {
+        if (keep()) keptEnd = Math.max(keptEnd, at + SECTOR_BYTES);
+        else this.#restore(at, before);
+      });
     }
-    for (const [sector, before] of this.#lost) this.#restore(sector, before);
+    for (const [at, before] of this.#lost) this.#restore(at, before);
     this.#lost.clear();
-    if (oldSize && this.#durableSize < this.#size) this.truncate(this.#durableSize);
-    else if (oldSize) this.#size = this.#durableSize;
+    if (sizeAfter === 'old') this.#size = this.#durableSize;
+    else if (sizeAfter === 'up-to-last-kept' && unsynced) this.#size = Math.min(this.#size, keptEnd);
+    this.#bytes.fill(0, this.#size);
     this.#dirty = new Map();
     this.#syncs = [];
     this.#durableSize = this.#size;
+    this.#changes++;
   }
 
   /** Bit rot: flips one bit of the stored bytes, seen by cache and medium alike. */
   flipBit(position: number, bit: number): void {
-    const page = this.#page(Math.floor(position / PAGE_BYTES));
-    const at = position % PAGE_BYTES;
-    page[at] = (page[at] as number) ^ (1 << bit);
+    this.#bytes[position] = (this.#bytes[position] as number) ^ (1 << bit);
   }
 
-  #remember(sector: number): void {
-    if (this.#dirty.has(sector)) return;
-    const before = new Uint8Array(SECTOR_BYTES);
-    const start = sector * SECTOR_BYTES;
-    if (start < this.#size) this.read(before, start);
-    this.#dirty.set(sector, before);
+  #reserve(end: number): void {
+    if (end <= this.#bytes.length) return;
+    const larger = new Uint8Array(Math.max(2 * this.#bytes.length, Math.ceil(end / PAGE_BYTES) * PAGE_BYTES));
+    larger.set(this.#bytes);
+    this.#bytes = larger;
   }
 
-  #restore(sector: number, bytes: Uint8Array): void {
-    const start = sector * SECTOR_BYTES;
-    this.#page(Math.floor(start / PAGE_BYTES)).set(bytes, start % PAGE_BYTES);
-  }
-
-  #page(index: number): Uint8Array {
-    let page = this.#pages.get(index);
-    if (page === undefined) {
-      page = new Uint8Array(PAGE_BYTES);
-      this.#pages.set(index, page);
+  /** Keeps what the sectors of [from, to) hold now, those that were written already since the newest sync excepted. */
+  #remember(from: number, to: number): void {
+    const first = Math.floor(from / SECTOR_BYTES);
+    const end = Math.ceil(to / SECTOR_BYTES);
+    for (let sector = first; sector < end; ) {
+      const page = Math.floor(sector / SECTORS_PER_PAGE);
+      const start = page * SECTORS_PER_PAGE;
+      const stop = Math.min(end, start + SECTORS_PER_PAGE);
+      this.#rememberPage(page, ((1 << (stop - start)) - 1) & ~((1 << (sector - start)) - 1));
+      sector = stop;
     }
-    return page;
+  }
+
+  #rememberPage(page: number, sectors: number): void {
+    const at = page * PAGE_BYTES;
+    const known = this.#dirty.get(page);
+    if (known === undefined) {
+      const before = at >= this.#size ? EMPTY_PAGE : this.#bytes.slice(at, at + PAGE_BYTES);
+      this.#dirty.set(page, { sectors, before });
+      return;
+    }
+    // A sector not written since the page was copied is in that copy as it still is.
+    known.sectors |= sectors;
+  }
+
+  #restore(at: number, bytes: Uint8Array): void {
+    this.#reserve(at + SECTOR_BYTES);
+    this.#bytes.set(bytes, at);
+  }
+}
+
+/** Every sector of these pages with its byte position and what it held before. */
+function eachSector(pages: ReadonlyMap<number, DirtyPage>, take: (at: number, before: Uint8Array) => void): void {
+  for (const [page, { sectors, before }] of pages) {
+    for (let sector = 0; sector < SECTORS_PER_PAGE; sector++) {
+      if ((sectors & (1 << sector)) === 0) continue;
+      const start = sector * SECTOR_BYTES;
+      take(page * PAGE_BYTES + start, before.subarray(start, start + SECTOR_BYTES));
+    }
   }
 }

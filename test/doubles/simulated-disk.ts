@@ -66,7 +66,9 @@ export class SimulatedDisk {
     const kept = random.below(this.#changes.length + 1);
     for (const change of this.#changes.slice(kept).reverse()) change.undo();
     this.#changes = [];
-    for (const content of this.files.values()) content.losePower(() => random.chance(keep), random.chance(0.5));
+    for (const content of this.files.values()) {
+      content.losePower(() => random.chance(keep), random.pick(['old', 'new', 'up-to-last-kept']));
+    }
   }
 
   freeBytes(): number {

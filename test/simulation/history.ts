@@ -1,5 +1,6 @@
 import { assert } from '../../journal/base/assert.ts';
 import type { Lsn } from '../../journal/position.ts';
+import type { RecordKind } from '../../journal/record.ts';
 import type { SectorId } from './sector-pattern.ts';
 
 /** A change of one volume as the model sees it: one id per sector. */
@@ -9,13 +10,46 @@ export interface ModelChange {
   readonly ids: Uint32Array;
 }
 
-/** What the record at one LSN did, by the model's own reading of the journal. */
+/** What the record at one LSN is and did, by the model's own reading of the journal. */
 export interface ModelRecord {
   readonly lsn: Lsn;
-  /** Kind, flags, place and content in one string: two records are the same when these are. */
-  readonly identity: string;
+  readonly kind: RecordKind;
+  readonly flags: number;
+  readonly requestId: number;
+  readonly volume: number;
+  readonly sector: number;
+  readonly sectors: number;
+  /** Whose bytes a record with data has, per sector. */
+  readonly ids: Uint32Array | undefined;
+  /** The payload of any other record, in hex. */
+  readonly content: string;
   /** Empty for barriers, control records and pieces. */
   readonly changes: readonly ModelChange[];
+}
+
+/** Whether nothing about two records is different. */
+export function sameRecord(a: ModelRecord, b: ModelRecord): boolean {
+  return (
+    a.lsn === b.lsn &&
+    a.kind === b.kind &&
+    a.flags === b.flags &&
+    a.requestId === b.requestId &&
+    a.volume === b.volume &&
+    a.sector === b.sector &&
+    a.sectors === b.sectors &&
+    a.content === b.content &&
+    sameIds(a.ids, b.ids)
+  );
+}
+
+function sameIds(a: Uint32Array | undefined, b: Uint32Array | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.length === b.length && a.every((id, index) => id === b[index]);
+}
+
+/** A record for a person. */
+export function describeRecord({ flags, ids, kind, lsn, sector, sectors, volume }: ModelRecord): string {
+  return `LSN ${lsn}: kind ${kind}, flags ${flags}, volume ${volume}: ${sector}+${sectors} ${ids?.join(',') ?? ''}`;
 }
 
 /** Volume id -> whose bytes stand in each of its sectors. */
@@ -72,10 +106,27 @@ export class History {
     return content;
   }
 
+  /** Whose bytes stand in `count` sectors of a volume at one LSN. */
+  rangeAt(lsn: Lsn, volume: number, sector: number, count: number): Uint32Array {
+    if (lsn === this.lastLsn) return (this.#head.get(volume) as Uint32Array).slice(sector, sector + count);
+    assert(lsn >= 0 && lsn < this.lastLsn, `the model ends at ${this.lastLsn}, asked for ${lsn}`);
+    const index = Math.floor(lsn / SNAPSHOT_EVERY);
+    const ids = (this.#snapshots[index]?.get(volume) as Uint32Array).slice(sector, sector + count);
+    for (let next = index * SNAPSHOT_EVERY; next < lsn; next++) {
+      for (const change of (this.#records[next] as ModelRecord).changes) {
+        if (change.volume !== volume) continue;
+        const from = Math.max(sector, change.sector);
+        const end = Math.min(sector + count, change.sector + change.ids.length);
+        if (from < end) ids.set(change.ids.subarray(from - change.sector, end - change.sector), from - sector);
+      }
+    }
+    return ids;
+  }
+
   /** Whose bytes may stand in a sector for somebody who looked at some moment between the two LSNs. */
   idsBetween(volume: number, sector: number, from: Lsn, to: Lsn): Set<SectorId> {
     const ids = new Set<SectorId>();
-    ids.add((this.contentAt(from).get(volume) as Uint32Array)[sector] as number);
+    ids.add(this.rangeAt(from, volume, sector, 1)[0] as number);
     for (let next = from; next < to; next++) {
       for (const change of (this.#records[next] as ModelRecord).changes) {
         const id = change.volume === volume ? change.ids[sector - change.sector] : undefined;

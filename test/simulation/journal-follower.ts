@@ -4,7 +4,7 @@ import { JournalReader } from '../../journal/journal-reader.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordFlag, RecordKind } from '../../journal/record.ts';
-import type { History, ModelChange, ModelRecord } from './history.ts';
+import { type History, type ModelChange, type ModelRecord, sameRecord } from './history.ts';
 import { identifySectors } from './sector-pattern.ts';
 
 /**
@@ -46,53 +46,39 @@ export class JournalFollower {
   }
 
   #learn(record: JournalRecord): ModelRecord | undefined {
-    const model = { lsn: record.lsn, identity: identityOf(record), changes: this.#changesOf(record) };
-    const known = this.#agrees ? this.#history.record(record.lsn) : undefined;
-    if (known !== undefined && known.identity === model.identity) {
-      this.#agreedLsn = record.lsn;
+    const { flags, kind, lsn, payload, requestId, sector, sectors, volume } = record;
+    const holdsData = kind === RecordKind.write || kind === RecordKind.seed;
+    const ids = holdsData ? identifySectors(payload, volume, sector) : undefined;
+    const content = holdsData || payload.length === 0 ? '' : Buffer.from(payload).toString('hex');
+    const changes = this.#changesOf(record, ids);
+    const model = { lsn, kind, flags, requestId, volume, sector, sectors, ids, content, changes };
+    const known = this.#agrees ? this.#history.record(lsn) : undefined;
+    if (known !== undefined && sameRecord(known, model)) {
+      this.#agreedLsn = lsn;
       return undefined;
     }
     if (this.#agrees) {
       this.#agrees = false;
-      this.#agreedLsn = record.lsn - 1;
-      this.#history.truncate(record.lsn - 1);
+      this.#agreedLsn = lsn - 1;
+      this.#history.truncate(lsn - 1);
     }
     this.#history.append(model);
     return model;
   }
 
-  #changesOf(record: JournalRecord): readonly ModelChange[] {
+  #changesOf(record: JournalRecord, ids: Uint32Array | undefined): readonly ModelChange[] {
     const { flags, kind, requestId, sector, sectors, volume } = record;
-    // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- every other kind changes nothing
-    switch (kind) {
-      case RecordKind.incarnation:
-        this.#pieces.clear();
-        return [];
-      case RecordKind.zero:
-      case RecordKind.trim:
-        return [{ volume, sector, ids: new Uint32Array(sectors) }];
-      case RecordKind.seed:
-        return [{ volume, sector, ids: identifySectors(record.payload, volume, sector) }];
-      case RecordKind.write: {
-        const change = { volume, sector, ids: identifySectors(record.payload, volume, sector) };
-        if ((flags & (RecordFlag.piece | RecordFlag.closes)) === 0) return [change];
-        const open = [...(this.#pieces.get(requestId) ?? []), change];
-        this.#pieces.set(requestId, open);
-        if ((flags & RecordFlag.closes) === 0) return [];
-        this.#pieces.delete(requestId);
-        return open;
-      }
-      default:
-        return [];
+    if (kind === RecordKind.incarnation) this.#pieces.clear();
+    if (kind === RecordKind.zero || kind === RecordKind.trim) {
+      return [{ volume, sector, ids: new Uint32Array(sectors) }];
     }
+    if (ids === undefined) return [];
+    const change = { volume, sector, ids };
+    if (kind !== RecordKind.write || (flags & (RecordFlag.piece | RecordFlag.closes)) === 0) return [change];
+    const open = [...(this.#pieces.get(requestId) ?? []), change];
+    this.#pieces.set(requestId, open);
+    if ((flags & RecordFlag.closes) === 0) return [];
+    this.#pieces.delete(requestId);
+    return open;
   }
-}
-
-function identityOf(record: JournalRecord): string {
-  const { flags, kind, requestId, sector, sectors, volume } = record;
-  const content =
-    kind === RecordKind.write || kind === RecordKind.seed
-      ? identifySectors(record.payload, volume, sector).join(',')
-      : Buffer.from(record.payload).toString('hex');
-  return `${kind}/${flags}/${requestId} ${volume}:${sector}+${sectors} ${content}`;
 }

@@ -8,7 +8,7 @@ import { GROUP_ID, GROUP_NAME, REPLICA_ADDRESS, REPLICA_DIRECTORY, REPLICA_NAME 
 import type { Seams } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
-import { compareContent, type SourceModel } from './source-model.ts';
+import { compareSectors, type SourceModel } from './source-model.ts';
 import { must } from './violation.ts';
 
 /** The replica's machine with what runs on it. */
@@ -127,7 +127,8 @@ export class ReplicaNode {
   }
 
   async #checkView(group: ReplicaGroup, lsn: Lsn): Promise<void> {
-    const expected = this.#model.history.contentAt(lsn);
+    const { history } = this.#model;
+    const what = (): string => `the view at LSN ${lsn}`;
     let view: ReturnType<ReplicaGroup['openView']>;
     try {
       view = group.openView({ lsn, owner: 'simulation', scratchBytesMax: 0 });
@@ -138,7 +139,8 @@ export class ReplicaNode {
     for (const { volume, device } of view.volumes) {
       const bytes = new Uint8Array(device.size);
       await device.read(0, bytes);
-      compareContent('P1', `the view at LSN ${lsn}`, volume.id, identifySectors(bytes, volume.id, 0), expected);
+      const expected = history.rangeAt(lsn, volume.id, 0, device.size / SECTOR_BYTES);
+      compareSectors('P1', what, volume.id, identifySectors(bytes, volume.id, 0), expected);
     }
     await group.views.close(view.id);
     this.viewsChecked++;
@@ -150,7 +152,6 @@ export class ReplicaNode {
     const changes = this.#model.history.record(lsn)?.changes ?? [];
     if (group === undefined || changes.length === 0 || lsn <= group.floorLsn) return;
     for (const at of before || changes.length > 1 ? [lsn - 1, lsn] : [lsn]) {
-      const expected = this.#model.history.contentAt(at);
       const view = group.openView({ lsn: at, owner: 'simulation', scratchBytesMax: 0 });
       for (const { volume, sector, ids } of changes) {
         const device = view.volumes.find((one) => one.volume.id === volume)?.device;
@@ -158,7 +159,8 @@ export class ReplicaNode {
         const bytes = new Uint8Array(ids.length * SECTOR_BYTES);
         await device.read(sector * SECTOR_BYTES, bytes);
         const found = identifySectors(bytes, volume, sector);
-        compareContent('P1', `the view at LSN ${at}`, volume, found, expected, sector);
+        const expected = this.#model.history.rangeAt(at, volume, sector, ids.length);
+        compareSectors('P1', () => `the view at LSN ${at}`, volume, found, expected, sector);
       }
       await group.views.close(view.id);
       this.viewsChecked++;

@@ -22,6 +22,8 @@ export interface RunOptions {
   readonly sourceDisk: DiskFaults;
   readonly replicaDisk: DiskFaults;
   readonly network: NetworkFaults;
+  /** Frames are packed by the real zstd. */
+  readonly zstd: boolean;
 }
 
 export const NEMESIS_ACTIONS = [
@@ -70,7 +72,7 @@ export function drawOptions(random: SeededRandom): RunOptions {
       abandons: maybe(0.5, 0.05),
       reads: random.pick([0.05, 0.3]),
     },
-    actMicros: random.pick([2000, 8000, 30_000]),
+    actMicros: random.pick([4000, 12_000, 40_000]),
     journalFileBytes: random.pick([128 * KIB, 256 * KIB, 512 * KIB]),
     journalFiles: random.pick([6, 16, 64]),
     overlayBytesMax: random.pick([256 * KIB, 4096 * KIB]),
@@ -87,5 +89,6 @@ export function drawOptions(random: SeededRandom): RunOptions {
       cuts: maybe(0.3, 0.002),
       silentDeaths: maybe(0.5, 0.5),
     },
+    zstd: random.chance(0.15),
   };
 }

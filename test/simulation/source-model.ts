@@ -1,9 +1,9 @@
 import type { ErrorCode } from '../../journal/base/errors.ts';
 import type { Lsn } from '../../journal/position.ts';
-import type { GroupContent, History, ModelRecord } from './history.ts';
+import type { History, ModelRecord } from './history.ts';
 import type { JournalFollower } from './journal-follower.ts';
 import { FOREIGN_SECTOR, type SectorId } from './sector-pattern.ts';
-import { must } from './violation.ts';
+import { type Invariant, must, Violation } from './violation.ts';
 
 /**
  * What the guests were told: floors under what may be lost. Acknowledged writes survive a kill, flushed ones a power
@@ -19,6 +19,8 @@ export class SourceModel {
   #powerLost = false;
   readonly #failures: Map<ErrorCode, number> = new Map();
   readonly bookmarks: Map<string, Lsn> = new Map();
+  /** Where the order ended whenever a machine went down. */
+  readonly borders: Set<Lsn> = new Set();
   acknowledged = 0;
   /** The first thing a guarded check threw. */
   violation: unknown;
@@ -92,10 +94,10 @@ export class SourceModel {
 
   /** A read that began when the journal ended at `from` and ended now. */
   checkRead(volume: number, sector: number, found: Uint32Array, from: Lsn): void {
-    const before = this.history.contentAt(from).get(volume) as Uint32Array;
+    const before = this.history.rangeAt(from, volume, sector, found.length);
     for (let index = 0; index < found.length; index++) {
       const id = found[index] as SectorId;
-      if (id === before[sector + index]) continue;
+      if (id === before[index]) continue;
       const allowed = this.history.idsBetween(volume, sector + index, from, this.history.lastLsn);
       must('D6', allowed.has(id), () => {
         const expected = [...allowed].join(' or ');
@@ -105,21 +107,22 @@ export class SourceModel {
   }
 }
 
-/** Throws a violation at the first sector that is not what the model has there. */
-export function compareContent(
-  invariant: 'D1' | 'D2' | 'P1' | 'V1',
-  what: string,
+/** Throws a violation at the first sector that is not what the model has there; both begin at `firstSector`. */
+export function compareSectors(
+  invariant: Invariant,
+  what: () => string,
   volume: number,
   found: Uint32Array,
-  expected: GroupContent,
+  expected: Uint32Array,
   firstSector = 0,
 ): void {
-  const ids = expected.get(volume) as Uint32Array;
   for (let index = 0; index < found.length; index++) {
-    const sector = firstSector + index;
-    must(invariant, found[index] === ids[sector], () => {
-      return `${what}: volume ${volume} sector ${sector} is ${name(found[index] as SectorId)}, expected ${ids[sector]}`;
-    });
+    if (found[index] === expected[index]) continue;
+    const place = `volume ${volume} sector ${firstSector + index}`;
+    throw new Violation(
+      invariant,
+      `${what()}: ${place} is ${name(found[index] as SectorId)}, expected ${expected[index]}`,
+    );
   }
 }
 

@@ -11,7 +11,7 @@ import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import type { SeededRandom } from './seeded-random.ts';
-import { compareContent, type SourceModel } from './source-model.ts';
+import { compareSectors, type SourceModel } from './source-model.ts';
 import { SimulatedClient } from './volume-client.ts';
 
 const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
@@ -117,15 +117,15 @@ export class SourceNode {
 
   /** All volumes read as the model says. */
   async checkContent(group: ProtectedGroup): Promise<void> {
-    for (const { name, size } of group.exports('local')) {
-      const device = group.exports('local').find((one) => one.name === name);
-      const client = device?.attach(NOBODY);
-      const bytes = new Uint8Array(size);
-      await client?.read(0, bytes);
-      const volume = Number(name.slice(1));
-      const expected = this.#model.history.contentAt(this.#model.history.lastLsn);
-      compareContent('D1', 'after a start', volume, identifySectors(bytes, volume, 0), expected);
-      client?.detach();
+    for (const device of group.exports('local')) {
+      const client = device.attach(NOBODY);
+      const bytes = new Uint8Array(device.size);
+      await client.read(0, bytes);
+      const volume = Number(device.name.slice(1));
+      const { history } = this.#model;
+      const expected = history.rangeAt(history.lastLsn, volume, 0, device.size / SECTOR_BYTES);
+      compareSectors('D1', () => 'after a start', volume, identifySectors(bytes, volume, 0), expected);
+      client.detach();
     }
   }
 

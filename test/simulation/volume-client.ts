@@ -11,7 +11,7 @@ import { assert } from '../../journal/base/assert.ts';
 import { type ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
-import type { ModelRecord } from './history.ts';
+import { describeRecord, type ModelRecord } from './history.ts';
 import { fillSectors, identifySectors } from './sector-pattern.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import type { SourceModel } from './source-model.ts';
@@ -272,7 +272,7 @@ export class SimulatedClient implements ReplyPort {
 
   /** Gives each request of the window its LSN; what was journalled must be what was asked for, in that order. */
   #match(records: readonly ModelRecord[]): void {
-    const changes = records.filter(({ identity }) => isChange(identity));
+    const changes = records.filter(({ kind }) => CHANGES.has(kind));
     if (changes.length === 0) return;
     const asked = this.#requests.filter(({ request }) => request.kind !== WindowKind.flush);
     const window = this.#window;
@@ -284,8 +284,8 @@ export class SimulatedClient implements ReplyPort {
       must('D8', record !== undefined && one !== undefined, () => `request ${index} of a window is not in the journal`);
       const sector = (window.offset[index] as number) / SECTOR_BYTES;
       const sectors = (window.length[index] as number) / SECTOR_BYTES;
-      const expected = expectedRecord(window.kind[index] as Kind, this.volume, sector, sectors, one.id);
-      must('D8', matches(record.identity, expected), () => `journalled ${record.identity}, asked for ${expected.tail}`);
+      const same = matches(record, window.kind[index] as Kind, this.volume, sector, sectors, one.id);
+      must('D8', same, () => `journalled ${describeRecord(record)}, asked for ${sector}+${sectors} of ${one.id}`);
       one.request.lsn = record.lsn;
     }
     must('D8', next === changes.length, () => `${changes.length} records of a window of ${next} requests`);
@@ -322,26 +322,18 @@ export class SimulatedClient implements ReplyPort {
 
 const CHANGES: ReadonlySet<number> = new Set([RecordKind.write, RecordKind.zero, RecordKind.trim]);
 
-function isChange(identity: string): boolean {
-  return CHANGES.has(Number.parseInt(identity, 10));
-}
-
-interface ExpectedRecord {
-  readonly kind: number;
-  readonly tail: string;
-}
-
-function expectedRecord(kind: Kind, volume: number, sector: number, sectors: number, id: number): ExpectedRecord {
-  const place = `${volume}:${sector}+${sectors} `;
-  if (kind === WindowKind.write) {
-    return { kind: RecordKind.write, tail: place + Array.from({ length: sectors }, () => id).join(',') };
-  }
-  return { kind: kind === WindowKind.trim ? RecordKind.trim : RecordKind.zero, tail: place };
-}
-
-function matches(identity: string, expected: ExpectedRecord): boolean {
-  const space = identity.indexOf(' ');
-  const [kind, flags] = identity.slice(0, space).split('/').map(Number);
-  if (kind !== expected.kind || identity.slice(space + 1) !== expected.tail) return false;
-  return kind === RecordKind.write || ((flags as number) & ~RecordFlag.noHole) === 0;
+/** Whether a record is what a request asked for. */
+function matches(
+  record: ModelRecord,
+  kind: Kind,
+  volume: number,
+  sector: number,
+  sectors: number,
+  id: number,
+): boolean {
+  if (record.volume !== volume || record.sector !== sector || record.sectors !== sectors) return false;
+  if (kind === WindowKind.write)
+    return record.kind === RecordKind.write && record.ids?.every((one) => one === id) === true;
+  const wanted = kind === WindowKind.trim ? RecordKind.trim : RecordKind.zero;
+  return record.kind === wanted && (record.flags & ~RecordFlag.noHole) === 0;
 }

@@ -6,6 +6,7 @@ import { checkAtEnd } from './end-check.ts';
 import { History } from './history.ts';
 import { Nemesis } from './nemesis.ts';
 import { NO_SEAMS, type Seams } from './parts.ts';
+import { packQuickly } from './quick-codec.ts';
 import { ReplicaNode } from './replica-node.ts';
 import { drawOptions, type RunOptions } from './run-options.ts';
 import { Scheduler } from './scheduler.ts';
@@ -71,11 +72,13 @@ export class World {
     const before = process.listeners('unhandledRejection');
     process.removeAllListeners('unhandledRejection');
     process.on('unhandledRejection', (reason) => this.fail(reason));
+    packQuickly(!this.options.zstd);
     try {
       await this.#story();
     } catch (error) {
       this.fail(error);
     } finally {
+      packQuickly(false);
       process.removeAllListeners('unhandledRejection');
       for (const listener of before) process.on('unhandledRejection', listener);
     }
@@ -111,6 +114,7 @@ export class World {
     this.crashes++;
     this.scheduler.trace(`${how} ${node}`);
     this[node][how]();
+    this.model.borders.add(this.model.history.lastLsn);
     this.startSoon(node);
   }
 
