@@ -1,6 +1,7 @@
 import { channel } from '../../journal/base/channels.ts';
 import type { Lsn } from '../../journal/position.ts';
 import type { ReplicaFeedback } from '../../journal/stream.ts';
+import type { Acknowledged } from './acknowledged.ts';
 import type { KnownChains } from './known-chains.ts';
 
 /** A replica as the source's configuration names it. */
@@ -24,6 +25,8 @@ export interface KnownReplica {
   chain: string;
   /** Up to here both chains were compared and are the same: only this counts for releasing the journal. */
   provenLsn: Lsn;
+  /** What it said last, in this run or an earlier one; 0: nothing is known. */
+  acknowledgedLsn: Lsn;
   /** It held this much before it lost data; 0: it never did, or has it again. */
   lostFromLsn: Lsn;
   heardMs: number;
@@ -43,20 +46,35 @@ export class ReplicaRegistry {
   readonly #group: string;
   readonly #chains: KnownChains;
 
-  constructor(group: string, registered: readonly RegisteredReplica[], chains: KnownChains) {
+  /** `before`: what replicas had acknowledged when the source ran last. */
+  constructor(
+    group: string,
+    registered: readonly RegisteredReplica[],
+    before: readonly Acknowledged[],
+    chains: KnownChains,
+  ) {
     this.#group = group;
     this.#chains = chains;
-    this.replicas = registered.map(({ name, required }) => ({
-      name,
-      required,
-      state: 'unknown',
-      reason: 'not heard since the start',
-      durableLsn: undefined,
-      chain: '',
-      provenLsn: 0,
-      lostFromLsn: 0,
-      heardMs: 0,
-    }));
+    this.replicas = registered.map(({ name, required }) => {
+      const known = before.find((one) => one.name === name);
+      return {
+        name,
+        required,
+        state: 'unknown',
+        reason: 'not heard since the start',
+        durableLsn: undefined,
+        chain: '',
+        provenLsn: 0,
+        acknowledgedLsn: known?.acknowledgedLsn ?? 0,
+        lostFromLsn: known?.lostFromLsn ?? 0,
+        heardMs: 0,
+      };
+    });
+  }
+
+  /** For the next start. */
+  get acknowledged(): readonly Acknowledged[] {
+    return this.replicas.map(({ name, acknowledgedLsn, lostFromLsn }) => ({ name, acknowledgedLsn, lostFromLsn }));
   }
 
   /** Takes a state whose group and epoch were checked. */
@@ -66,8 +84,8 @@ export class ReplicaRegistry {
       this.#hearStranger(feedback.replica);
       return undefined;
     }
-    const before = replica.durableLsn;
-    if (before !== undefined && feedback.durableLsn < before) {
+    const before = replica.acknowledgedLsn;
+    if (feedback.durableLsn < before) {
       replica.lostFromLsn = Math.max(replica.lostFromLsn, before);
       replica.provenLsn = Math.min(replica.provenLsn, feedback.durableLsn);
       const { name } = replica;
@@ -79,6 +97,7 @@ export class ReplicaRegistry {
     replica.state = feedback.state;
     replica.reason = feedback.reason;
     replica.durableLsn = feedback.durableLsn;
+    replica.acknowledgedLsn = feedback.durableLsn;
     replica.chain = feedback.chain;
     replica.heardMs = nowMs;
     if (announce) {

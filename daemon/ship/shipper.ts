@@ -6,6 +6,7 @@ import type { Host } from '../../journal/host/host.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/stream.ts';
+import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { ChainCheckpoints } from './chain-checkpoints.ts';
 import type { ShipJournal } from './chain-walk.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
@@ -52,13 +53,19 @@ export class Shipper {
   readonly #heartbeats = new HeartbeatTimes();
   readonly #registry: ReplicaRegistry;
   readonly #release: Release;
+  readonly #acknowledged: AcknowledgedFile;
   readonly #lanes: readonly Lane[];
   readonly #stopListening: () => void;
   #pumpedTo: JournalAddress = 0;
   #announced = '';
   #closing: Promise<void> | undefined;
 
-  private constructor(host: Host, options: ShipperOptions, checkpoints: ChainCheckpoints) {
+  private constructor(
+    host: Host,
+    options: ShipperOptions,
+    checkpoints: ChainCheckpoints,
+    acknowledged: readonly Acknowledged[],
+  ) {
     const { identity, marks, journal } = options;
     assert(
       options.replicas.some(({ required }) => required),
@@ -67,7 +74,9 @@ export class Shipper {
     this.#host = host;
     this.#options = options;
     this.#checkpoints = checkpoints;
-    this.#registry = new ReplicaRegistry(identity.groupName, options.replicas, this.#chains);
+    this.#registry = new ReplicaRegistry(identity.groupName, options.replicas, acknowledged, this.#chains);
+    const place = { directory: options.directory, groupId: identity.groupId };
+    this.#acknowledged = new AcknowledgedFile(host, place, identity.groupName, () => this.#registry.acknowledged);
     const group = { id: identity.groupId, name: identity.groupName };
     this.#release = new Release(host, options.directory, group, journal, marks, checkpoints);
     const laneOptions = {
@@ -105,7 +114,8 @@ export class Shipper {
       if (!isUnreadable(error)) throw error;
       return [];
     });
-    return new Shipper(host, options, new ChainCheckpoints(checkpoints));
+    const acknowledged = readAcknowledged(host, { directory, groupId: identity.groupId });
+    return new Shipper(host, options, new ChainCheckpoints(checkpoints), acknowledged);
   }
 
   status(): ShipStatus {
@@ -135,6 +145,7 @@ export class Shipper {
     this.#stopListening();
     await Promise.all(this.#lanes.map((lane) => lane.close()));
     await this.#release.close();
+    await this.#acknowledged.close();
   }
 
   #onAccepted(): void {
@@ -172,6 +183,7 @@ export class Shipper {
       return;
     }
     const replica = this.#registry.hear(feedback, this.#host.clock.monotonicMs());
+    this.#acknowledged.note();
     if (replica !== undefined && this.#proveOrStop(lane, replica)) this.#advance();
     this.#announce();
   }
@@ -234,9 +246,9 @@ export class Shipper {
       const state = halt.code === 'needs-resync' ? 'needs-resync' : halt.code === 'divergence' ? 'diverged' : 'stopped';
       return { state, reason: halt.reason, code: halt.code };
     }
-    for (const { name, durableLsn, lostFromLsn, state, reason } of this.#registry.replicas) {
+    for (const { name, acknowledgedLsn, lostFromLsn, state, reason } of this.#registry.replicas) {
       if (lostFromLsn > 0) {
-        const lost = `replica ${name} lost what it had acknowledged up to ${lostFromLsn} and is sent it again from ${(durableLsn ?? 0) + 1}`;
+        const lost = `replica ${name} lost what it had acknowledged up to ${lostFromLsn} and is sent it again from ${acknowledgedLsn + 1}`;
         return { state: 'needs-resync', reason: lost, code: 'needs-resync' };
       }
       if (state === 'needs-resync') return { state, reason: `replica ${name}: ${reason}`, code: 'needs-resync' };

@@ -2,6 +2,7 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, unlinkSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { readAcknowledged } from '../../daemon/ship/acknowledged.ts';
 import { ChainCheckpoints } from '../../daemon/ship/chain-checkpoints.ts';
 import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { decodeShipState, encodeShipState } from '../../daemon/ship/ship-state.ts';
@@ -300,6 +301,53 @@ test('a replica that holds less than it acknowledged is an alarm until it has ev
   await rig.sink.sent(last);
   rig.sink.hold(last);
   t.like(rig.shipper.status(), { state: 'streaming', code: null });
+  await rig.close();
+});
+
+test('a replica that lost data while the source was down is an alarm, over further starts, until it has everything again', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(90);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  const { frames } = rig.sink;
+  const early = frames[0]!.lastLsn;
+  const restart = async (holds: Lsn): Promise<void> => {
+    await rig.restart();
+    rig.sink.frames.push(...frames);
+    t.is(rig.shipper.status().replicas[0]?.durableLsn, null, 'what it said in an earlier run is not what it holds now');
+    rig.sink.seek(holds + 1);
+    rig.sink.hold(holds);
+  };
+  rig.sink.hold(last);
+  await restart(last);
+  t.like(rig.shipper.status(), { state: 'streaming', code: null });
+  for (const _ of [1, 2]) {
+    await restart(early);
+    const status = rig.shipper.status();
+    t.like(status, { state: 'needs-resync', code: 'needs-resync' });
+    t.regex(status.reason, new RegExp(`lost what it had acknowledged up to ${last}`));
+    t.like(status.replicas[0], { durableLsn: early, lostFromLsn: last });
+    t.true(status.replicatedLsn <= early);
+  }
+  await rig.sink.sent(last);
+  rig.sink.hold(last);
+  t.like(rig.shipper.status(), { state: 'streaming', code: null });
+  await restart(last);
+  t.like(rig.shipper.status(), { state: 'streaming', code: null });
+  await rig.close();
+});
+
+test('what a replica acknowledged is durable a second later, without a stop', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(90);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  rig.sink.hold(last);
+  const place = { directory: rig.directory, groupId: GROUP_ID };
+  const keepAlive = setInterval(() => undefined, 50);
+  while (readAcknowledged(host, place).length === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+  clearInterval(keepAlive);
+  t.deepEqual(readAcknowledged(host, place), [{ name: 'dr1', acknowledgedLsn: last, lostFromLsn: 0 }]);
   await rig.close();
 });
 
