@@ -1,4 +1,4 @@
-import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { zstdDecompressSync } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import { TidemarkError } from './base/errors.ts';
 import type { Chain } from './chain.ts';
@@ -77,8 +77,6 @@ export const FRAME_BYTES_MAX: number = 4 * 1024 * 1024;
 export const FRAME_RECORDS_MAX = 16_384;
 export const CHUNK_BYTES_DEFAULT: number = 64 * 1024;
 export const CHUNK_BYTES_MAX: number = 1024 * 1024;
-/** What comes out longer than this part of itself is kept raw: unpacking would cost more than the bytes saved. */
-const WORTH_PACKING = 0.95;
 const HEADER_BYTES_MAX = 4096;
 
 export interface FrameHeader {
@@ -302,19 +300,7 @@ export function readEntry(view: DataView, at: number, lsn: Lsn, payloadOffset: n
   };
 }
 
-/**
- * `plain` packed by zstd level 1, or undefined when that does not pay. The output buffer is given its final size: with
- * Node's default of 16 KiB pieces the same call costs up to four times as much.
- */
-export function pack(plain: Uint8Array): Uint8Array | undefined {
-  const packed = zstdCompressSync(plain, {
-    chunkSize: plain.length + 8192,
-    params: { [constants.ZSTD_c_compressionLevel]: 1 },
-  });
-  return packed.length > plain.length * WORTH_PACKING ? undefined : packed;
-}
-
-/** The reverse; throws `frame-damaged` unless exactly `plainBytes` come out. Never allocates more than that. */
+/** A packed chunk or list made plain; throws `frame-damaged` unless exactly `plainBytes` come out. Never allocates more than that. */
 export function unpack(packed: Uint8Array, plainBytes: number): Uint8Array {
   let plain: Uint8Array;
   try {

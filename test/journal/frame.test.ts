@@ -4,6 +4,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { advanceChain, CHAIN_START, type Chain, chainString, parseChain } from '../../journal/chain.ts';
+import { ChunkPacker } from '../../journal/chunk-packer.ts';
 import {
   FRAME_ENTRY_BYTES,
   FRAME_HEADER_BYTES,
@@ -15,6 +16,7 @@ import {
 import { FrameLayout } from '../../journal/frame-layout.ts';
 import { FrameSealer, type SealedFrame, type SealerOptions, type SealRecord } from '../../journal/frame-sealer.ts';
 import { FrameView } from '../../journal/frame-view.ts';
+import { zstdInto, zstdIntoByZlib } from '../../journal/host/zstd.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { goldenRecords } from '../golden/frame-v1.ts';
 
@@ -226,6 +228,46 @@ test('a newer format and an unknown feature say "upgrade the replica first"; a d
       t.throws(() => FrameView.open(withHeaderCrc(feature))),
       'upgrade-replica-first',
     ),
+  );
+});
+
+test('the native and the plain way to zstd unpack to the same bytes, and neither writes beyond its room', (t) => {
+  const plain = Buffer.concat([noise(3000, 5), new Uint8Array(5000).fill(7)]);
+  for (const zstd of [zstdInto, zstdIntoByZlib]) {
+    for (const level of [1, -5, 1]) {
+      const into = new Uint8Array(plain.length).fill(0xee);
+      const bytes = zstd(into.subarray(0, 6000), plain, level);
+      if (bytes === undefined) {
+        t.fail(`level ${level} gave nothing`);
+        continue;
+      }
+      t.true(bytes < 3500 && into.subarray(6000).every((byte) => byte === 0xee));
+      t.deepEqual(Buffer.from(unpack(into.subarray(0, bytes), plain.length)), plain);
+      t.is(zstd(into.subarray(0, 2900), plain, level), undefined);
+    }
+  }
+});
+
+test('chunks are packed at the level that pays, found out anew now and then', (t) => {
+  // words of few letters: the careful level finds much more in them than the fast one
+  const text = Uint8Array.from(noise(65_536, 3), (byte) => 97 + (byte % 6));
+  const halves = new Uint8Array(65_536);
+  halves.set(noise(32_768, 4));
+  const into = new Uint8Array(65_536);
+  const careful = zstdInto(into, text, 1) ?? 0;
+  const fast = zstdInto(into, text, -5) ?? into.length;
+  t.true(fast > careful * 1.1, `${fast} against ${careful}`);
+  const packer = new ChunkPacker();
+  const sizes = Array.from({ length: 64 }, () => packer.packInto(into, text));
+  t.deepEqual(new Set(sizes), new Set([careful]));
+  for (let i = 0; i < 64; i++) packer.packInto(into, halves);
+  t.is(packer.packInto(into, text), careful, 'compared again');
+  for (let i = 0; i < 63; i++) packer.packInto(into, halves);
+  packer.packInto(into, halves);
+  t.is(
+    packer.packInto(into, text),
+    fast <= text.length * 0.95 ? fast : undefined,
+    'the fast level was as good by then',
   );
 });
 
