@@ -90,9 +90,13 @@ function fault(nodes: number, what: Fault): void {
     t.timeout(10 * 60_000);
     const began = performance.now();
     await onGround(nodes, async (ground) => {
-      await what.run(ground);
-      await ground.cluster.inSync(ground.topic, nodes);
-      await seconds(2);
+      try {
+        await what.run(ground);
+        await ground.cluster.inSync(ground.topic, nodes);
+        await seconds(2);
+      } catch (error) {
+        ground.load.violations.push(`the fault could not be done and taken back: ${String(error)}`);
+      }
       const report = await ground.load.finish(CATCH_UP_MS);
       const { mustShow } = what;
       if (mustShow !== undefined && !report.statesSeen.some((state) => mustShow.test(state))) {

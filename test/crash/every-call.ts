@@ -1,13 +1,15 @@
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { everyCall, type Fault, type Role } from './every-call-run.ts';
 
-/* node test/crash/every-call.ts --role source|replica --fault kill|eio|enospc [--share n/m] [--verbose] */
+/* node test/crash/every-call.ts --role source|replica --fault kill|eio|enospc [--share n/m] [--json FILE] [--verbose] */
 
 const { values } = parseArgs({
   options: {
     role: { type: 'string', default: 'source' },
     fault: { type: 'string', default: 'kill' },
     share: { type: 'string', default: '0/1' },
+    json: { type: 'string' },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -25,4 +27,5 @@ say(
   `${values.role} ${values.fault}: ${calls} storage calls, ${points} points, ${run} run, ${missed} not reached, ` +
     `${noticed} noticed, ${violations.length} violations`,
 );
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
 process.exitCode = violations.length === 0 ? 0 : 1;

@@ -1,14 +1,16 @@
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { cannotMount, FILE_SYSTEMS, type FileSystem } from './file-system-bench.ts';
 import { powerLoss } from './power-loss-run.ts';
 
-/* node test/crash/power-loss.ts --fs ext4|xfs|btrfs --states N [--seed S] [--verbose] */
+/* node test/crash/power-loss.ts --fs ext4|xfs|btrfs --states N [--seed S] [--json FILE] [--verbose] */
 
 const { values } = parseArgs({
   options: {
     fs: { type: 'string', default: 'ext4' },
     states: { type: 'string', default: '60' },
     seed: { type: 'string', default: '1' },
+    json: { type: 'string' },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -27,4 +29,5 @@ say(
   `${system}: ${writes} writes, ${flushes} flushes recorded; ${states} states, ${torn} torn, ${withFloor} with something ` +
     `to keep, ${violations.length} violations`,
 );
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(result, undefined, 2)}\n`);
 process.exitCode = violations.length === 0 ? 0 : 1;

@@ -4,12 +4,14 @@ import path from 'node:path';
 /** The folder a run leaves its figures in; without it nothing is written. */
 const DIRECTORY_VARIABLE = 'TIDEMARK_RESULT_DIRECTORY';
 
-/** What a run of the acceptance tests found, as the ledger (test/reliability) reads it. */
+/** What a run found: a line of the ledger (test/reliability). */
 export interface RawResult {
   /** What ran, in the ledger's words: `direct`, `leader killed`. */
   readonly name: string;
   readonly seconds: number;
   readonly counts: Readonly<Record<string, number>>;
+  /** What stands beside the counts. */
+  readonly labels?: Readonly<Record<string, string>>;
   readonly violations: readonly string[];
 }
 
