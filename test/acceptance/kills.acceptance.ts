@@ -62,7 +62,7 @@ async function killUnderGuest(
 /** Nothing acknowledged is lost, nothing is noticed. 20 kills of each side, or TIDEMARK_KILLS. */
 for (const stream of ['direct', 'kafka'] as const) {
   test.serial(`kill -9 of source and replica under a live guest, ${stream}`, async (t) => {
-    t.timeout(20 * 60_000);
+    t.timeout(20 * 60_000 * Math.max(1, KILLS / 20));
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'tidemark-kills-'));
     const broker = stream === 'kafka' ? await KafkaBroker.start() : undefined;
     const site = new Site(directory, {
