@@ -285,15 +285,14 @@ export class KafkaSink implements FrameSink {
     await this.#bounded(FEEDBACK_WAIT_MS, late, this.#feedback.readToEnd());
     const tail = await readTail(this.#reader, bounds, identity.groupId);
     checkSuccession(tail, identity);
-    const seek =
-      this.#requested ??
-      decideSeek({
-        bounds,
-        tailLsn: tail.last?.lastLsn ?? 0,
-        lost: this.#lost,
-        acceptedLsn: this.#acceptedLsn,
-        replicas: this.#options.replicas.map((replica) => this.#feedback.states.get(replica)),
-      });
+    const seek = decideSeek({
+      bounds,
+      tailLsn: tail.last?.lastLsn ?? 0,
+      requested: this.#requested,
+      lost: this.#lost,
+      acceptedLsn: this.#acceptedLsn,
+      replicas: this.#options.replicas.map((replica) => this.#feedback.states.get(replica)),
+    });
     this.#requested = undefined;
     this.#lost = undefined;
     this.#window.clear();

@@ -7,6 +7,8 @@ export interface SeekInput {
   readonly bounds: LogBounds;
   /** The topic holds everything up to here without a gap, as far back as it reaches; 0: no frame of ours. */
   readonly tailLsn: Lsn;
+  /** What a replica asked for, some time ago. */
+  readonly requested: Seek | undefined;
   /** Why acknowledged frames are gone from the topic, or undefined. */
   readonly lost: string | undefined;
   /** Acknowledged by the topic in this run; what counts after a loss when there is no replica. */
@@ -27,6 +29,10 @@ export interface Seek {
 export function decideSeek(input: SeekInput): Seek {
   const durable = input.replicas.map((feedback) => feedback?.durableLsn ?? 0);
   const lowest = durable.length === 0 ? input.acceptedLsn : Math.min(...durable);
+  if (input.requested !== undefined) {
+    // Sends were settled since, which may take long: what every replica has by now is not asked for any more.
+    return { ...input.requested, fromLsn: Math.max(input.requested.fromLsn, lowest + 1) };
+  }
   if (input.lost !== undefined) {
     return { fromLsn: lowest + 1, reason: `${input.lost}: sending again what not every replica holds` };
   }
