@@ -22,14 +22,14 @@ const MAGIC = Buffer.alloc(4);
 MAGIC.writeUInt32LE(BATCH_MAGIC);
 
 /**
- * Reads whole batches out of a journal's files through one buffer of 1 MiB, which grows to the largest batch (4 MiB) and
+ * Reads whole batches out of a journal's files through one buffer of 1 MiB (or of one file, when that is smaller), which grows to the largest batch (4 MiB) and
  * no further. What it returns aliases the buffer until the next call.
  */
 export class BatchWindow {
   readonly #reads: FileReads;
   readonly #fileBytes: number;
   readonly #salt: number;
-  #buffer: Buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+  #buffer: Buffer;
   /** Address of the buffer's first byte, and how many bytes of it are valid. */
   #start: JournalAddress = 0;
   #valid = 0;
@@ -38,6 +38,7 @@ export class BatchWindow {
   constructor(reads: FileReads, fileBytes: number, salt: number) {
     this.#reads = reads;
     this.#fileBytes = fileBytes;
+    this.#buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_BYTES, fileBytes));
     this.#salt = salt;
   }
 

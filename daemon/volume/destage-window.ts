@@ -59,10 +59,14 @@ export class DestageWindow {
   /** Writes everything; rejects with the first error when all that was begun has ended. `onWrite` gets bytes as they go. */
   async writeOut(onWrite: (bytes: number) => void): Promise<void> {
     const writes = this.#plan();
+    const mergedBytes = writes.reduce(
+      (most, { length, parts }) => (parts.length > 1 ? Math.max(most, length) : most),
+      0,
+    );
     let next = 0;
     let failure: TidemarkError | undefined;
     const worker = async (): Promise<void> => {
-      const buffer = new Lazy(() => Buffer.allocUnsafe(WRITE_BYTES_MAX));
+      const buffer = new Lazy(() => Buffer.allocUnsafe(mergedBytes));
       while (next < writes.length && failure === undefined) {
         const write = writes[next++]!;
         try {

@@ -28,7 +28,7 @@ export async function scanSegment(
 ): Promise<ScannedSegment> {
   const directory = new FrameDirectory();
   const size = file.size();
-  const buffer = Buffer.alloc(FRAME_BYTES_MAX);
+  const buffer = Buffer.allocUnsafeSlow(Math.max(FRAME_HEADER_BYTES, Math.min(FRAME_BYTES_MAX, size)));
   let at = SEGMENT_HEADER_BYTES;
   let nextLsn = firstLsn;
   let stoppedBy = '';

@@ -11,6 +11,9 @@ import { identifySectors } from './sector-pattern.ts';
 import { compareSectors, type SourceModel } from './source-model.ts';
 import { must } from './violation.ts';
 
+/** The largest volume a run draws. */
+const SCRATCH_BYTES = 512 * 1024;
+
 /** The replica's machine with what runs on it. */
 export class ReplicaNode {
   readonly machine: SimulatedMachine;
@@ -22,6 +25,8 @@ export class ReplicaNode {
   #listener: DirectListener | undefined;
   /** What it has called durable, ever. */
   #durableLsn: Lsn = 0;
+  /** Buffers no check uses now. */
+  readonly #scratch: Uint8Array[] = [];
   starts = 0;
   viewsChecked = 0;
 
@@ -137,10 +142,12 @@ export class ReplicaNode {
       throw error;
     }
     for (const { volume, device } of view.volumes) {
-      const bytes = new Uint8Array(device.size);
-      await device.read(0, bytes);
+      const bytes = this.#scratch.pop() ?? new Uint8Array(SCRATCH_BYTES);
+      const content = bytes.subarray(0, device.size);
+      await device.read(0, content);
       const expected = history.rangeAt(lsn, volume.id, 0, device.size / SECTOR_BYTES);
-      compareSectors('P1', what, volume.id, identifySectors(bytes, volume.id, 0), expected);
+      compareSectors('P1', what, volume.id, identifySectors(content, volume.id, 0), expected);
+      this.#scratch.push(bytes);
     }
     await group.views.close(view.id);
     this.viewsChecked++;
