@@ -13,11 +13,16 @@ import { type Epoch, type JournalAddress, type JournalTime, type Lsn, readU64, w
  *  32 u64 time              microseconds, never going back within a journal
  *  40 u32 incarnation       counter
  *  44 u32 previous          header crc of the batch before; first batch of a file: as in the file header
- *  48 u32 count             bits 0..30 records without PADs; bit 31: the file ends here, the log goes on in the next
+ *  48 u32 count             bits 0..29 records without PADs; bit 30: repaired; bit 31: the file ends here, the log goes on
+ *                           in the next
  *  52 u32 epoch
  *  56 u64 own address
  *
  * An empty batch (count 0) is a watermark: it proves what is durable while nothing is written.
+ *
+ * A repaired batch stands, with others, where damaged ones stood. It proves nothing durable; in that field it has
+ *  24 u32 chain             what the next batch names as `previous`: for the last one, what already stands behind it
+ *  28 u32 skip              bytes between its end and the next batch
  */
 
 export const BATCH_HEADER_BYTES = 64;
@@ -28,6 +33,8 @@ export const BATCH_ALIGN = 8;
 export const BATCH_BODY_BYTES_MAX: number = 4 * 1024 * 1024;
 
 const CLOSES_FILE = 0x8000_0000;
+const REPAIRED = 0x4000_0000;
+const COUNT_MASK = 0x3fff_ffff;
 
 export interface BatchHeader {
   readonly headerCrc: number;
@@ -42,6 +49,10 @@ export interface BatchHeader {
   readonly closesFile: boolean;
   readonly epoch: Epoch;
   readonly address: JournalAddress;
+  /** What the next batch names as the one before it. */
+  readonly chain: number;
+  /** Where the next batch of this file begins. */
+  readonly nextAddress: JournalAddress;
 }
 
 /** What the writer puts into a header; the crcs are computed while writing. */
@@ -92,6 +103,33 @@ export function writeBatchHeader(
   return headerCrc;
 }
 
+/** What a repaired batch has instead of a watermark. */
+export interface RepairedFields extends Omit<BatchFields, 'durableLsn'> {
+  /** What the next batch names; undefined: it is one of the same repair and names what this call returns. */
+  chain: number | undefined;
+  skipBytes: number;
+}
+
+/** As `writeBatchHeader`, for a batch that takes the place of a damaged one. Returns what the next batch has to name. */
+export function writeRepairedHeader(
+  slab: Uint8Array,
+  view: DataView,
+  bodyStart: number,
+  bodyEnd: number,
+  fields: RepairedFields,
+  salt: number,
+): number {
+  const at = bodyStart - BATCH_HEADER_BYTES;
+  const plainCrc = writeBatchHeader(slab, view, bodyStart, bodyEnd, { ...fields, durableLsn: 0 }, salt);
+  const chain = fields.chain ?? plainCrc;
+  view.setUint32(at + 4, 0, true);
+  view.setUint32(at + 24, chain, true);
+  view.setUint32(at + 28, fields.skipBytes, true);
+  view.setUint32(at + 48, view.getUint32(at + 48, true) + REPAIRED, true);
+  view.setUint32(at + 4, crc32(slab.subarray(at, bodyStart), salt), true);
+  return chain;
+}
+
 const scratch = new Uint8Array(BATCH_HEADER_BYTES);
 const scratchView = new DataView(scratch.buffer);
 
@@ -113,25 +151,29 @@ export function readBatchHeader(
   if (crc32(scratch, salt) !== headerCrc) return 'the header crc is wrong';
   const bodyBytes = scratchView.getUint32(8, true);
   if (bodyBytes > BATCH_BODY_BYTES_MAX) return 'the body is longer than a batch may be';
+  const count = scratchView.getUint32(48, true);
+  const repaired = (count & REPAIRED) !== 0;
   for (const high of [20, 28, 36, 60]) {
+    if (repaired && high === 28) continue;
     if (scratchView.getUint32(high, true) >= 0x20_0000) return 'a number is larger than 2^53';
   }
   const own = readU64(scratchView, 56, 'address');
   if (own !== address) return `the batch belongs to address ${own}`;
-  const count = scratchView.getUint32(48, true);
   return {
     headerCrc,
     bodyBytes,
     bodyCrc: scratchView.getUint32(12, true),
     firstLsn: readU64(scratchView, 16, 'first LSN'),
-    durableLsn: readU64(scratchView, 24, 'durable LSN'),
+    durableLsn: repaired ? 0 : readU64(scratchView, 24, 'durable LSN'),
     time: readU64(scratchView, 32, 'time'),
     incarnation: scratchView.getUint32(40, true),
     previousCrc: scratchView.getUint32(44, true),
-    count: count & 0x7fff_ffff,
+    count: count & COUNT_MASK,
     closesFile: count >= CLOSES_FILE,
     epoch: scratchView.getUint32(52, true),
     address: own,
+    chain: repaired ? scratchView.getUint32(24, true) : headerCrc,
+    nextAddress: batchEnd(own, bodyBytes) + (repaired ? scratchView.getUint32(28, true) : 0),
   };
 }
 

@@ -3,6 +3,7 @@ import { channel } from './base/channels.ts';
 import { TidemarkError } from './base/errors.ts';
 import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import { BatchWindow } from './batch-window.ts';
+import { type DamagedStretch, findStretch, type StretchAnchor } from './damaged-stretch.ts';
 import { FilePool } from './file-pool.ts';
 import { FileReads, READER_FILES_MAX } from './file-reads.ts';
 import type { DirectoryLock, Host } from './host/host.ts';
@@ -23,16 +24,15 @@ import {
 } from './record.ts';
 import { decodeEpoch, decodeIncarnation, encodeClockJump, encodeIncarnation } from './record-bodies.ts';
 import { emptyLog, type RecoveredLog, recoverLog } from './recovery.ts';
-import type { RecoveryReport } from './recovery-report.ts';
+import { publishRecovery, type RecoveryReport } from './recovery-report.ts';
 import { writeStopMark } from './stop-mark.ts';
 import type { Incarnation } from './stream.ts';
+import { StretchWriter } from './stretch-writer.ts';
 import type { Appended } from './writer-state.ts';
 
 export type { AppendOptions, JournalOptions, RestoredRecord } from './journal-options.ts';
 export type { Appended } from './writer-state.ts';
 
-const recoveredChannel = channel('tidemark:journal:recovered');
-const damageChannel = channel('tidemark:journal:damage');
 const jumpChannel = channel('tidemark:journal:clock-jump');
 
 /**
@@ -168,14 +168,7 @@ export class Journal {
     assert(this.#incarnation === undefined, 'records are restored before begin');
     for (const record of records) {
       assert(record.lsn === this.lastLsn + 1, `LSN ${record.lsn} restored behind ${this.lastLsn}`);
-      const { state } = this.#writer;
-      if (record.kind === RecordKind.incarnation) {
-        const body = decodeIncarnation(record.payload);
-        state.incarnation = { counter: body.counter, nonce: body.nonce };
-      } else if (record.kind === RecordKind.epoch) {
-        state.epoch = decodeEpoch(record.payload).epoch;
-      }
-      this.#writer.setTime(record.time);
+      this.#learn(record);
       this.#appendOne(
         record.kind,
         record.flags,
@@ -287,6 +280,40 @@ export class Journal {
     return locate(this.#window, this.#options.fileBytes, lsn, from, this.endAddress);
   }
 
+  /**
+   * The damage at an address that a reader could not read; undefined when it reads well there. `anchors`: beginnings of
+   * batches that the caller goes on relying on. Reads one file, at one go.
+   */
+  damageAt(address: JournalAddress, anchors: readonly StretchAnchor[] = []): DamagedStretch | undefined {
+    const { fileBytes } = this.#options;
+    const { state } = this.#writer;
+    const end = { address: state.address, chain: state.chain, lastLsn: this.lastLsn };
+    const { oldestAddress } = this;
+    const search = {
+      reads: this.#reads,
+      window: this.#window,
+      fileBytes,
+      index: this.#index,
+      oldestAddress,
+      end,
+      anchors,
+    };
+    return findStretch(search, address);
+  }
+
+  /** Puts proven records into a stretch that `damageAt` told, in its place. */
+  mend(stretch: DamagedStretch): StretchWriter {
+    const { salt } = this.#writer.state;
+    const begun = this.#incarnation;
+    const incarnation = begun ?? this.report.incarnation;
+    const bootId = begun === undefined ? this.report.bootId : this.#host.bootId;
+    const home = { host: this.#host, options: this.#options, salt, incarnation, bootId };
+    // of a lost end nobody knows what it said of runs and times
+    const atEnd = begun === undefined && stretch.resumeAddress === this.endAddress;
+    const learn = (record: RestoredRecord): void => (atEnd ? this.#learn(record) : undefined);
+    return new StretchWriter({ ...home, oldestAddress: () => this.oldestAddress, learn }, stretch);
+  }
+
   /** Whole files below the address may be reused; never anything that is not durable. */
   recycleBelow(address: JournalAddress): void {
     for (const sequence of this.#writer.recycleBelow(address)) {
@@ -325,6 +352,18 @@ export class Journal {
     });
   }
 
+  /** What comes behind goes on from this record, although this run did not write it. */
+  #learn(record: RestoredRecord): void {
+    const { state } = this.#writer;
+    if (record.kind === RecordKind.incarnation) {
+      const body = decodeIncarnation(record.payload);
+      state.incarnation = { counter: body.counter, nonce: body.nonce };
+    } else if (record.kind === RecordKind.epoch) {
+      state.epoch = decodeEpoch(record.payload).epoch;
+    }
+    this.#writer.setTime(record.time);
+  }
+
   #beforeAppend(): void {
     assert(this.#incarnation !== undefined, 'nothing is appended before begin');
     const jump = this.#writer.clockJump();
@@ -356,22 +395,3 @@ export class Journal {
 }
 
 const NOTHING = new Uint8Array(0);
-
-function publishRecovery(group: string, report: RecoveryReport, durationMs: number): void {
-  const { lastLsn, durableLsn, cleanStop, bootChanged, cut, damage, rewrittenBytes } = report;
-  recoveredChannel.publish({
-    group,
-    lastLsn,
-    durableLsn,
-    cleanStop,
-    bootChanged,
-    cutAfterLsn: cut?.afterLsn ?? 0,
-    droppedBytes: cut?.droppedBytes ?? 0,
-    damagedRanges: damage.length,
-    rewrittenBytes,
-    durationMs,
-  });
-  for (const { fromLsn, toLsn, address, reason } of damage) {
-    damageChannel.publish({ group, fromLsn, toLsn, address, reason });
-  }
-}

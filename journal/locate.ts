@@ -1,5 +1,5 @@
 import { TidemarkError } from './base/errors.ts';
-import { BATCH_HEADER_BYTES, batchEnd } from './batch-codec.ts';
+import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import type { BatchWindow } from './batch-window.ts';
 import { FILE_HEADER_BYTES } from './journal-file-header.ts';
 import type { JournalAddress, Lsn } from './position.ts';
@@ -29,7 +29,7 @@ export function locate(
       throw new TidemarkError('journal-damaged', `journal address ${address}: ${header}`, { details: { address } });
     }
     if (lsn < header.firstLsn + header.count) return address;
-    address = header.closesFile ? fileEnd : batchEnd(address, header.bodyBytes);
+    address = header.closesFile ? fileEnd : header.nextAddress;
   }
   return end;
 }

@@ -1,4 +1,4 @@
-import { BATCH_HEADER_BYTES, batchEnd } from './batch-codec.ts';
+import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import type { BatchView } from './batch-view.ts';
 import type { BatchWindow } from './batch-window.ts';
 import type { FileReads } from './file-reads.ts';
@@ -62,13 +62,11 @@ export class LogWalk {
   /** Goes on behind this batch, whatever came before it. */
   take(batch: BatchView): BatchView {
     const { header } = batch;
-    this.chain = header.headerCrc;
+    this.chain = header.chain;
     this.nextLsn = header.firstLsn + header.count;
     this.incarnation = header.incarnation;
     this.time = header.time;
-    this.address = header.closesFile
-      ? this.#window.fileStart(header.address) + this.#fileBytes
-      : batchEnd(header.address, header.bodyBytes);
+    this.address = header.closesFile ? this.#window.fileStart(header.address) + this.#fileBytes : header.nextAddress;
     return batch;
   }
 

@@ -38,6 +38,19 @@ export class LsnIndex {
     return file?.addresses[lastAtMost(file.lsns.length, (at) => (file.lsns[at] ?? 0) <= lsn)];
   }
 
+  /** Known beginnings of batches, and of files (with the LSN of their first record), between two addresses, both left out. */
+  between(from: JournalAddress, to: JournalAddress): { lsn: Lsn; address: JournalAddress }[] {
+    return this.#files
+      .filter(({ sequence }) => (sequence + 1) * this.#fileBytes > from && sequence * this.#fileBytes < to)
+      .flatMap(({ lsns, addresses }) => addresses.map((address, at) => ({ lsn: lsns[at] ?? 0, address })))
+      .filter(({ address }) => address > from && address < to);
+  }
+
+  /** LSN of the first record of a file. */
+  firstLsnOf(sequence: number): Lsn | undefined {
+    return this.#files.find((file) => file.sequence === sequence)?.lsns[0];
+  }
+
   get oldestLsn(): Lsn | undefined {
     return this.#files[0]?.lsns[0];
   }

@@ -1,5 +1,9 @@
+import { channel } from './base/channels.ts';
 import type { Epoch, JournalAddress, Lsn } from './position.ts';
 import type { Incarnation } from './stream.ts';
+
+const recoveredChannel = channel('tidemark:journal:recovered');
+const damageChannel = channel('tidemark:journal:damage');
 
 /** What opening a journal found and did: shown by `status`, logged, and what the source settles with the far side. */
 export interface RecoveryReport {
@@ -43,4 +47,24 @@ export interface DamagedRange {
   readonly file: string;
   readonly offset: number;
   readonly reason: string;
+}
+
+/** Tells what opening a journal found. */
+export function publishRecovery(group: string, report: RecoveryReport, durationMs: number): void {
+  const { lastLsn, durableLsn, cleanStop, bootChanged, cut, damage, rewrittenBytes } = report;
+  recoveredChannel.publish({
+    group,
+    lastLsn,
+    durableLsn,
+    cleanStop,
+    bootChanged,
+    cutAfterLsn: cut?.afterLsn ?? 0,
+    droppedBytes: cut?.droppedBytes ?? 0,
+    damagedRanges: damage.length,
+    rewrittenBytes,
+    durationMs,
+  });
+  for (const { fromLsn, toLsn, address, reason } of damage) {
+    damageChannel.publish({ group, fromLsn, toLsn, address, reason });
+  }
 }

@@ -112,7 +112,7 @@ export function scanLog(reads: FileReads, shape: JournalShape, start: JournalFil
 function absorb(run: LogRun, batch: BatchView, fileBytes: number): void {
   const { header } = batch;
   run.nextLsn = header.firstLsn + header.count;
-  run.chain = header.headerCrc;
+  run.chain = header.chain;
   run.epoch = header.epoch;
   run.time = Math.max(run.time, header.time);
   run.durableLsn = Math.max(run.durableLsn, header.durableLsn);

@@ -1,5 +1,4 @@
 import { TidemarkError } from './base/errors.ts';
-import { batchEnd } from './batch-codec.ts';
 import type { BatchWindow } from './batch-window.ts';
 import { journalFileName } from './file-reads.ts';
 import type { DiskFile, Host } from './host/host.ts';
@@ -44,9 +43,7 @@ export async function rewriteUnproven(
           const file = await open(host, directory, address, fileBytes, files);
           bytes += await rewrite(file, window.bytesOf(batch), address % fileBytes);
         }
-        address = batch.header.closesFile
-          ? address - (address % fileBytes) + fileBytes
-          : batchEnd(address, batch.header.bodyBytes);
+        address = batch.header.closesFile ? address - (address % fileBytes) + fileBytes : batch.header.nextAddress;
       }
     }
     for (const file of files.values()) await file.dataSync();

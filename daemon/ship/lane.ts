@@ -8,7 +8,7 @@ import { FrameSealer, type SealedFrame, type SealerOptions } from '../../journal
 import type { Clock, Timer } from '../../journal/host/host.ts';
 import type { JournalReader } from '../../journal/journal-reader.ts';
 import type { Marks } from '../../journal/marks.ts';
-import type { Lsn } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordKind } from '../../journal/record.ts';
 import { decodeHeartbeat } from '../../journal/record-bodies.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
@@ -39,6 +39,8 @@ export interface LaneEvents {
   onChain(lsn: Lsn, chain: Chain): void;
   /** A heartbeat of this run was read. */
   onHeartbeat(lsn: Lsn, monotonicMs: number): void;
+  /** What stands at this address of the journal cannot be read. */
+  onDamage(address: JournalAddress): void;
   /** Halted, going on again, or another state of the stream. */
   onState(): void;
 }
@@ -110,6 +112,16 @@ export class Lane {
     this.halt = halt;
     this.#forget();
     this.#events.onState();
+  }
+
+  /** The journal was mended: a lane that stood at the damage goes on behind what it has sent. */
+  resume(): void {
+    if (this.#closed || this.halt?.code !== 'journal-damaged') return;
+    this.halt = undefined;
+    this.#fromLsn = this.#sentLsn + 1;
+    this.#position(this.#fromLsn);
+    this.#events.onState();
+    this.pump();
   }
 
   /** Reads, seals and sends what it can in one turn. */
@@ -290,6 +302,8 @@ export class Lane {
       if (this.#reader !== undefined && this.#walking === undefined) this.#flush();
       if (this.halt !== undefined) return;
       this.stop({ code: 'journal-damaged', reason: `record ${this.#readLsn}: ${error.message}` });
+      const address = error.details['address'];
+      if (typeof address === 'number') this.#events.onDamage(address);
     } else if (error.next === 'retry') {
       this.#wakeIn(READ_RETRY_MS);
     } else {

@@ -1,5 +1,7 @@
+import { channel } from '../../journal/base/channels.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { chainString } from '../../journal/chain.ts';
+import type { DamagedStretch, StretchAnchor } from '../../journal/damaged-stretch.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { Host } from '../../journal/host/host.ts';
@@ -8,6 +10,7 @@ import type { Lsn } from '../../journal/position.ts';
 import type { FrameSink, FrameSinkEvents } from '../../journal/stream.ts';
 import { ChainCheckpoints } from './chain-checkpoints.ts';
 import { chainAt } from './chain-walk.ts';
+import { mendStretch } from './mend-stretch.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
 
 export interface SettleOptions {
@@ -20,6 +23,8 @@ export interface SettleOptions {
   readonly sinks: readonly FrameSink[];
   /** How long the far side may take to answer, and to send each frame. */
   readonly timeoutMs: number;
+  /** Places in the journal that somebody relies on. */
+  readonly anchors?: readonly StretchAnchor[];
 }
 
 export interface Settled {
@@ -29,7 +34,14 @@ export interface Settled {
   readonly answered: number;
   /** Records that were lost here and came back. */
   readonly restored: number;
+  /** Damaged stretches that the start found and that read well again. */
+  readonly mended: number;
+  /** Those that nobody could give back, and why. */
+  readonly unmended: readonly (Pick<DamagedStretch, 'fromLsn' | 'toLsn'> & { readonly reason: string })[];
 }
+
+const mendedChannel = channel('tidemark:journal:mended');
+const unmendedChannel = channel('tidemark:journal:unmended');
 
 const NOTHING: FrameSinkEvents = {
   onSeek: () => undefined,
@@ -63,22 +75,53 @@ export async function settleFarSide(host: Host, options: SettleOptions): Promise
       highestLsn = answer.value.highestLsn;
       ahead = sinks[index];
     }
-    const restored = ahead !== undefined && highestLsn > journal.lastLsn ? await restore(host, options, ahead) : 0;
-    return { highestLsn, answered, restored };
+    const { mended, unmended } = await mendFound(host, options);
+    // without the end of the journal nobody can tell what continues it
+    const whole = unmended.every(({ toLsn }) => toLsn < journal.lastLsn);
+    const restored =
+      whole && ahead !== undefined && highestLsn > journal.lastLsn ? await restore(host, options, ahead) : 0;
+    return { highestLsn, answered, restored, mended, unmended };
   } finally {
     await Promise.all(sinks.map((sink) => sink.close()));
   }
 }
 
+/** What recovery found damaged comes back first: the rest may continue it. */
+async function mendFound(host: Host, options: SettleOptions): Promise<Pick<Settled, 'mended' | 'unmended'>> {
+  const { journal, anchors = [], groupName: group } = options;
+  const unmended: Settled['unmended'][number][] = [];
+  let mended = 0;
+  for (const { address } of journal.report.damage) {
+    const checkpoints = await loadCheckpoints(host, options);
+    const relied = checkpoints.list.map(({ lsn, address: at }) => ({ lsn: lsn + 1, address: at }));
+    const stretch = journal.damageAt(address, [...relied, ...anchors]);
+    if (stretch === undefined) continue;
+    const { fromLsn, toLsn } = stretch;
+    try {
+      const bytes = await mendStretch(host, { ...options, checkpoints }, stretch);
+      mendedChannel.publish({ group, fromLsn, toLsn, bytes });
+      mended++;
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      unmendedChannel.publish({ group, fromLsn, toLsn, reason: error.message });
+      unmended.push({ fromLsn, toLsn, reason: error.message });
+    }
+  }
+  return { mended, unmended };
+}
+
+async function loadCheckpoints(host: Host, { directory, groupId }: SettleOptions): Promise<ChainCheckpoints> {
+  const list = await loadShipState(host.disk, directory, groupId).catch((error: unknown) => {
+    if (!isUnreadable(error)) throw error;
+    return [];
+  });
+  return new ChainCheckpoints(list);
+}
+
 async function restore(host: Host, options: SettleOptions, sink: FrameSink): Promise<number> {
-  const { journal, directory, groupId, timeoutMs } = options;
+  const { journal, groupId, timeoutMs } = options;
   const headLsn = journal.lastLsn;
-  const checkpoints = new ChainCheckpoints(
-    await loadShipState(host.disk, directory, groupId).catch((error: unknown) => {
-      if (!isUnreadable(error)) throw error;
-      return [];
-    }),
-  );
+  const checkpoints = await loadCheckpoints(host, options);
   const ours = await chainAt(journal, checkpoints, headLsn, journal.marks.address('durable'));
   const abort = new AbortController();
   let timer = host.clock.after(timeoutMs, () => abort.abort());

@@ -3,13 +3,14 @@ import { channel } from '../../journal/base/channels.ts';
 import type { Chain } from '../../journal/chain.ts';
 import { SEALER_DEFAULTS, type SealerOptions } from '../../journal/frame-sealer.ts';
 import type { Host } from '../../journal/host/host.ts';
+import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/stream.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { ChainCheckpoints } from './chain-checkpoints.ts';
-import type { ShipJournal } from './chain-walk.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
+import { type JournalDamage, JournalMender, type MenderOptions } from './journal-mender.ts';
 import { KnownChains } from './known-chains.ts';
 import { Lane } from './lane.ts';
 import { Release } from './release.ts';
@@ -20,7 +21,7 @@ import { type ShipLag, type ShipReplicaStatus, type ShipState, type ShipStatus, 
 export interface ShipperOptions {
   /** The journal's: ship.state lies there. */
   readonly directory: string;
-  readonly journal: ShipJournal;
+  readonly journal: Journal;
   readonly marks: Marks;
   /** Of this run: after `Journal.begin`. */
   readonly identity: SourceIdentity;
@@ -31,7 +32,12 @@ export interface ShipperOptions {
   readonly sealer?: Partial<SealerOptions>;
   /** Default 5. */
   readonly lingerMs?: number;
+  /** Who else relies on places in the journal, and on what stands there; nobody when left out. */
+  readonly mending?: Partial<Pick<MenderOptions, 'anchors' | 'onDamaged' | 'onMended'>>;
 }
+
+/** How long the far side may take for each frame of what is put back. */
+const FETCH_TIMEOUT_MS = 10_000;
 
 const LINGER_MS = 5;
 const LAG_UNKNOWN: ShipLag = { records: null, bytes: null, seconds: null };
@@ -54,6 +60,7 @@ export class Shipper {
   readonly #registry: ReplicaRegistry;
   readonly #release: Release;
   readonly #acknowledged: AcknowledgedFile;
+  readonly #mender: JournalMender;
   readonly #lanes: readonly Lane[];
   readonly #stopListening: () => void;
   #pumpedTo: JournalAddress = 0;
@@ -79,6 +86,21 @@ export class Shipper {
     this.#acknowledged = new AcknowledgedFile(host, place, identity.groupName, () => this.#registry.acknowledged);
     const group = { id: identity.groupId, name: identity.groupName };
     this.#release = new Release(host, options.directory, group, journal, marks, checkpoints);
+    const { mending = {}, sinks } = options;
+    this.#mender = new JournalMender(host, {
+      journal,
+      groupId: identity.groupId,
+      groupName: identity.groupName,
+      sinks,
+      checkpoints,
+      timeoutMs: FETCH_TIMEOUT_MS,
+      anchors: mending.anchors ?? (() => []),
+      onDamaged: (stretch) => mending.onDamaged?.(stretch),
+      onMended: (stretch) => mending.onMended?.(stretch),
+      onReadable: () => {
+        for (const lane of this.#lanes) lane.resume();
+      },
+    });
     const laneOptions = {
       journal,
       marks,
@@ -94,6 +116,7 @@ export class Shipper {
         onFeedback: (feedback) => this.#onFeedback(lane, feedback),
         onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
         onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
+        onDamage: (address) => this.#mender.mendAt(address),
         onState: () => this.#announce(),
       });
       return lane;
@@ -135,6 +158,16 @@ export class Shipper {
     };
   }
 
+  /** What of the journal cannot be read now, as far as somebody has tried. */
+  get damage(): readonly JournalDamage[] {
+    return this.#mender.damage;
+  }
+
+  /** Somebody could not read the journal at this address: it is put back from the far side. */
+  mendAt(address: JournalAddress): void {
+    this.#mender.mendAt(address);
+  }
+
   /** Stops shipping; what the replicas are known to hold is written down. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -143,7 +176,7 @@ export class Shipper {
 
   async #close(): Promise<void> {
     this.#stopListening();
-    await Promise.all(this.#lanes.map((lane) => lane.close()));
+    await Promise.all([...this.#lanes.map((lane) => lane.close()), this.#mender.close()]);
     await this.#release.close();
     await this.#acknowledged.close();
   }

@@ -1,17 +1,19 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
-import type { Host } from '../../journal/host/host.ts';
+import { delay, type Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import { LocalMarks } from '../../journal/local-marks.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink } from '../../journal/stream.ts';
 import type { ActionReply, BookmarkReply, BookmarkRequest, SourceGroupReply } from '../control/control-api.ts';
 import { sourceGroupId } from '../group-identity.ts';
 import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
 import { exportUri, nbdListener } from '../nbd-setup.ts';
-import { settleFarSide } from '../ship/settle.ts';
+import { type Settled, settleFarSide } from '../ship/settle.ts';
 import { Shipper } from '../ship/shipper.ts';
 import { countSource } from '../telemetry/channel-counters.ts';
 import { isoTime } from '../times.ts';
+import { anchorsOf, readCheckpoint } from '../volume/checkpoint.ts';
 import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
 import { CountedExport } from './counted-export.ts';
@@ -19,6 +21,13 @@ import type { SourceWorkerData } from './group-worker-protocol.ts';
 import { openVolumes } from './open-volumes.ts';
 import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
 import { sinkFactory } from './source-stream.ts';
+
+/** Between two questions for records without which the disks cannot be served. */
+const ASK_AGAIN_MS = 5_000;
+
+function damageNote({ fromLsn, toLsn, reason }: { fromLsn: Lsn; toLsn: Lsn; reason: string }): string {
+  return `damage: records ${fromLsn} to ${toLsn} cannot be read: ${reason}`;
+}
 
 /** What is there once the exports are open. */
 interface OpenSource {
@@ -40,10 +49,11 @@ export class SourceDataPath {
   readonly #data: SourceWorkerData;
   readonly #side: Pick<WorkerSide<SourceGroupReply>, 'log'>;
   readonly #ended = Promise.withResolvers<void>();
-  readonly #notes: string[] = [];
+  #notes: string[] = [];
   readonly #counters = countSource();
   #running: Promise<void> | undefined;
   #open: OpenSource | undefined;
+  #shipper: Shipper | undefined;
   #phase = 'locking and recovering the journal';
   #closing = false;
 
@@ -108,7 +118,9 @@ export class SourceDataPath {
 
   status(): SourceGroupReply {
     const { config } = this.#data;
-    if (this.#open === undefined) return { ...unknownSourceGroup(config), reason: this.#phase, ageSeconds: 0 };
+    if (this.#open === undefined) {
+      return { ...unknownSourceGroup(config), reason: this.#phase, notes: this.#notes, ageSeconds: 0 };
+    }
     const { groupId, group, shipper, server, address, exports } = this.#open;
     const now = group.status();
     if (now.state === 'failed' && !this.#closing) {
@@ -124,7 +136,7 @@ export class SourceDataPath {
       uriOf: (volume) => exportUri(address, config.listen.tls !== null, volume),
       listen: address.kind === 'unix' ? address.path : `${address.host}:${address.port}`,
       clients: server.clients().length,
-      notes: this.#notes,
+      notes: [...this.#notes, ...shipper.damage.map(damageNote)],
       counters: this.#counters,
       nowMicros: this.#host.clock.wallMicros(),
     });
@@ -140,6 +152,9 @@ export class SourceDataPath {
     try {
       const shipper = await this.#openShipper(group, groupId, makeSinks());
       opened.unshift(shipper);
+      this.#shipper = shipper;
+      const { address: unreadable } = group.status().destage;
+      if (unreadable !== undefined) shipper.mendAt(unreadable);
       const exports = group
         .exports(config.listen.tcp === null ? 'local' : 'remote')
         .map((item) => new CountedExport(item));
@@ -170,6 +185,7 @@ export class SourceDataPath {
       afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
       heartbeatMs: config.heartbeatMs,
       settle: (journal: Journal) => this.#settle(journal, groupId, makeSinks),
+      onUnreadable: (address: JournalAddress) => this.#shipper?.mendAt(address),
     };
     try {
       return await ProtectedGroup.open(this.#host, options, new LocalMarks());
@@ -188,29 +204,48 @@ export class SourceDataPath {
     groupId: string,
     makeSinks: () => FrameSink[],
   ): Promise<{ highestLsn: number } | undefined> {
-    const { config } = this.#data;
     const { bootChanged, cut, damage, cleanStop, lastLsn } = journal.report;
-    for (const item of damage)
-      this.#note(`damage: records ${item.fromLsn}-${item.toLsn} in ${item.file}: ${item.reason}`);
     if (cut !== undefined)
       this.#note(`a torn tail was cut behind ${cut.afterLsn} (${cut.droppedBytes} bytes: ${cut.reason})`);
-    const kept = cleanStop || (!bootChanged && damage.length === 0);
+    const kept = damage.length === 0 && (cleanStop || !bootChanged);
     if (kept && lastLsn > 0) return undefined;
-    this.#phase = 'asking the far side what it holds';
-    const settled = await settleFarSide(this.#host, {
-      journal,
-      directory: config.journal.directory,
-      groupId,
-      groupName: config.name,
-      sinks: makeSinks(),
-      timeoutMs: config.settleTimeoutMs,
+    const settled = await this.#askFarSide(journal, groupId, makeSinks);
+    this.#side.log('info', 'settled', 'the far side was asked what it holds', {
+      answered: settled.answered,
+      restored: settled.restored,
+      mended: settled.mended,
     });
-    this.#side.log('info', 'settled', 'the far side was asked what it holds', { ...settled });
     if (settled.restored > 0) this.#note(`${settled.restored} records that were lost here came back from the far side`);
+    if (settled.mended > 0) this.#note(`${settled.mended} damaged stretches of the journal were put back`);
     if (settled.answered > 0) return { highestLsn: settled.highestLsn };
     if (cut !== undefined)
       this.#note('nobody could be asked about the cut: a replica that holds more will need a resync');
     return undefined;
+  }
+
+  /** Again and again while records are missing without which the disks cannot be served: somebody may come who has them. */
+  async #askFarSide(journal: Journal, groupId: string, makeSinks: () => FrameSink[]): Promise<Settled> {
+    const { config } = this.#data;
+    const { directory } = config.journal;
+    const writtenOut = readCheckpoint(this.#host, directory);
+    this.#phase = 'asking the far side what it holds';
+    for (;;) {
+      const settled = await settleFarSide(this.#host, {
+        journal,
+        directory,
+        groupId,
+        groupName: config.name,
+        sinks: makeSinks(),
+        timeoutMs: config.settleTimeoutMs,
+        anchors: writtenOut === undefined ? [] : anchorsOf(writtenOut),
+      });
+      this.#notes = this.#notes.filter((note) => !note.startsWith('damage'));
+      const needed = settled.unmended.filter(({ toLsn }) => toLsn > (writtenOut?.checkpoint.lsn ?? 0));
+      if (needed.length === 0 || this.#closing) return settled;
+      for (const damage of needed) this.#notes.push(damageNote(damage));
+      this.#phase = `the disks need records that nobody has given back yet: ${needed.map(damageNote).join('; ')}`;
+      await delay(this.#host.clock, ASK_AGAIN_MS);
+    }
   }
 
   async #openShipper(group: ProtectedGroup, groupId: string, sinks: FrameSink[]): Promise<Shipper> {
@@ -225,6 +260,16 @@ export class SourceDataPath {
       identity: { groupId, groupName: config.name, epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
       sinks,
       replicas: config.replicas,
+      mending: {
+        anchors: () => anchorsOf(group.writtenOut),
+        onDamaged: ({ address, resumeAddress }) => group.unreadable.add(address, resumeAddress),
+        onMended: ({ resumeAddress, fromLsn, toLsn }) => {
+          if (resumeAddress <= journal.marks.address('checkpoint')) return;
+          // overlays name where those records stood before
+          const reason = `records ${fromLsn} to ${toLsn} were put back: the group opens anew`;
+          this.#ended.reject(new TidemarkError('journal-poisoned', reason));
+        },
+      },
     });
   }
 

@@ -1,3 +1,4 @@
+import type { StretchAnchor } from '../../journal/damaged-stretch.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { readStateFile, StateFields, type StatePlace, writeStateFile } from './state-file.ts';
@@ -16,6 +17,11 @@ export interface Checkpoint {
 export interface WrittenOut {
   readonly checkpoint: Checkpoint;
   readonly applied: Checkpoint;
+}
+
+/** Where batches begin that the write-out relies on. */
+export function anchorsOf({ checkpoint, applied }: WrittenOut): StretchAnchor[] {
+  return [checkpoint, applied].map(({ address, lsn }) => ({ address, lsn: lsn + 1 }));
 }
 
 const NAME = 'checkpoint.state';

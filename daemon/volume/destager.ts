@@ -37,6 +37,8 @@ export interface DestageState {
   readonly state: 'running' | 'retrying' | 'failed' | 'stopped';
   readonly reason: string;
   readonly code?: string;
+  /** With `journal-damaged`: where. */
+  readonly address?: JournalAddress;
 }
 
 const RETRY_FIRST_MS = 100;
@@ -123,6 +125,11 @@ export class Destager {
   /** Synced in the backings. */
   get applied(): Checkpoint {
     return this.#applied;
+  }
+
+  /** What a start would begin with. */
+  get writtenOut(): WrittenOut {
+    return { checkpoint: this.#checkpoint, applied: this.#applied };
   }
 
   /** Bytes written to the backings since the start. */
@@ -328,7 +335,9 @@ export class Destager {
   }
 
   #fail(error: TidemarkError): void {
-    this.#enter({ state: 'failed', reason: error.message, code: error.code });
+    const address = error.details['address'];
+    const where = typeof address === 'number' ? { address } : {};
+    this.#enter({ state: 'failed', reason: error.message, code: error.code, ...where });
     this.#rejectDrains(error);
   }
 

@@ -88,6 +88,24 @@ export class OpenedVolumes {
     return opened;
   }
 
+  /**
+   * What the backings still need can be read, when the far side has given back what it could. Throws `journal-damaged`:
+   * which records cannot.
+   */
+  assertReadable(): void {
+    const { checkpoint } = this.writtenOut;
+    for (const { address } of this.#journal.report.damage) {
+      const lost = this.#journal.damageAt(address);
+      if (lost === undefined || lost.toLsn < lost.fromLsn || lost.resumeAddress <= checkpoint.address) continue;
+      const { fromLsn, toLsn, reason } = lost;
+      throw new TidemarkError(
+        'journal-damaged',
+        `records ${fromLsn} to ${toLsn} cannot be read, and the backings do not hold them: ${reason}`,
+        { details: { fromLsn, toLsn, address } },
+      );
+    }
+  }
+
   /** Rebuilds the overlays from the journal above the checkpoint. */
   async replay(writeOut: (lsn: Lsn) => Promise<void>): Promise<void> {
     const reader = this.#journal.reader(this.writtenOut.checkpoint.address);
@@ -161,16 +179,6 @@ export function recoverVolumes(host: Host, options: GroupOptions, marks: Marks, 
     throw new TidemarkError(
       'journal-damaged',
       `the journal ends at record ${journal.lastLsn}, but the backings hold record ${applied.lsn}`,
-    );
-  }
-  const lost = journal.report.damage.find(
-    ({ fromLsn, toLsn, address }) => toLsn >= fromLsn && address >= checkpoint.address,
-  );
-  if (lost !== undefined) {
-    throw new TidemarkError(
-      'journal-damaged',
-      `records ${lost.fromLsn} to ${lost.toLsn} cannot be read, and the backings do not hold them: ${lost.reason}`,
-      { details: { fromLsn: lost.fromLsn, toLsn: lost.toLsn, file: lost.file, offset: lost.offset } },
     );
   }
   marks.advanceAddress('applied', applied.address);

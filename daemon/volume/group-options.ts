@@ -1,5 +1,5 @@
 import type { Journal, JournalOptions } from '../../journal/journal.ts';
-import type { Lsn } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { Backing } from '../backing/backing.ts';
 
 export interface VolumeOptions {
@@ -41,6 +41,8 @@ export interface GroupOptions {
    * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked.
    */
   readonly settle?: (journal: Journal) => Promise<{ readonly highestLsn: Lsn } | undefined>;
+  /** The write-out to the backings stands still: the journal cannot be read at this address. */
+  readonly onUnreadable?: (address: JournalAddress) => void;
 }
 
 export const DESTAGE_WINDOW_BYTES: number = 16 * 1024 * 1024;

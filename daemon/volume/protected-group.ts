@@ -9,6 +9,7 @@ import { type BookmarkBody, encodeBookmark, encodeHeartbeat } from '../../journa
 import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
 import type { NbdExport } from '../nbd/export.ts';
 import { ChangeMap } from './change-map.ts';
+import type { WrittenOut } from './checkpoint.ts';
 import { Destager, type DestageState } from './destager.ts';
 import { admitVolumes, type OpenedVolume, type OpenedVolumes, recoverVolumes } from './group-open.ts';
 import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEARTBEAT_MS } from './group-options.ts';
@@ -19,6 +20,7 @@ import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
 import { RemoteHold } from './remote-hold.ts';
 import { SharedSync } from './shared-sync.ts';
 import { Throttle } from './throttle.ts';
+import { UnreadableStretches } from './unreadable-stretches.ts';
 import { VolumeExport } from './volume-export.ts';
 import type { RegisteredVolume } from './volume-registry.ts';
 
@@ -44,6 +46,8 @@ export class ProtectedGroup {
   readonly #unsubscribe: () => void;
   readonly #seeding: GroupSeeding;
   readonly #remoteHold: RemoteHold;
+  /** What may not be read from the journal any more in this run. */
+  readonly unreadable: UnreadableStretches;
   #heartbeat: Timer | undefined;
   #forgotten = 0;
   #closing: Promise<void> | undefined;
@@ -76,6 +80,7 @@ export class ProtectedGroup {
     this.#opened = parts.opened;
     this.#changeMap = parts.changeMap;
     this.#remoteHold = parts.remoteHold;
+    this.unreadable = parts.unreadable;
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
     const { groupName } = parts.options.journal;
     this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened);
@@ -160,6 +165,11 @@ export class ProtectedGroup {
   async drain(): Promise<void> {
     await this.#syncs.sync();
     await this.#destager.drainTo(this.journal.lastLsn);
+  }
+
+  /** Where the next start would begin: a journal that is mended must go on beginning a batch there. */
+  get writtenOut(): WrittenOut {
+    return this.#destager.writtenOut;
   }
 
   status(): GroupStatus {
@@ -278,6 +288,7 @@ interface GroupParts {
   readonly opened: OpenedVolumes;
   readonly changeMap: ChangeMap | undefined;
   readonly remoteHold: RemoteHold;
+  readonly unreadable: UnreadableStretches;
 }
 
 /** The order matters: what is known is checked before anything is written, and replayed before anything is served. */
@@ -291,8 +302,10 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     flushBytes: options.flushBytes ?? FLUSH_BYTES,
     flushAgeMs: options.flushAgeMs ?? FLUSH_AGE_MS,
     pressure: () => opened.pressure(),
-    onState: ({ state, reason, code }: DestageState) =>
-      destageChannel.publish({ group: groupName, state, reason, code: code ?? '' }),
+    onState: ({ state, reason, code, address }: DestageState) => {
+      destageChannel.publish({ group: groupName, state, reason, code: code ?? '' });
+      if (address !== undefined) options.onUnreadable?.(address);
+    },
   });
   let changeMap: ChangeMap | undefined;
   try {
@@ -304,8 +317,10 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       () => retention?.releasedBelow ?? 0,
     );
     let requestId = 0;
+    const unreadable = new UnreadableStretches();
     const shared: VolumeGroup = {
       journal,
+      unreadable,
       syncs,
       throttle,
       nextRequestId: () => {
@@ -321,7 +336,9 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     const policy = options.afterPowerLoss ?? 'hold-remote';
     const remoteHold = await RemoteHold.open(host, options.journal, journal.report, policy);
     // What the far side gives back becomes part of the journal, so it comes before the journal is replayed.
-    await journal.begin(await options.settle?.(journal));
+    const settled = await options.settle?.(journal);
+    opened.assertReadable();
+    await journal.begin(settled);
     destager.start();
     await opened.replay((lsn) => destager.drainTo(lsn));
     await admitVolumes(options, journal, opened, shared);
@@ -343,6 +360,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       opened,
       changeMap,
       remoteHold,
+      unreadable,
     });
   } catch (error) {
     await destager.stop();

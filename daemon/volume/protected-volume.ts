@@ -7,6 +7,7 @@ import type { ExportClient, ReplyPort } from '../nbd/export.ts';
 import { ExtentMap, NO_SOURCE } from './extent-map.ts';
 import type { SharedSync } from './shared-sync.ts';
 import type { Throttle } from './throttle.ts';
+import type { UnreadableStretches } from './unreadable-stretches.ts';
 import { VolumeClient } from './volume-client.ts';
 import type { Barrier } from './window-records.ts';
 
@@ -19,6 +20,8 @@ export interface VolumeGroup {
   readonly nextRequestId: () => number;
   /** The rest of a request in pieces will never come: nothing has to be kept for it. */
   readonly abandonRequest: (id: number) => void;
+  /** Known to be damaged: nothing may be read from there. */
+  readonly unreadable: UnreadableStretches;
 }
 
 /** Extents reported at once; what lies behind them is called data, which is always true enough. */
@@ -46,6 +49,7 @@ export class ProtectedVolume {
   refusal: ErrorCode | undefined = 'precondition-failed';
   refusalReason = 'the volume is being opened';
   readonly #journal: Journal;
+  readonly #unreadable: UnreadableStretches;
   readonly #clients: Set<ExportClient> = new Set();
 
   constructor(group: VolumeGroup, id: number, name: string, backing: BlockDevice) {
@@ -54,6 +58,7 @@ export class ProtectedVolume {
     this.size = backing.size;
     this.backing = backing;
     this.#journal = group.journal;
+    this.#unreadable = group.unreadable;
     this.syncs = group.syncs;
     this.throttle = group.throttle;
     this.nextRequestId = group.nextRequestId;
@@ -174,6 +179,7 @@ export class ProtectedVolume {
       return;
     }
     this.#refuseDoubtful(source);
+    this.#unreadable.refuse(source, bytes);
     this.#journal.readInto(source, bytes, into, at);
   }
 

@@ -33,6 +33,10 @@ export interface ChannelPayloads {
   };
   /** Records at or below the durable watermark cannot be read. */
   'tidemark:journal:damage': { group: string; fromLsn: number; toLsn: number; address: number; reason: string };
+  /** Records that could not be read stand in their place again. */
+  'tidemark:journal:mended': { group: string; fromLsn: number; toLsn: number; bytes: number };
+  /** Nobody could give back records that cannot be read; it is tried again. */
+  'tidemark:journal:unmended': { group: string; fromLsn: number; toLsn: number; reason: string };
   'tidemark:journal:clock-jump': { group: string; fromMicros: number; toMicros: number };
   /** The part of the journal's budget that is not released went above (or fell below) 50, 80 or 95 percent. */
   'tidemark:group:room': { group: string; percent: number; above: boolean; budgetBytes: number; outOfRoom: string };

@@ -19,6 +19,7 @@ export class MemorySink implements FrameSink {
   /** What a settle answers; undefined: nobody answers. */
   farLsn: Lsn | undefined;
   farFrames: Uint8Array[] = [];
+  fetches = 0;
   closed = false;
   #events: FrameSinkEvents | undefined;
   #nextLsn: Lsn = 0;
@@ -51,6 +52,7 @@ export class MemorySink implements FrameSink {
   }
 
   async *fetch(): AsyncIterable<Uint8Array> {
+    this.fetches++;
     yield* this.farFrames;
   }
 

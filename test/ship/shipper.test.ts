@@ -455,7 +455,7 @@ test('before a new incarnation the far side is asked, and what was lost here com
   sink.farFrames = far;
   const options = { journal: lost, directory: copy, groupId: GROUP_ID, groupName: 'ship', timeoutMs: 1000 };
   const settled = await settleFarSide(host, { ...options, sinks: [sink] });
-  t.deepEqual(settled, { highestLsn: last, answered: 1, restored: last - kept });
+  t.like(settled, { highestLsn: last, answered: 1, restored: last - kept });
   t.true(sink.closed);
   t.is((await lost.begin(settled)).counter, 3);
   t.is(lost.lastLsn, last + 1);

@@ -1,0 +1,199 @@
+import test from 'ava';
+import { Journal } from '../../journal/journal.ts';
+import { auditJournal } from '../../journal/journal-audit.ts';
+import { RecordKind } from '../../journal/record.ts';
+import type { MendedRecord } from '../../journal/stretch-writer.ts';
+import { SeededRandom } from '../simulation/seeded-random.ts';
+import {
+  appendWrites,
+  changeAt,
+  FIRST_BOOT,
+  journalOptions,
+  range,
+  readLsns,
+  SECOND_BOOT,
+  snapshot,
+  temporaryDirectory,
+  testHost,
+} from './journal-fixture.ts';
+
+const FILE_BYTES = 64 * 1024;
+
+/** Every record of a journal as the far side would give it back. */
+function recordsOf(journal: Journal): MendedRecord[] {
+  const reader = journal.reader(journal.oldestAddress);
+  const records: MendedRecord[] = [];
+  for (let batch = reader.next(journal.endAddress); batch !== undefined; batch = reader.next(journal.endAddress)) {
+    for (const record of batch) {
+      const payload = Uint8Array.from(record.payload);
+      records.push({ ...record, payload, time: batch.time, epoch: batch.epoch });
+    }
+  }
+  void reader.close();
+  return records;
+}
+
+/** Mends what is damaged at an address, as far as `stopAfter` records; returns whether there was damage. */
+async function mend(
+  journal: Journal,
+  address: number,
+  records: readonly MendedRecord[],
+  anchors: { lsn: number; address: number }[] = [],
+  stopAfter = Number.POSITIVE_INFINITY,
+): Promise<boolean> {
+  const stretch = journal.damageAt(address, anchors);
+  if (stretch === undefined) return false;
+  const writer = journal.mend(stretch);
+  try {
+    let count = 0;
+    for (let lsn = stretch.fromLsn; lsn <= stretch.toLsn; lsn++) {
+      if (count++ === stopAfter) return true;
+      writer.add(records[lsn - 1]!);
+    }
+    await writer.finish();
+  } finally {
+    await writer.close();
+  }
+  return true;
+}
+
+async function mendAll(journal: Journal, records: readonly MendedRecord[]): Promise<void> {
+  for (const { address } of journal.report.damage) await mend(journal, address, records);
+}
+
+/** Batches of 1 to 12 records, with other times, control records and, once, another run in between. */
+async function writeAtRandom(directory: string, random: SeededRandom): Promise<void> {
+  const host = testHost();
+  for (const runs of [1, 2]) {
+    const journal = await Journal.open(host, journalOptions(directory));
+    await journal.begin();
+    for (let batch = 0; batch < 60; batch++) {
+      appendWrites(journal, 1 + random.below(12));
+      if (random.below(3) > 0) host.clock.advance(1 + random.below(20));
+      if (random.below(8) === 0) journal.append(RecordKind.heartbeat, { body: new Uint8Array(random.below(40)) });
+      if (random.below(4) === 0) await journal.sync();
+    }
+    await journal.sync();
+    if (runs === 1) await journal.close();
+    else {
+      host.clock.advance(100);
+      await journal.close();
+    }
+  }
+}
+
+for (const seed of range(1, 4)) {
+  test(`whatever was lost of a journal is put back in its place, at a start: seed ${seed}`, async (t) => {
+    const random = new SeededRandom(seed);
+    const directory = temporaryDirectory(t);
+    await writeAtRandom(directory, random);
+    const whole = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+    const records = recordsOf(whole);
+    const { lastLsn, endAddress } = whole;
+    const durable = readLsns(whole);
+    await whole.close();
+    for (let round = 0; round < 4; round++) {
+      const copy = snapshot(t, directory);
+      for (let damage = 0; damage <= random.below(3); damage++) {
+        const address = random.below(Math.floor(endAddress / 8)) * 8;
+        const bytes = [1, 512, 4096, 20_000, FILE_BYTES][random.below(5)] ?? 1;
+        changeAt(copy, FILE_BYTES, address, (from) => {
+          if (bytes === 1) from[0] = (from[0] ?? 0) ^ (1 << random.below(8));
+          else from.subarray(0, Math.min(bytes, from.length)).fill(0);
+        });
+      }
+      const boot = random.below(2) === 0 ? FIRST_BOOT : SECOND_BOOT;
+      const journal = await Journal.open(testHost(boot), journalOptions(copy));
+      await mendAll(journal, records);
+      // what lies before the place where recovery begins to look is found by who reads it
+      for (let at: number | undefined = journal.oldestAddress; at !== undefined; ) {
+        at = firstDamage(journal);
+        if (at !== undefined) t.true(await mend(journal, at, records), `seed ${seed} round ${round} at ${at}`);
+      }
+      t.is(journal.lastLsn, lastLsn);
+      t.deepEqual(readLsns(journal), durable);
+      await journal.begin();
+      appendWrites(journal, 3);
+      await journal.close();
+      const again = await Journal.open(testHost(boot), journalOptions(copy));
+      t.deepEqual(again.report.damage, []);
+      t.deepEqual(readLsns(again), [...durable, ...range(lastLsn + 1, lastLsn + 4)]);
+      const times = recordsOf(again).slice(0, lastLsn);
+      t.deepEqual(
+        times.map(({ time }) => time),
+        records.map(({ time }) => time),
+      );
+      await again.close();
+      t.deepEqual(auditJournal(testHost(), copy).damage, []);
+    }
+  });
+}
+
+function firstDamage(journal: Journal): number | undefined {
+  const reader = journal.reader(journal.oldestAddress);
+  try {
+    while (reader.next(journal.endAddress) !== undefined);
+    return undefined;
+  } catch {
+    return reader.address;
+  } finally {
+    void reader.close();
+  }
+}
+
+test('a repair that is killed after any record is taken up where it stopped', async (t) => {
+  const random = new SeededRandom(77);
+  const directory = temporaryDirectory(t);
+  await writeAtRandom(directory, random);
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+  const records = recordsOf(whole);
+  const lsns = readLsns(whole);
+  await whole.close();
+  const from = FILE_BYTES + 20_000;
+  changeAt(directory, FILE_BYTES, from, (bytes) => bytes.fill(0, 0, 30_000));
+  for (const stopAfter of [0, 1, 2, 5, 11, 23, 40]) {
+    const copy = snapshot(t, directory);
+    const killed = await Journal.open(testHost(), journalOptions(copy));
+    const at = firstDamage(killed) ?? 0;
+    await mend(killed, at, records, [], stopAfter);
+    const after = snapshot(t, copy);
+    await killed.close();
+    const again = await Journal.open(testHost(), journalOptions(after));
+    const rest = firstDamage(again);
+    t.true(rest !== undefined && rest >= at);
+    await mend(again, rest ?? 0, records);
+    t.deepEqual(readLsns(again), lsns);
+    await again.close();
+  }
+});
+
+test('what points into a damaged stretch points at the same record afterwards, also in a running journal', async (t) => {
+  const host = testHost();
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  const appended = range(1, 30).map(() => appendWrites(journal, 5));
+  await journal.sync();
+  const records = recordsOf(journal);
+  const lsns = readLsns(journal);
+  const anchors = [12, 13, 20].map((at) => ({ lsn: appended[at]!.firstLsn, address: appended[at]!.address - 64 }));
+  const at = appended[10]!.address - 64;
+  for (const { address } of appended.slice(10, 23)) {
+    changeAt(directory, FILE_BYTES, address - 64, (bytes) => bytes.fill(0xee, 0, 64 + 2700));
+  }
+  t.is(firstDamage(journal), at);
+  // the mark at the end of the file is whole, and parts the damage in two
+  for (let next: number | undefined = at; next !== undefined; next = firstDamage(journal)) {
+    t.true(await mend(journal, next, records, anchors));
+  }
+  t.deepEqual(readLsns(journal), lsns);
+  for (const anchor of anchors) {
+    const reader = journal.reader(anchor.address);
+    t.is(reader.next(journal.endAddress)?.firstLsn, anchor.lsn);
+    await reader.close();
+  }
+  t.false(await mend(journal, at, records, anchors));
+  appendWrites(journal, 2);
+  await journal.close();
+  t.deepEqual(auditJournal(host, directory).damage, []);
+});
