@@ -227,7 +227,7 @@ export class SourceDataPath {
   async #askFarSide(journal: Journal, groupId: string, makeSinks: () => FrameSink[]): Promise<Settled> {
     const { config } = this.#data;
     const { directory } = config.journal;
-    const writtenOut = readCheckpoint(this.#host, directory);
+    const writtenOut = readCheckpoint(this.#host, { directory, groupId });
     this.#phase = 'asking the far side what it holds';
     for (;;) {
       const settled = await settleFarSide(this.#host, {

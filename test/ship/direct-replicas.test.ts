@@ -246,7 +246,7 @@ test('a source that was cut while nobody could be asked: the replica beyond it i
     sinks: [newSink()],
     timeoutMs: 200,
   });
-  t.deepEqual(settled, { highestLsn: 0, answered: 0, restored: 0 });
+  t.like(settled, { highestLsn: 0, answered: 0, restored: 0 });
   await journal.begin();
   const mine = journal.lastLsn;
   t.true(mine < held);
