@@ -362,15 +362,27 @@ kafka.run('a source of an older incarnation, another group, or with other record
   );
   t.is(foreign.sink.status().code, 'frame-foreign');
 
-  const later = { ...site.identity, incarnation: { counter: 2, nonce: '0'.repeat(16) } };
-  const rewritten = sealFrames(later, 12, 4096);
-  const diverged = kafka.ship({ ...site, identity: later }, rewritten);
+  const rewritten = sealFrames(site.identity, 12, 4096);
+  const diverged = kafka.ship(site, rewritten);
   await until(
     () => diverged.sink.status().state === 'stopped',
     10_000,
     () => diverged.sink.status(),
   );
   t.is(diverged.sink.status().code, 'divergence');
+
+  const later = { ...site.identity, incarnation: { counter: 2, nonce: '0'.repeat(16) } };
+  const replacing = kafka.ship({ ...site, identity: later }, sealFrames(later, 12, 4096));
+  await until(
+    () => replacing.acceptedLsn === replacing.lastLsn,
+    10_000,
+    () => replacing.sink.status(),
+  );
+  t.deepEqual(
+    replacing.seeks.map(({ fromLsn }) => fromLsn),
+    [21, 1],
+    'what an earlier start wrote does not stop a later one: replicas judge what they hold',
+  );
 });
 
 kafka.run('feedback is state: the newest of each replica counts, also from a compacted topic', async (t) => {

@@ -24,6 +24,7 @@ export class FarSide {
 
   /** The largest LSN in the topic's newest frames or durable at any replica. */
   async highestLsn(giveUp: AbortSignal): Promise<Lsn> {
+    await this.#feedback.readToEnd();
     const reader = this.#reader(giveUp);
     let inTopic: Lsn;
     try {
@@ -31,14 +32,13 @@ export class FarSide {
     } finally {
       reader.close();
     }
-    await this.#feedback.readToEnd();
     return Math.max(inTopic, ...[...this.#feedback.states.values()].map((feedback) => feedback.durableLsn));
   }
 
   async *frames(fromLsn: Lsn, giveUp: AbortSignal): AsyncIterable<Uint8Array> {
     const reader = this.#reader(giveUp);
     try {
-      yield* framesFrom(reader, this.#groupId, fromLsn, giveUp);
+      yield* framesFrom(reader, this.#groupId, fromLsn, this.#feedback.states.values(), giveUp);
     } finally {
       reader.close();
     }
@@ -53,7 +53,7 @@ export class FarSide {
       try {
         const bounds = await reader.bounds();
         if (bounds === undefined) return LSN_NONE;
-        return (await readTail(reader, bounds, this.#groupId)).highestLsn;
+        return (await readTail(reader, bounds, this.#groupId, this.#feedback.states.values())).highestLsn;
       } catch (error) {
         // Truncated while it was read.
         if (!(error instanceof LogOutOfRange)) throw error;

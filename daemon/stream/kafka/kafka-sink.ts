@@ -1,6 +1,5 @@
 import { assert } from '../../../journal/base/assert.ts';
 import { TidemarkError } from '../../../journal/base/errors.ts';
-import { sameChain } from '../../../journal/chain.ts';
 import { type FrameView } from '../../../journal/frame-view.ts';
 import { type Host, type Timer } from '../../../journal/host/host.ts';
 import { type Lsn } from '../../../journal/position.ts';
@@ -25,9 +24,9 @@ import {
 } from './log-ports.ts';
 import { ResendRequests } from './resend-requests.ts';
 import { RetryDelay } from './retry-delay.ts';
-import { decideSeek, type Seek } from './seek-decision.ts';
+import { decideSeek, heldByAll, lossOf, type Seek } from './seek-decision.ts';
 import { SendWindow } from './send-window.ts';
-import { checkSuccession, openFrame, readTail } from './stream-tail.ts';
+import { checkSuccession, forkAt, readTail } from './stream-tail.ts';
 import { TopicCap } from './topic-cap.ts';
 import { type TopicPolicy } from './topic-policy.ts';
 import { prepareTopics } from './topic-setup.ts';
@@ -160,7 +159,8 @@ export class KafkaSink implements FrameSink {
         `a frame of ${frame.bytes.length} bytes is larger than topic ${this.#options.topic} takes: ${this.#frameBytesMax}`,
       );
     }
-    if (!this.#continues(frame)) return;
+    this.#checkTail(frame);
+    if (this.#finished) return;
     this.#window.add(frame);
     this.#cap?.sent(frame.bytes.length);
     this.#nextLsn = frame.lastLsn + 1;
@@ -283,15 +283,18 @@ export class KafkaSink implements FrameSink {
   async #seek(bounds: LogBounds, identity: SourceIdentity, events: FrameSinkEvents): Promise<void> {
     const late = `topic ${this.#options.feedbackTopic} cannot be read to its end`;
     await this.#bounded(FEEDBACK_WAIT_MS, late, this.#feedback.readToEnd());
-    const tail = await readTail(this.#reader, bounds, identity.groupId);
+    const replicas = this.#options.replicas.map((replica) => this.#feedback.states.get(replica));
+    const seen = replicas.filter((feedback) => feedback !== undefined);
+    const tail = await readTail(this.#reader, bounds, identity.groupId, seen);
     checkSuccession(tail, identity);
+    this.#tail = this.#requested === undefined ? tail.last : undefined;
     const seek = decideSeek({
       bounds,
       tailLsn: tail.last?.lastLsn ?? 0,
       requested: this.#requested,
       lost: this.#lost,
       acceptedLsn: this.#acceptedLsn,
-      replicas: this.#options.replicas.map((replica) => this.#feedback.states.get(replica)),
+      replicas,
     });
     this.#requested = undefined;
     this.#lost = undefined;
@@ -300,30 +303,24 @@ export class KafkaSink implements FrameSink {
     this.#acknowledged = { offset: bounds.end - 1n, topicId: bounds.topicId };
     this.#trimmer.acknowledged(bounds.end - 1n, bounds.topicId);
     this.#nextLsn = seek.fromLsn;
-    this.#tail = tail.last;
     events.onSeek(seek.fromLsn, seek.reason);
   }
 
   /** Rule 19: the topic does not have what it acknowledged. */
   #lossOf(bounds: LogBounds): string | undefined {
-    const acknowledged = this.#acknowledged;
-    if (acknowledged === undefined) return undefined;
-    if (bounds.topicId !== acknowledged.topicId) return `topic ${this.#options.topic} was deleted and made again`;
-    if (bounds.end > acknowledged.offset) return undefined;
-    return `topic ${this.#options.topic} was truncated: it ends at ${bounds.end}, offset ${acknowledged.offset} was acknowledged`;
+    return this.#acknowledged === undefined ? undefined : lossOf(this.#options.topic, this.#acknowledged, bounds);
   }
 
-  /** False when the records before this frame are not the ones the topic holds; then everything stops. */
-  #continues(frame: OutgoingFrame): boolean {
-    const tail = this.#tail;
+  /** When the records before this frame are not the ones the topic holds, it leads to a seek or ends everything. */
+  #checkTail(frame: OutgoingFrame): void {
+    const fork = this.#tail === undefined ? undefined : forkAt(this.#tail, frame);
     this.#tail = undefined;
-    if (tail === undefined || frame.firstLsn !== tail.lastLsn + 1) return true;
-    const view = openFrame(frame.bytes);
-    if (view === undefined || sameChain(view.chainBefore, tail.chainAfter)) return true;
-    this.#finished = true;
-    const reason = `the topic and this journal hold different records up to ${tail.lastLsn}`;
-    this.#sender.fail(new TidemarkError('divergence', reason, { details: { lsn: tail.lastLsn } }));
-    return false;
+    if (fork === undefined) return;
+    if (fork.code === 'gap') {
+      const replicas = this.#options.replicas.map((replica) => this.#feedback.states.get(replica));
+      this.#requested = { fromLsn: heldByAll(replicas) + 1, reason: fork.message };
+    } else this.#finished = true;
+    this.#sender.fail(fork);
   }
 
   #accepted(lastLsn: Lsn, offset: bigint): void {

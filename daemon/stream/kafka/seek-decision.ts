@@ -46,6 +46,23 @@ export function decideSeek(input: SeekInput): Seek {
   return { fromLsn, reason };
 }
 
+/** What every replica that was ever heard holds; 0: nothing, or none was heard. */
+export function heldByAll(replicas: readonly (ReplicaFeedback | undefined)[]): Lsn {
+  const held = replicas.flatMap((feedback) => feedback?.durableLsn ?? []);
+  return held.length === 0 ? 0 : Math.min(...held);
+}
+
+/** Why a topic does not have what it acknowledged (rule 19), or undefined. */
+export function lossOf(
+  topic: string,
+  acknowledged: { readonly offset: bigint; readonly topicId: string },
+  bounds: LogBounds,
+): string | undefined {
+  if (bounds.topicId !== acknowledged.topicId) return `topic ${topic} was deleted and made again`;
+  if (bounds.end > acknowledged.offset) return undefined;
+  return `topic ${topic} was truncated: it ends at ${bounds.end}, offset ${acknowledged.offset} was acknowledged`;
+}
+
 function neededFrom(feedback: ReplicaFeedback, bounds: LogBounds): Seek | undefined {
   if (feedback.missingFrom > 0) {
     return { fromLsn: feedback.missingFrom, reason: `replica ${feedback.replica} misses ${feedback.missingFrom}` };

@@ -1,31 +1,33 @@
 import { TidemarkError } from '../../../journal/base/errors.ts';
 import { type Lsn } from '../../../journal/position.ts';
 import { type LogReader } from './log-ports.ts';
-import { openFrame, readRange, TAIL_FRAMES } from './stream-tail.ts';
+import { LateFrames, openFrame, readRange, type SourceStart, TAIL_FRAMES } from './stream-tail.ts';
 
 /** Frames that arrived before their turn and wait for it. */
 const HELD_MAX = 16;
 
 /**
  * The group's frames in the topic from an LSN on, in LSN order and without repeats, up to the end as it is at the call;
- * rubbish between them is passed over. Throws `trimmed` when the topic begins later, `gap` when a frame is missing inside.
+ * rubbish and late frames between them are passed over. Throws `trimmed` when the topic begins later, `gap` when a frame is missing inside.
  */
 export async function* framesFrom(
   reader: LogReader,
   groupId: string,
   fromLsn: Lsn,
+  seen: Iterable<SourceStart>,
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   const bounds = await reader.bounds();
   if (bounds === undefined) throw new TidemarkError('trimmed', 'the topic is gone', { details: { lsn: fromLsn } });
   const { start, end } = bounds;
   const held = new Map<Lsn, Uint8Array>();
+  const late = new LateFrames(seen);
   let next = fromLsn;
   let begun = false;
   for await (const record of readRange(reader, await offsetBefore(reader, groupId, start, end, fromLsn), end)) {
     if (signal.aborted) throw new TidemarkError('cancelled', 'reading the stream was cancelled');
     const frame = openFrame(record.value);
-    if (frame?.groupId !== groupId || frame.lastLsn < next) continue;
+    if (frame?.groupId !== groupId || late.isLate(frame) || frame.lastLsn < next) continue;
     held.set(frame.firstLsn, record.value);
     if (held.size > HELD_MAX) break;
     for (let ready = takeReady(held, next); ready !== undefined; ready = takeReady(held, next)) {

@@ -1,7 +1,8 @@
 import { hasCode, TidemarkError } from '../../../journal/base/errors.ts';
+import { sameChain } from '../../../journal/chain.ts';
 import { FrameView } from '../../../journal/frame-view.ts';
-import { type Lsn } from '../../../journal/position.ts';
-import { type SourceIdentity } from '../../../journal/stream.ts';
+import { type Epoch, type Lsn } from '../../../journal/position.ts';
+import { type OutgoingFrame, type SourceIdentity } from '../../../journal/stream.ts';
 import { type LogBounds, type LogReader, type LogRecord } from './log-ports.ts';
 
 const READ_BYTES = 8 * 1024 * 1024;
@@ -17,9 +18,46 @@ export const TAIL_FRAMES = 24n;
 export interface StreamTail {
   /** The frame in front of the first gap, or of the end; undefined when the tail holds no frame of the group. */
   readonly last: FrameView | undefined;
-  /** Largest LSN in any frame: somebody was shown it. */
+  /** Largest LSN in any frame that is not late: somebody was shown it. */
   readonly highestLsn: Lsn;
+  /** Late ones too. */
   readonly frames: readonly FrameView[];
+}
+
+/** A start of a source, in the order of rule 1. */
+export interface SourceStart {
+  readonly epoch: Epoch;
+  /** The counter of the incarnation. */
+  readonly incarnation: number;
+}
+
+/**
+ * Finds the frames that come late: of a source start before one that was seen already. A source that was replaced still
+ * had them on their way, or still runs. No replica takes them (rule 1), so they say nothing of what the stream holds.
+ */
+export class LateFrames {
+  #newest: SourceStart = { epoch: 0, incarnation: 0 };
+
+  /** `seen`: starts that replicas have seen, whatever the topic shows of them. */
+  constructor(seen: Iterable<SourceStart>) {
+    for (const start of seen) this.#see(start);
+  }
+
+  /** To be asked in the order of the topic. */
+  isLate(frame: FrameView): boolean {
+    const start = { epoch: frame.epoch, incarnation: frame.incarnation.counter };
+    if (isBefore(start, this.#newest)) return true;
+    this.#see(start);
+    return false;
+  }
+
+  #see(start: SourceStart): void {
+    if (isBefore(this.#newest, start)) this.#newest = start;
+  }
+}
+
+function isBefore(one: SourceStart, other: SourceStart): boolean {
+  return one.epoch < other.epoch || (one.epoch === other.epoch && one.incarnation < other.incarnation);
 }
 
 /** Every record from `from` up to `end`; fails rather than skips. */
@@ -37,9 +75,14 @@ export async function* readRange(reader: LogReader, from: bigint, end: bigint): 
 
 /**
  * Throws `frame-foreign` when the tail is another group's. A foreign frame among ours is rubbish that somebody wrote:
- * every replica refuses it, and it does not stop the group.
+ * every replica refuses it, and it does not stop the group. `seen` is what replicas say they have seen.
  */
-export async function readTail(reader: LogReader, bounds: LogBounds, groupId: string): Promise<StreamTail> {
+export async function readTail(
+  reader: LogReader,
+  bounds: LogBounds,
+  groupId: string,
+  seen: Iterable<SourceStart>,
+): Promise<StreamTail> {
   const from = bounds.end - TAIL_FRAMES;
   const frames: FrameView[] = [];
   let foreign: FrameView | undefined;
@@ -52,7 +95,11 @@ export async function readTail(reader: LogReader, bounds: LogBounds, groupId: st
   if (foreign !== undefined && frames.length === 0) {
     throw new TidemarkError('frame-foreign', `the topic belongs to group ${foreign.groupId}, not to ${groupId}`);
   }
-  return summarize(frames);
+  const late = new LateFrames(seen);
+  return summarize(
+    frames,
+    frames.filter((frame) => !late.isLate(frame)),
+  );
 }
 
 /**
@@ -68,14 +115,33 @@ export function openFrame(bytes: Uint8Array): FrameView | undefined {
   }
 }
 
-function summarize(frames: readonly FrameView[]): StreamTail {
-  const inOrder = frames.toSorted((left, right) => left.firstLsn - right.firstLsn);
+function summarize(frames: readonly FrameView[], believed: readonly FrameView[]): StreamTail {
+  const inOrder = believed.toSorted((left, right) => left.firstLsn - right.firstLsn);
   let last = inOrder[0];
   for (const frame of inOrder) {
     if (last === undefined || frame.firstLsn > last.lastLsn + 1) break;
     if (frame.lastLsn > last.lastLsn) last = frame;
   }
-  return { last, highestLsn: Math.max(0, ...frames.map((frame) => frame.lastLsn)), frames };
+  return { last, highestLsn: Math.max(0, ...believed.map((frame) => frame.lastLsn)), frames };
+}
+
+/**
+ * Why this frame cannot follow the last one of a topic, or undefined when it does, or lies elsewhere. `divergence`: this
+ * very start of the source wrote other records there. `gap`: another start did, perhaps after it was replaced and unseen
+ * by any replica; then the topic is not believed, and what replicas hold is compared with what is sent to them again.
+ */
+export function forkAt(tail: FrameView, frame: OutgoingFrame): TidemarkError | undefined {
+  if (frame.firstLsn !== tail.lastLsn + 1) return undefined;
+  const ours = openFrame(frame.bytes);
+  if (ours === undefined || sameChain(ours.chainBefore, tail.chainAfter)) return undefined;
+  const { lastLsn, incarnation, epoch } = tail;
+  const same = incarnation.counter === ours.incarnation.counter && incarnation.nonce === ours.incarnation.nonce;
+  if (same && epoch === ours.epoch) {
+    const reason = `the topic and this journal hold different records up to ${lastLsn}`;
+    return new TidemarkError('divergence', reason, { details: { lsn: lastLsn } });
+  }
+  const reason = `source start ${epoch}:${incarnation.counter} wrote other records up to ${lastLsn} into the topic`;
+  return new TidemarkError('gap', reason, { details: { lsn: lastLsn } });
 }
 
 /** Throws when the topic shows that another source writes, or wrote later than this one started (rules 1 and 19). */
