@@ -181,6 +181,8 @@ export class SimulatedKafka {
           this.#topics.set(topic, { ...made, waiting: new Set() });
         }),
       truncateBefore: (name, offset) => port.call(() => this.expireBefore(name, offset)),
+      storedBytes: (name) =>
+        port.call(() => this.#topics.get(name)?.records.reduce((sum, { value }) => sum + value.length, 0)),
       reset: () => port.reset(),
       close: () => port.close(),
     };
