@@ -1,7 +1,17 @@
 /** 32 hex digits. */
 export const GROUP_ID: string = '5'.repeat(32);
 export const GROUP_NAME = 'g';
-export const REPLICA_NAME = 'r';
-export const REPLICA_ADDRESS = 'replica:10809';
+export const TOPIC = 'tidemark.g';
+export const FEEDBACK_TOPIC = 'tidemark.g.feedback';
 export const JOURNAL_DIRECTORY = '/source/journal';
 export const REPLICA_DIRECTORY = '/replica/g';
+
+/** One replica of the group: its name at the source, and where it listens. Each has a machine of its own. */
+export interface ReplicaPlace {
+  readonly name: string;
+  readonly address: string;
+  /** The journal keeps what it does not hold. */
+  readonly required: boolean;
+}
+
+export const REPLICA: ReplicaPlace = { name: 'r', address: 'replica:10809', required: true };

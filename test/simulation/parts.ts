@@ -1,14 +1,13 @@
 import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
-import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
 import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { FrameSink, FrameSource } from '../../journal/stream.ts';
-import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
 import type { SimulatedProcess } from '../doubles/simulated-process.ts';
-import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY, REPLICA_ADDRESS, REPLICA_NAME } from './names.ts';
+import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
+import type { Streams } from './streams.ts';
 
 /** Places between the real parts where a planted bug can get in; left alone, the product runs as it is. */
 export interface Seams {
@@ -33,21 +32,20 @@ export const NO_SEAMS: Seams = {
 
 const SETTLE_TIMEOUT_MS = 3000;
 
-/** What runs beside the group in one start of the source: its end of the direct stream and the shipper. */
+/** What runs beside the group in one start of the source: its end of the stream and the shipper. */
 export class SourceParts {
   readonly host: Host;
   readonly groupMarks: Marks;
-  readonly #makeSink: () => FrameSink;
+  readonly #makeSinks: () => FrameSink[];
+  readonly #streams: Streams;
   readonly #shipMarks: Marks;
   #shipper: Shipper | undefined;
 
-  constructor(host: Host, process: SimulatedProcess, marks: Marks, network: SimulatedNetwork, seams: Seams) {
+  constructor(host: Host, process: SimulatedProcess, marks: Marks, streams: Streams, seams: Seams) {
     this.host = seams.sourceHost(host);
     this.groupMarks = seams.groupMarks(marks);
-    this.#makeSink = () => {
-      const dialer = network.dialer(process, REPLICA_ADDRESS);
-      return seams.sink(new DirectSink(this.host, { replica: REPLICA_NAME, dialer }));
-    };
+    this.#streams = streams;
+    this.#makeSinks = () => streams.sinks(this.host, process).map((sink) => seams.sink(sink));
     this.#shipMarks = seams.shipMarks(marks);
   }
 
@@ -62,7 +60,7 @@ export class SourceParts {
       directory: JOURNAL_DIRECTORY,
       groupId: GROUP_ID,
       groupName: GROUP_NAME,
-      sinks: [this.#makeSink()],
+      sinks: this.#makeSinks(),
       timeoutMs: SETTLE_TIMEOUT_MS,
     });
     return settled.answered === 0 ? undefined : settled;
@@ -82,8 +80,8 @@ export class SourceParts {
         incarnation,
         frameVersion: FRAME_VERSION,
       },
-      sinks: [this.#makeSink()],
-      replicas: [{ name: REPLICA_NAME, required: true }],
+      sinks: this.#makeSinks(),
+      replicas: this.#streams.replicas,
     });
   }
 

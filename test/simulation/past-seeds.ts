@@ -1,6 +1,9 @@
 /** Seeds that once ended in a broken promise, each with what it found. A change of what is drawn makes another run of them. */
 export const PAST_SEEDS: readonly { readonly seed: number; readonly found: string }[] = [
-  { seed: 6, found: 'an old feedback, read as the newest after its topic had lost its end, halted the stream for good' },
+  {
+    seed: 6,
+    found: 'an old feedback, read as the newest after its topic had lost its end, halted the stream for good',
+  },
   { seed: 7, found: 'a request to send again, answered late, asked for what the journal no longer had to have' },
   { seed: 26, found: 'the same, over several starts of the source' },
   { seed: 35, found: 'a topic with nothing but somebody else’s frames: named, and given back by the operator' },

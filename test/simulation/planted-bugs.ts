@@ -3,6 +3,7 @@ import type { Marks } from '../../journal/marks.ts';
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_SEAMS, type Seams } from './parts.ts';
 import type { NemesisAction, RunOptions } from './run-options.ts';
+import { DIRECT } from './stream-options.ts';
 import type { Invariant } from './violation.ts';
 
 /** A bug put between the real parts on purpose: a checker that cannot find it proves nothing. */
@@ -95,6 +96,7 @@ function striking(action: NemesisAction): (options: RunOptions) => RunOptions {
     segmentBytes: 64 * 1024,
     sourceDisk: NO_DISK_FAULTS,
     replicaDisk: NO_DISK_FAULTS,
+    stream: DIRECT,
   });
 }
 

@@ -1,14 +1,13 @@
-import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
-import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
-import { GROUP_ID, GROUP_NAME, REPLICA_ADDRESS, REPLICA_DIRECTORY, REPLICA_NAME } from './names.ts';
+import { GROUP_ID, REPLICA_DIRECTORY, type ReplicaPlace } from './names.ts';
 import type { Seams } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import { compareSectors, type SourceModel } from './source-model.ts';
+import type { Streams } from './streams.ts';
 import { must } from './violation.ts';
 
 /** The largest volume a run draws. */
@@ -17,12 +16,13 @@ const SCRATCH_BYTES = 512 * 1024;
 /** The replica's machine with what runs on it. */
 export class ReplicaNode {
   readonly machine: SimulatedMachine;
+  readonly place: ReplicaPlace;
   readonly #options: RunOptions;
   readonly #model: SourceModel;
-  readonly #network: SimulatedNetwork;
+  readonly #streams: Streams;
   readonly #seams: Seams;
   #group: ReplicaGroup | undefined;
-  #listener: DirectListener | undefined;
+  #stream: { close(): Promise<void> } | undefined;
   /** What it has called durable, ever. */
   #durableLsn: Lsn = 0;
   /** Buffers no check uses now. */
@@ -32,15 +32,17 @@ export class ReplicaNode {
 
   constructor(
     machine: SimulatedMachine,
+    place: ReplicaPlace,
     options: RunOptions,
     model: SourceModel,
-    network: SimulatedNetwork,
+    streams: Streams,
     seams: Seams,
   ) {
     this.machine = machine;
+    this.place = place;
     this.#options = options;
     this.#model = model;
-    this.#network = network;
+    this.#streams = streams;
     this.#seams = seams;
   }
 
@@ -56,7 +58,7 @@ export class ReplicaNode {
       ...REPLICA_DEFAULTS,
       directory: REPLICA_DIRECTORY,
       groupId: GROUP_ID,
-      replica: REPLICA_NAME,
+      replica: this.place.name,
       segmentBytes: this.#options.segmentBytes,
       reserveBytes: 0,
       indexCacheBytesMax: 256 * 1024,
@@ -67,9 +69,9 @@ export class ReplicaNode {
     must('P5', group.headLsn >= this.#durableLsn, () => {
       return `the replica called LSN ${this.#durableLsn} durable and came up with ${group.headLsn}`;
     });
-    this.#listener = new DirectListener(host.clock, { listener: this.#network.listener(process, REPLICA_ADDRESS) });
-    await this.#listener.listen();
-    group.start(this.#seams.frames(this.#listener.source({ groupName: GROUP_NAME, groupId: GROUP_ID })));
+    const stream = await this.#streams.source(host, process, this.place);
+    this.#stream = stream;
+    group.start(this.#seams.frames(stream.source));
     this.#group = group;
   }
 
@@ -92,7 +94,7 @@ export class ReplicaNode {
     this.note();
     this.#group = undefined;
     try {
-      await this.#listener?.close();
+      await this.#stream?.close();
       await group.close();
     } catch (error) {
       // A disk that fails during the stop makes it an unclean one.

@@ -1,6 +1,7 @@
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
 import type { SeededRandom } from './seeded-random.ts';
+import { drawStream, type StreamOptions } from './stream-options.ts';
 import type { Habits } from './volume-client.ts';
 
 /** Everything about a run that is drawn from its seed before it begins: the swarm. Printed when a run fails. */
@@ -24,6 +25,7 @@ export interface RunOptions {
   readonly network: NetworkFaults;
   /** Frames are packed by the real zstd. */
   readonly zstd: boolean;
+  readonly stream: StreamOptions;
 }
 
 export const NEMESIS_ACTIONS = [
@@ -90,5 +92,6 @@ export function drawOptions(random: SeededRandom): RunOptions {
       silentDeaths: maybe(0.5, 0.5),
     },
     zstd: random.chance(0.15),
+    stream: drawStream(random),
   };
 }

@@ -4,7 +4,6 @@ import { LocalMarks } from '../../journal/local-marks.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
-import type { SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { JournalFollower } from './journal-follower.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
 import { type Seams, SourceParts } from './parts.ts';
@@ -12,6 +11,7 @@ import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { compareSectors, type SourceModel } from './source-model.ts';
+import type { Streams } from './streams.ts';
 import { SimulatedClient } from './volume-client.ts';
 
 const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
@@ -22,7 +22,7 @@ export class SourceNode {
   readonly #options: RunOptions;
   readonly #model: SourceModel;
   readonly #random: SeededRandom;
-  readonly #network: SimulatedNetwork;
+  readonly #streams: Streams;
   readonly #seams: Seams;
   #clients: SimulatedClient[] = [];
   #group: ProtectedGroup | undefined;
@@ -34,14 +34,14 @@ export class SourceNode {
     options: RunOptions,
     model: SourceModel,
     random: SeededRandom,
-    network: SimulatedNetwork,
+    streams: Streams,
     seams: Seams,
   ) {
     this.machine = machine;
     this.#options = options;
     this.#model = model;
     this.#random = random;
-    this.#network = network;
+    this.#streams = streams;
     this.#seams = seams;
   }
 
@@ -55,6 +55,11 @@ export class SourceNode {
     return JSON.stringify(this.#parts?.shipper?.status());
   }
 
+  /** Why shipping stands still until a person does something; '' while it does not. */
+  get shippingStopped(): string {
+    return this.#parts?.shipper?.status().code ?? '';
+  }
+
   get clients(): readonly SimulatedClient[] {
     return this.#clients;
   }
@@ -64,7 +69,7 @@ export class SourceNode {
     const { host, process } = this.machine.start();
     this.starts++;
     const marks = new LocalMarks();
-    const parts = new SourceParts(host, process, marks, this.#network, this.#seams);
+    const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
     const volumes = [];
     for (const { id, sectors } of this.#options.volumes) {
       const backing = await SimulatedBacking.open(parts.host, `/source/disks/${id}.raw`, sectors * SECTOR_BYTES);

@@ -42,8 +42,7 @@ export class Streams {
     const options = this.#options;
     if (options.kind === 'direct') {
       return this.#replicas.map(
-        ({ name, address }) =>
-          new DirectSink(host, { replica: name, dialer: this.#network.dialer(process, address) }),
+        ({ name, address }) => new DirectSink(host, { replica: name, dialer: this.#network.dialer(process, address) }),
       );
     }
     const replicas = this.#replicas.map(({ name }) => name);

@@ -90,6 +90,11 @@ export class SimulatedClient implements ReplyPort {
     return this.#outstanding.size + this.#reads + this.#parts.length;
   }
 
+  /** A long request has begun and its last part is still to come. */
+  get unfinished(): boolean {
+    return this.#parts.length > 0;
+  }
+
   /** Does the next thing: a window of requests, a part of a long one, a read, or leaving in the middle. */
   act(): void {
     const random = this.#random;

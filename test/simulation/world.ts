@@ -1,9 +1,12 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { checkAtEnd } from './end-check.ts';
 import { History } from './history.ts';
+import { KafkaNemesis } from './kafka-nemesis.ts';
+import { REPLICA } from './names.ts';
 import { Nemesis } from './nemesis.ts';
 import { NO_SEAMS, type Seams } from './parts.ts';
 import { packQuickly } from './quick-codec.ts';
@@ -12,11 +15,13 @@ import { drawOptions, type RunOptions } from './run-options.ts';
 import { Scheduler } from './scheduler.ts';
 import { SourceModel } from './source-model.ts';
 import { SourceNode } from './source-node.ts';
+import { Streams } from './streams.ts';
 import { Violation } from './violation.ts';
 
 const DISK_BYTES = 256 * 1024 * 1024;
 const RESTART_MICROS_MAX = 400_000;
-const CATCH_UP_MICROS = 120_000_000;
+/** A replica asks for frames again with a patience that doubles. */
+const CATCH_UP_MICROS = 900_000_000;
 const END_CHECK_MICROS = 600_000_000;
 
 export interface RunReport {
@@ -45,6 +50,7 @@ export class World {
   readonly replica: ReplicaNode;
   readonly #seed: number;
   readonly #nemesis: Nemesis;
+  readonly #kafkaNemesis: KafkaNemesis | undefined;
   #failure: Error | undefined;
   #loaded = true;
   #idleUntilMicros = 0;
@@ -62,9 +68,13 @@ export class World {
     const sourceMachine = new SimulatedMachine('source', scheduler, options.sourceDisk, DISK_BYTES);
     const replicaMachine = new SimulatedMachine('replica', scheduler, options.replicaDisk, DISK_BYTES);
     const { network, model } = this;
-    this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), network, seams);
-    this.replica = new ReplicaNode(replicaMachine, options, model, network, seams);
+    const { stream } = options;
+    const kafka = new SimulatedKafka(scheduler, stream.kind === 'kafka' ? stream.faults : NO_KAFKA_FAULTS);
+    const streams = new Streams(stream, network, kafka, [REPLICA]);
+    this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
+    this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
+    if (stream.kind === 'kafka') this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork());
   }
 
   /** Runs to the end or to the first broken promise. */
@@ -157,6 +167,7 @@ export class World {
     this.#every(this.options.actMicros, () => this.#act());
     this.#every(300_000, () => this.#lookAfter());
     this.#nemesis.begin();
+    this.#kafkaNemesis?.begin();
     await this.#until(() => false, this.options.activeMicros);
     this.#heal();
     const up = (): boolean => this.source.group !== undefined && this.replica.group !== undefined;
@@ -210,7 +221,9 @@ export class World {
   }
 
   #act(): void {
-    if (!this.#loaded || this.scheduler.nowMicros < this.#idleUntilMicros) return;
+    if (this.scheduler.nowMicros < this.#idleUntilMicros) return;
+    if (!this.#loaded) for (const client of this.source.clients) if (client.unfinished) client.act();
+    if (!this.#loaded) return;
     for (const client of this.source.clients) if (this.scheduler.random.chance(0.5)) client.act();
   }
 
@@ -218,6 +231,10 @@ export class World {
   #lookAfter(): void {
     const { random } = this.scheduler;
     if (this.source.mustRestart) this.crash('source', 'kill');
+    if (this.#kafkaNemesis !== undefined && this.source.shippingStopped === 'frame-foreign') {
+      this.#kafkaNemesis.giveTopicBack();
+      this.crash('source', 'kill');
+    }
     this.source.admitMore();
     if (this.#loaded && random.chance(0.2)) this.#watch(this.source.bookmark(`b${this.scheduler.nowMicros}`));
     this.replica.note();
@@ -235,6 +252,7 @@ export class World {
 
   #heal(): void {
     this.#nemesis.end();
+    this.#kafkaNemesis?.end();
     this.#loaded = false;
     this.network.partitioned = false;
     this.network.faults = NO_NETWORK_FAULTS;
