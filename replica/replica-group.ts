@@ -207,8 +207,11 @@ export class ReplicaGroup {
 
   /** What retention would do now: for `--dry-run` and `points`. */
   retention(): RetentionDecision {
-    const now = this.#store.segments.at(-1)?.lastTime ?? 0;
-    return decideRetention(this.#store.segments, this.leases.list(), this.#options.policy, this.floorLsn, now);
+    const { segments } = this.#store;
+    const { heartbeat, unvouched } = this.#catalog;
+    // What came after the newest heartbeat is vouched for by the next one.
+    const now = heartbeat?.time ?? segments.at(-1)?.lastTime ?? 0;
+    return decideRetention(segments, this.leases.list(), this.#options.policy, this.floorLsn, now, unvouched);
   }
 
   /** Does what `retention` says; saves what was learnt meanwhile. The caller decides when; two calls at once are one. */

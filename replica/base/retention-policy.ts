@@ -1,4 +1,5 @@
 import type { JournalTime, Lsn } from '../../journal/position.ts';
+import type { UnvouchedTime } from '../catalog/catalog.ts';
 import type { Lease } from './leases.ts';
 
 export interface RetentionSegment {
@@ -26,7 +27,8 @@ export interface RetentionDecision {
 /**
  * Which segments go and why the others stay. Pure: the caller prints it (`--dry-run`) or acts on it. The floor stands
  * at a segment's end, so a window is kept whole and up to one segment more. `segments` in order of LSN; `now` is the
- * journal's time, not the wall clock's: history of a source that stopped is not thrown away by waiting.
+ * journal's time, not the wall clock's: history of a source that stopped is not thrown away by waiting. Nor does time
+ * count that no running clock of the source vouches for (`unvouched`): a wall clock set forward ages nothing.
  */
 export function decideRetention(
   segments: readonly RetentionSegment[],
@@ -34,13 +36,16 @@ export function decideRetention(
   policy: RetentionPolicy,
   floorLsn: Lsn,
   now: JournalTime,
+  unvouched: readonly UnvouchedTime[] = [],
 ): RetentionDecision {
-  const windowStart = now - policy.windowMs * 1000;
   let bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
   let floor = floorLsn;
   let stopped = false;
   const decided: { sequence: number; keep: boolean; reason: string }[] = [];
   for (const segment of segments) {
+    // `now` less the window, in the time of this segment.
+    const passed = unvouched.reduce((sum, { lsn, micros }) => sum + (lsn > segment.lastLsn ? micros : 0), 0);
+    const windowStart = now - passed - policy.windowMs * 1000;
     const reason = stopped ? 'behind a kept segment' : keepReason(segment, leases, policy, windowStart, bytes);
     if (reason === '') {
       floor = Math.max(floor, segment.lastLsn);

@@ -49,6 +49,13 @@ export interface CatalogEvent {
   readonly text: string;
 }
 
+/** Journal time went on by more than the source's monotonic clock did: a step of its wall clock, or it was not running. */
+export interface UnvouchedTime {
+  /** Of the heartbeat that showed it. */
+  readonly lsn: Lsn;
+  readonly micros: number;
+}
+
 /** What the control records say, up to a position: plain data. */
 export interface Catalog {
   readonly upToLsn: Lsn;
@@ -57,6 +64,8 @@ export interface Catalog {
   readonly events: readonly CatalogEvent[];
   readonly heartbeat: { readonly lsn: Lsn; readonly time: JournalTime; readonly monotonicMs: number } | undefined;
   readonly epoch: Epoch;
+  /** In order of LSN; absent in a state that an older program wrote. */
+  readonly unvouched?: readonly UnvouchedTime[];
 }
 
 export const EMPTY_CATALOG: Catalog = {
@@ -70,6 +79,10 @@ export const EMPTY_CATALOG: Catalog = {
 
 /** Timeline events kept; the oldest go first (bookmarks are kept as long as their position). */
 const EVENTS_MAX = 10_000;
+/** Stretches of unvouched time; of more the oldest two become one. */
+const UNVOUCHED_MAX = 1_000;
+/** Less is the clocks' drift between two heartbeats. */
+const UNVOUCHED_MICROS_MIN = 1_000_000;
 
 /** What the catalog said at `lsn`, when it has gone further than what is held (damage was cut off). */
 export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
@@ -89,6 +102,7 @@ export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
     events: catalog.events.filter((event) => event.lsn <= lsn),
     heartbeat: catalog.heartbeat === undefined || catalog.heartbeat.lsn > lsn ? undefined : catalog.heartbeat,
     epoch: catalog.epoch,
+    unvouched: (catalog.unvouched ?? []).filter((stretch) => stretch.lsn <= lsn),
   };
 }
 
@@ -104,6 +118,9 @@ export class CatalogBuilder {
   #events: CatalogEvent[];
   #heartbeat: Catalog['heartbeat'];
   #epoch: Epoch;
+  #unvouched: UnvouchedTime[];
+  /** Not yet enough for a stretch. */
+  #driftMicros = 0;
 
   constructor(from: Catalog) {
     this.#upToLsn = from.upToLsn;
@@ -112,6 +129,7 @@ export class CatalogBuilder {
     this.#events = [...from.events];
     this.#heartbeat = from.heartbeat;
     this.#epoch = from.epoch;
+    this.#unvouched = [...(from.unvouched ?? [])];
   }
 
   get upToLsn(): Lsn {
@@ -122,6 +140,10 @@ export class CatalogBuilder {
     return this.#heartbeat;
   }
 
+  get unvouched(): readonly UnvouchedTime[] {
+    return this.#unvouched;
+  }
+
   snapshot(): Catalog {
     return {
       upToLsn: this.#upToLsn,
@@ -130,6 +152,7 @@ export class CatalogBuilder {
       events: [...this.#events],
       heartbeat: this.#heartbeat,
       epoch: this.#epoch,
+      unvouched: [...this.#unvouched],
     };
   }
 
@@ -205,9 +228,12 @@ export class CatalogBuilder {
         this.#event('clock-jump', lsn, time, `${(toMicros - fromMicros) / 1e6} s`);
         return;
       }
-      case RecordKind.heartbeat:
-        this.#heartbeat = { lsn, time, monotonicMs: decodeHeartbeat(body).monotonicMs };
+      case RecordKind.heartbeat: {
+        const { monotonicMs } = decodeHeartbeat(body);
+        this.#vouch(lsn, time, monotonicMs);
+        this.#heartbeat = { lsn, time, monotonicMs };
         return;
+      }
       default:
     }
   }
@@ -216,6 +242,7 @@ export class CatalogBuilder {
   trim(floorLsn: Lsn): void {
     this.#bookmarks = this.#bookmarks.filter((bookmark) => bookmark.lsn >= floorLsn);
     this.#events = this.#events.filter((event) => event.lsn >= floorLsn);
+    this.#unvouched = this.#unvouched.filter((stretch) => stretch.lsn > floorLsn);
     for (const volume of this.#volumes.values()) {
       const current = volume.sizes.findLastIndex((size) => size.fromLsn <= floorLsn);
       this.#volumes.set(volume.id, {
@@ -224,6 +251,22 @@ export class CatalogBuilder {
         unsettled: volume.unsettled.filter((stretch) => stretch.toLsn === 0 || stretch.toLsn > floorLsn),
       });
     }
+  }
+
+  /** Compares journal time with the source's monotonic clock since the last heartbeat; a new start has another clock. */
+  #vouch(lsn: Lsn, time: JournalTime, monotonicMs: number): void {
+    const last = this.#heartbeat;
+    if (last === undefined) return;
+    const started = this.#events.findLast((event) => event.kind === 'incarnation')?.lsn ?? 0;
+    const ranMicros = started > last.lsn ? 0 : Math.max(0, (monotonicMs - last.monotonicMs) * 1000);
+    this.#driftMicros = Math.max(0, this.#driftMicros + (time - last.time) - ranMicros);
+    if (this.#driftMicros < UNVOUCHED_MICROS_MIN) return;
+    this.#unvouched.push({ lsn, micros: Math.round(this.#driftMicros) });
+    this.#driftMicros = 0;
+    const [first, second] = this.#unvouched;
+    if (this.#unvouched.length <= UNVOUCHED_MAX || first === undefined || second === undefined) return;
+    // Counted against too much history rather than too little.
+    this.#unvouched.splice(0, 2, { lsn: second.lsn, micros: first.micros + second.micros });
   }
 
   #unsettle(volume: CatalogVolume, fromLsn: Lsn, reason: string): void {

@@ -104,7 +104,7 @@ function isState(value: unknown): value is ReplicaState {
     isList(damage) &&
     isObject(catalog) &&
     [catalog['upToLsn'], catalog['epoch']].every(isLsn) &&
-    [catalog['volumes'], catalog['bookmarks'], catalog['events']].every(isList)
+    [catalog['volumes'], catalog['bookmarks'], catalog['events'], catalog['unvouched'] ?? []].every(isList)
   );
 }
 

@@ -142,7 +142,7 @@ test('a kill at any point of receiving or of a floor move leaves a prefix that g
   const frames = seal(history);
   const random = new SeededRandom(77);
   const host = memoryHost(2);
-  const group = await ReplicaGroup.open(host, options({ policy: { windowMs: 300, bytesMax: 0 } }));
+  const group = await ReplicaGroup.open(host, options({ policy: { windowMs: 200, bytesMax: 0 } }));
   const source = new HandSource();
   group.start(source);
   // Copies of the disk at moments in between, each with what was acknowledged before.
