@@ -7,7 +7,8 @@ import { KafkaFaultProxy } from './kafka-fault-proxy.ts';
 import { CLUSTER_ID, endOf, freePort, kafkaAnswers, kafkaCommand, startKafkaNode } from './kafka-java.ts';
 
 const HEAP_MIB = 256;
-const WAIT_MS = 90_000;
+/** Three brokers that start together on a busy machine take their time. */
+const WAIT_MS = 240_000;
 const FILLING_BYTES = 1024 * 1024;
 /** Room on a broker's disk when it is one of its own. */
 const DISK_BYTES: number = 64 * 1024 * 1024;
@@ -74,7 +75,7 @@ export class KafkaNode {
   async ready(): Promise<void> {
     if (this.#process === undefined) throw new Error(`broker ${this.id} was not started`);
     const client = { brokers: [this.address], clientId: 'tidemark-test', connectTimeoutMs: 2_000 };
-    await kafkaAnswers(this.#process, client, this.#logFile);
+    await kafkaAnswers(this.#process, client, this.#logFile, WAIT_MS);
   }
 
   /** SIGTERM: it hands over what it leads. Killed when that takes more than 30 s. */

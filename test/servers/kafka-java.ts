@@ -10,6 +10,7 @@ import { KafkaLog } from '../../daemon/stream/kafka/kafka-log.ts';
 
 const VERSION = '4.3.1';
 export const CLUSTER_ID = 'MkU3OEVBNTcwNTJENDM2Qk';
+/** Of one broker, on a machine with nothing else to do much less. */
 const READY_MS = 60_000;
 
 /** Why no broker can be started here, or undefined; in CI that is an error instead. */
@@ -49,9 +50,14 @@ export function startKafkaNode(directory: string, properties: string, logFile: s
 }
 
 /** Resolves when the node answers an administrator; rejects with its output when it ends or time is up. */
-export async function kafkaAnswers(child: ChildProcess, client: KafkaClientOptions, logFile: string): Promise<void> {
+export async function kafkaAnswers(
+  child: ChildProcess,
+  client: KafkaClientOptions,
+  logFile: string,
+  readyMs: number = READY_MS,
+): Promise<void> {
   const admin = new KafkaLog(client).admin();
-  const deadline = Date.now() + READY_MS;
+  const deadline = Date.now() + readyMs;
   try {
     while (child.exitCode === null && child.signalCode === null && Date.now() < deadline) {
       try {
