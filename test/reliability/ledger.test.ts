@@ -79,7 +79,7 @@ test('outputs of the programs become lines; what is none of theirs is refused', 
   );
   t.like(simulated?.counts, { seeds: 20, firstSeed: 5, events: 200, simulatedHours: 1, eventsPerSecond: 20 });
   t.is(simulated?.counts['simulatedToReal'], 360);
-  t.deepEqual(simulated?.violations, ['{"seed":17,"message":"lost"}']);
+  t.deepEqual(simulated?.violations, ['seed 17: lost']);
   t.throws(() => readSimulator([{ ...run }], 1), { message: 'violations is no list' });
 
   const bug = { name: 'b', rules: [3, 4], invariant: 'D1', noticedBy: 'simulation', seedsUntilFound: 7 };

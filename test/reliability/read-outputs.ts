@@ -30,8 +30,15 @@ function text(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
+/** A violation of the simulator is an object with a seed and a message, any other program's a text. */
+function violationText(value: unknown): string {
+  if (typeof value !== 'object' || value === null || !('message' in value)) return text(value);
+  const message = text(value.message);
+  return 'seed' in value ? `seed ${text(value.seed)}: ${message}` : message;
+}
+
 function violationsOf(from: Json): string[] {
-  return list(from['violations'], 'violations').map(text);
+  return list(from['violations'], 'violations').map(violationText);
 }
 
 const SUMMED = ['seeds', 'events', 'simulatedHours', 'crashes', 'records', 'acknowledged', 'views'] as const;
