@@ -55,6 +55,7 @@ export const ENTRY_POINTS: readonly RegExp[] = [
   /^test\/crash\/(?:every-call|power-loss|source-program|replica-program)\.ts$/,
   /^test\/performance\/bench\.ts$/,
   /^test\/reliability\/reliability\.ts$/,
+  /^test\/mutation\/mutate\.ts$/,
   /^test\/setup\/[^/]+\.ts$/,
   /^test\/golden\/[^/]+\.ts$/,
   /^test\/(?:simulation\/simulate|fuzz\/fuzz|crash\/every-call|crash\/power-loss)\.ts$/,

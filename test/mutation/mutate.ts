@@ -1,0 +1,132 @@
+import { execFileSync } from 'node:child_process';
+import { globSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, posix } from 'node:path';
+import { parseArgs } from 'node:util';
+import { PROJECT } from '../planted/patch-loader.ts';
+import { measureUnits } from './baseline.ts';
+import { Compiler } from './compiler.ts';
+import { findMutants } from './find-mutants.ts';
+import { MutantJudge, type Verdict } from './judge-mutant.ts';
+import type { Mutant } from './mutant.ts';
+import { printReport, report, verdictLine } from './report.ts';
+import { runJudge } from './run-judge.ts';
+import { shareOut } from './select.ts';
+
+/**
+ * Changes the product in small ways and sees whether the tests and the simulator notice:
+ *
+ *     npm run mutate -- [--mutants 300] [--seed 1] [--files 'journal/recovery*.ts'] [--jobs 2] [--cpu 15] [--json FILE] [--list]
+ *
+ * `--cpu` is how many seconds of tests and simulation a mutant is given at most. Ends with 1 below 80 percent.
+ */
+const { values } = parseArgs({
+  options: {
+    mutants: { type: 'string', default: '300' },
+    seed: { type: 'string', default: '1' },
+    files: { type: 'string', multiple: true, default: [] },
+    cpu: { type: 'string', default: '15' },
+    jobs: { type: 'string', default: '2' },
+    json: { type: 'string' },
+    list: { type: 'boolean', default: false },
+  },
+});
+
+/** The code that keeps the promises: journal, recovery, receiver, history and views, and what decides on release. */
+const FILES = [
+  'journal/**/*.ts',
+  'replica/{receive,store,index,view,base}/*.ts',
+  'replica/replica-recovery.ts',
+  'daemon/ship/{settle,release}.ts',
+  'daemon/volume/recovery-replay.ts',
+];
+/** No decision is made in them. */
+const LEFT_OUT = ['journal/base/channels.ts', 'journal/base/errors.ts'];
+const SCORE_MIN = 80;
+
+const say = (line: string): void => {
+  process.stdout.write(`${line}\n`);
+};
+
+const seed = Number(values.seed);
+const began = performance.now();
+const files = (values.files.length > 0 ? values.files : FILES)
+  .flatMap((pattern) => globSync(pattern, { cwd: PROJECT }))
+  .filter((file) => !LEFT_OUT.includes(file))
+  .toSorted();
+const texts = new Map(files.map((file) => [file, readFileSync(`${PROJECT}/${file}`, 'utf8')]));
+
+const { mutants, found, refused } = chooseMutants();
+say(`${mutants.length} of ${found} mutants of ${files.length} files; ${refused} more were refused by the compiler`);
+if (values.list) {
+  for (const { file, line, kind, original, replacement } of mutants) {
+    say(`${file}:${line} ${kind}: ${original} -> ${replacement}`);
+  }
+} else {
+  await judgeAll();
+}
+
+function chooseMutants(): { mutants: Mutant[]; found: number; refused: number } {
+  const compiler = new Compiler();
+  try {
+    const byFile = new Map(files.map((file) => [file, findMutants(file, compiler.tree(file))]));
+    const chosen: Mutant[] = [];
+    let refusals = 0;
+    for (const { file, wanted, order } of shareOut(byFile, Number(values.mutants), seed)) {
+      let taken = 0;
+      for (const mutant of order) {
+        if (taken === wanted) break;
+        if (compiler.compiles(texts.get(file) as string, mutant)) {
+          chosen.push(mutant);
+          taken++;
+        } else refusals++;
+      }
+    }
+    const all = [...byFile.values()].reduce((sum, ofFile) => sum + ofFile.length, 0);
+    return { mutants: chosen, found: all, refused: refusals };
+  } finally {
+    compiler.close();
+  }
+}
+
+async function judgeAll(): Promise<void> {
+  const units = await measureUnits(say);
+  const cpuSeconds = units.reduce((sum, { cpuMs }) => sum + cpuMs, 0) / 1000;
+  say(`${units.length} units judge, ${cpuSeconds.toFixed(0)} s of processor together`);
+  // once as for a mutant, with nothing changed: what fails here would be taken for a find
+  const control = await runJudge(
+    { task: 'judge', units: units.map(({ file, title }) => ({ file, title })) },
+    [],
+    () => 120_000,
+  );
+  if (control.how !== 'clean') throw new Error(`nothing is changed and ${control.index} fails: ${control.message}`);
+
+  const judge = new MutantJudge(units, importersOf(files), Number(values.cpu));
+  const queue = mutants.entries();
+  const verdicts: Verdict[] = [];
+  const jobs = Array.from({ length: Number(values.jobs) }, async () => {
+    for (const [index, mutant] of queue) {
+      const verdict = await judge.judge(mutant, texts.get(mutant.file) as string);
+      verdicts[index] = verdict;
+      say(verdictLine(verdict));
+    }
+  });
+  await Promise.all(jobs);
+
+  const commit = execFileSync('git', ['rev-parse', 'HEAD'], { cwd: PROJECT, encoding: 'utf8' }).trim();
+  const made = report(verdicts, { commit, seed, seconds: Math.round((performance.now() - began) / 1000) });
+  printReport(made, say);
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(made, undefined, 2)}\n`);
+  if (made.score < SCORE_MIN) process.exitCode = 1;
+}
+
+/** Of each file: itself and the files of the product that import it directly. */
+function importersOf(names: readonly string[]): Map<string, string[]> {
+  const importers = new Map(names.map((name) => [name, [name]]));
+  for (const importer of globSync('{journal,replica,daemon}/**/*.ts', { cwd: PROJECT })) {
+    const text = readFileSync(`${PROJECT}/${importer}`, 'utf8');
+    for (const [, path] of text.matchAll(/from '(\.{1,2}\/[^']+\.ts)'/g)) {
+      importers.get(posix.join(dirname(importer), path as string))?.push(importer);
+    }
+  }
+  return importers;
+}
