@@ -16,6 +16,7 @@ import type {
 import { openBacking } from '../backing/open-backing.ts';
 import { formatNbdUri } from '../nbd/nbd-uri.ts';
 import { directoryOfADaemon, realPath } from './own-directories.ts';
+import { claimTarget, isClaimed } from './target-claim.ts';
 
 const run = promisify(execFile);
 
@@ -46,7 +47,7 @@ export class RestoreTargets implements RestoreTargetPort {
     const found = await stat(path).catch(() => undefined);
     if (found === undefined) {
       const parent = await stat(dirname(path)).catch(() => undefined);
-      if (parent?.isDirectory() === true) return base;
+      if (parent?.isDirectory() === true) return { ...base, heldBy: restoreOf(path) };
       throw new TidemarkError('not-found', `${spec.path}: there is no directory ${dirname(path)}`);
     }
     if (found.isDirectory()) throw new TidemarkError('invalid-argument', `${spec.path} is a directory`);
@@ -56,7 +57,9 @@ export class RestoreTargets implements RestoreTargetPort {
     }
     const mountedAt = mountPointOf(path, readFileSync('/proc/mounts', 'latin1'));
     const facts = { ...base, exists: true, mountedAt, size: found.size };
-    return { ...facts, ...(await holderOf(path)) };
+    const holder = await holderOf(path);
+    const heldBy = holder.heldBy === '' && found.isFile() ? restoreOf(path) : holder.heldBy;
+    return { ...facts, ...holder, heldBy };
   }
 
   /** What the path belongs to, in words; '' when it is not ours. */
@@ -72,9 +75,9 @@ export class RestoreTargets implements RestoreTargetPort {
   async open(spec: TargetSpec, sizeBytes: number, overwrite: boolean): Promise<OpenTarget> {
     switch (spec.kind) {
       case 'raw':
-        return openRawTarget(this.#host, spec.path, sizeBytes, overwrite);
+        return claimed(spec.path, async () => openRawTarget(this.#host, spec.path, sizeBytes, overwrite));
       case 'qcow2':
-        return openQcow2(this.#host, spec.path, sizeBytes);
+        return claimed(spec.path, () => openQcow2(this.#host, spec.path, sizeBytes));
       case 'block-device':
         return openDevice(spec.path);
       case 'nbd':
@@ -118,6 +121,27 @@ function mountPointOf(path: string, table: string): string {
     if (device === path || (device.startsWith(path) && /^p?\d+$/.test(rest))) return where.replaceAll('\\040', ' ');
   }
   return '';
+}
+
+/** The target, with its file claimed until it is finished or abandoned. */
+async function claimed(path: string, open: () => Promise<OpenTarget>): Promise<OpenTarget> {
+  const claim = claimTarget(path);
+  try {
+    const target = await open();
+    return {
+      ...target,
+      finish: () => target.finish().finally(() => claim.release()),
+      abandon: () => target.abandon().finally(() => claim.release()),
+    };
+  } catch (error) {
+    claim.release();
+    throw error;
+  }
+}
+
+/** Who else restores into this file; '' when nobody does. */
+function restoreOf(path: string): string {
+  return isClaimed(path) ? 'another restore writes it' : '';
 }
 
 /** Opens it as a restore would, exclusively, and lets go again. */

@@ -11,7 +11,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { RestoreJobs } from '../../daemon/replica/restore-jobs.ts';
 import { RestoreTargets, targetSpec } from '../../daemon/replica/restore-targets.ts';
+import { claimTarget, isClaimed } from '../../daemon/replica/target-claim.ts';
 import { timelineReply } from '../../daemon/replica/timeline-reply.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
@@ -254,6 +256,48 @@ test('a target names a position: LSN, time with zone, ago, bookmark; the choice 
     clamped.intervals.reduce((sum, { writes }) => sum + writes, 0),
     changes,
   );
+  await group.close();
+});
+
+test('a second restore into one target is refused: of the same group, of another group, and by another path to it', async (t) => {
+  const directory = realpathSync(mkdtempSync(join(tmpdir(), 'tidemark-restore-')));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  const { group, history } = await onDisk(directory);
+  const at = (name: string) => join(directory, name);
+  mkdirSync(at('images'));
+  symlinkSync(at('images'), at('link'));
+  const jobs = () => {
+    const targets = new RestoreTargets(realHost(), { directories: [at('replica')], sockets: [] });
+    return new RestoreJobs(realHost(), group, 'shop', targets, (error) => t.fail(String(error)));
+  };
+  const [one, other] = [jobs(), jobs()];
+  const request = { at: '450', volume: 'system', to: at('images/disk.raw') };
+  const began = Promise.all([one.start(request), t.throwsAsync(one.start(request), { code: 'target-in-use' })]);
+  const first = (await began)[0].job;
+  t.is(one.get(first?.id ?? '').state, 'running');
+  for (const to of [request.to, at('link/disk.raw')]) {
+    for (const dryRun of [true, false]) {
+      const refused = other.start({ ...request, to, overwrite: true, dryRun });
+      await t.throwsAsync(refused, { code: 'target-in-use', message: /another restore writes/ });
+    }
+  }
+  while (one.get(first?.id ?? '').endedAt === null) await new Promise((resolve) => setTimeout(resolve, 5));
+  t.like(one.get(first?.id ?? ''), { state: 'done', error: null });
+  const model = new Model();
+  model.advance(history, 450);
+  t.true(readFileSync(request.to).equals(model.disk(1)));
+  t.deepEqual(readdirSync(at('images')), ['disk.raw'], 'nothing is left of the claim');
+  const next = await other.start({ ...request, overwrite: true });
+  await other.close();
+  t.is(other.get(next.job?.id ?? '').endedAt !== null, true);
+
+  // What a kill left behind keeps nobody out.
+  writeFileSync(at('images/new.raw.restoring'), '');
+  const claim = claimTarget(at('images/new.raw'));
+  t.true(isClaimed(at('images/new.raw')));
+  t.throws(() => claimTarget(at('images/new.raw')), { code: 'target-in-use' });
+  claim.release();
+  t.false(isClaimed(at('images/new.raw')));
   await group.close();
 });
 
