@@ -1,7 +1,7 @@
-import { zstdDecompressSync } from 'node:zlib';
 import { crc32c } from '@node-rs/crc32';
 import { TidemarkError } from './base/errors.ts';
 import type { Chain } from './chain.ts';
+import { zstdOut } from './host/zstd.ts';
 import { type Epoch, type JournalTime, type Lsn, SECTOR_BYTES, writeU64 } from './position.ts';
 import { isRecordKind, RECORD_PAYLOAD_BYTES_MAX, RecordKind } from './record.ts';
 import type { Incarnation } from './stream.ts';
@@ -302,14 +302,8 @@ export function readEntry(view: DataView, at: number, lsn: Lsn, payloadOffset: n
 
 /** A packed chunk or list made plain; throws `frame-damaged` unless exactly `plainBytes` come out. Never allocates more than that. */
 export function unpack(packed: Uint8Array, plainBytes: number): Uint8Array {
-  let plain: Uint8Array;
-  try {
-    plain = zstdDecompressSync(packed, { chunkSize: Math.max(64, plainBytes), maxOutputLength: plainBytes });
-  } catch (cause) {
-    throw new TidemarkError('frame-damaged', 'zstd cannot unpack a part of a frame', { cause });
-  }
-  if (plain.length !== plainBytes)
-    throw frameDamaged(`${plain.length} bytes came out of zstd instead of ${plainBytes}`);
+  const plain = new Uint8Array(plainBytes);
+  if (!zstdOut(plain, packed)) throw frameDamaged(`a part of a frame does not unpack to ${plainBytes} bytes`);
   return plain;
 }
 

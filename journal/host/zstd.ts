@@ -1,4 +1,4 @@
-import { constants, zstdCompressSync } from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import koffi from 'koffi';
 
 /**
@@ -18,10 +18,19 @@ interface Library {
     from: Uint8Array,
     length: number,
   ) => number | bigint;
+  readonly createDCtx: () => unknown;
+  readonly decompress: (
+    context: unknown,
+    into: Uint8Array,
+    capacity: number,
+    from: Uint8Array,
+    length: number,
+  ) => number | bigint;
 }
 
 let library: Library | undefined | 'missing';
 const contexts = new Map<number, unknown>();
+let unpacking: unknown;
 
 function load(): Library | 'missing' {
   try {
@@ -31,6 +40,10 @@ function load(): Library | 'missing' {
       setParameter: node.func('size_t ZSTD_CCtx_setParameter(void *context, int parameter, int value)'),
       compress2: node.func(
         'size_t ZSTD_compress2(void *context, void *into, size_t capacity, const void *from, size_t length)',
+      ),
+      createDCtx: node.func('void *ZSTD_createDCtx()'),
+      decompress: node.func(
+        'size_t ZSTD_decompressDCtx(void *context, void *into, size_t capacity, const void *from, size_t length)',
       ),
     };
   } catch {
@@ -65,4 +78,24 @@ export function zstdIntoByZlib(into: Uint8Array, from: Uint8Array, level: number
   if (packed.length > into.length) return undefined;
   into.set(packed);
   return packed.length;
+}
+
+/** Fills `into` with what `from` unpacks to; false when `from` is no zstd or anything else comes out than so many bytes. */
+export function zstdOut(into: Uint8Array, from: Uint8Array): boolean {
+  library ??= load();
+  if (library === 'missing') return zstdOutByZlib(into, from);
+  unpacking ??= library.createDCtx();
+  return Number(library.decompress(unpacking, into, into.length, from, from.length)) === into.length;
+}
+
+/** The same without the native functions. Never allocates more than `into` has. */
+export function zstdOutByZlib(into: Uint8Array, from: Uint8Array): boolean {
+  try {
+    const plain = zstdDecompressSync(from, { chunkSize: Math.max(64, into.length), maxOutputLength: into.length });
+    if (plain.length !== into.length) return false;
+    into.set(plain);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -27,6 +27,12 @@ export const NO_DISK_FAULTS: DiskFaults = {
   stuck: 0,
 };
 
+/** Where a write landed that was meant for somewhere else. */
+export interface Misdirection {
+  readonly path: string;
+  readonly position: number;
+}
+
 /** A change of a directory that a power loss may take back: names are durable only after the directory was synced. */
 interface DirectoryChange {
   readonly directory: string;
@@ -45,13 +51,16 @@ export class SimulatedDisk {
   faults: DiskFaults;
   /** Bytes that all files together may have. */
   capacityBytes: number;
+  readonly sizeBytes: number;
   #changes: DirectoryChange[] = [];
   readonly #locks = new Map<string, SimulatedProcess>();
+  #misdirected: ((path: string, length: number) => Misdirection | undefined) | undefined;
 
   constructor(scheduler: Scheduler, faults: DiskFaults, capacityBytes: number) {
     this.#scheduler = scheduler;
     this.faults = faults;
     this.capacityBytes = capacityBytes;
+    this.sizeBytes = capacityBytes;
   }
 
   /** The disk as one process sees it. */
@@ -72,9 +81,33 @@ export class SimulatedDisk {
   }
 
   freeBytes(): number {
+    return Math.max(0, this.capacityBytes - this.usedBytes());
+  }
+
+  usedBytes(): number {
     let used = 0;
     for (const content of this.files.values()) used += content.size;
-    return Math.max(0, this.capacityBytes - used);
+    return used;
+  }
+
+  /** Flips one bit of what is stored. */
+  rot(path: string, position: number, bit: number): void {
+    this.#scheduler.trace(`rot ${path}`, position, bit);
+    this.files.get(path)?.flipBit(position, bit);
+  }
+
+  /** The next write for which `choose` names a place lands there and not where it was meant to; nobody is told. */
+  misdirectNext(choose: (path: string, length: number) => Misdirection | undefined): void {
+    this.#misdirected = choose;
+  }
+
+  /** Where a write goes. */
+  landingOf(path: string, position: number, length: number): Misdirection {
+    const elsewhere = this.#misdirected?.(path, length);
+    if (elsewhere === undefined) return { path, position };
+    this.#misdirected = undefined;
+    this.#scheduler.trace(`misdirect ${path} ${elsewhere.path}`, position, elsewhere.position);
+    return elsewhere;
   }
 
   drawLatencyMicros(): number {

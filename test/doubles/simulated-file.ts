@@ -72,6 +72,7 @@ export class SimulatedFile implements DiskFile {
   truncate(length: number): void {
     this.#checkOpen();
     this.#content.truncate(length);
+    this.#scheduler.trace(`truncate ${this.path}`, length);
   }
 
   punchHole(position: number, length: number): boolean {
@@ -102,6 +103,7 @@ export class SimulatedFile implements DiskFile {
 
   #read(into: Uint8Array, position: number): number {
     if (!this.#process.isObserver && this.#scheduler.random.chance(this.#disk.faults.readFails)) {
+      this.#scheduler.trace(`read fails ${this.path}`, position);
       throw new TidemarkError('device-failed', `read ${this.path}: simulated EIO`);
     }
     return this.#content.read(into, position);
@@ -111,7 +113,9 @@ export class SimulatedFile implements DiskFile {
     assert(this.#writable, `${this.path} was opened for reading`);
     const random = this.#scheduler.random;
     if (random.chance(this.#disk.faults.writeFails)) {
-      this.#content.write(from.subarray(0, random.below(from.length + 1)), position);
+      const length = random.below(from.length + 1);
+      this.#content.write(from.subarray(0, length), position);
+      this.#scheduler.trace(`write fails ${this.path}`, position, length);
       throw new TidemarkError('device-failed', `write ${this.path}: simulated EIO`);
     }
     let length = from.length;
@@ -119,9 +123,15 @@ export class SimulatedFile implements DiskFile {
     if (growth > 0) length = Math.max(0, length - Math.max(0, growth - this.#disk.freeBytes()));
     if (length === 0 && from.length > 0) throw new TidemarkError('no-space', `write ${this.path}: no space left`);
     if (random.chance(this.#disk.faults.writeShort)) length = random.below(length + 1);
-    this.#content.write(from.subarray(0, length), position);
+    this.#put(from.subarray(0, length), position);
     this.#scheduler.trace(`write ${this.path}`, position, length, crc32(from.subarray(0, length)));
     return length;
+  }
+
+  #put(bytes: Uint8Array, position: number): void {
+    const landing = this.#disk.landingOf(this.path, position, bytes.length);
+    if (landing.path === this.path && landing.position === position) this.#content.write(bytes, position);
+    else this.#disk.files.get(landing.path)?.write(bytes, landing.position);
   }
 
   async #asynchronous<T>(action: () => T): Promise<T> {

@@ -11,11 +11,14 @@ export class SimulatedMachine {
   #boot = 1;
   #process: SimulatedProcess | undefined;
   #wallOffsetMicros: number;
+  readonly #clockRate: number;
 
   constructor(name: string, scheduler: Scheduler, faults: DiskFaults, capacityBytes: number) {
     this.name = name;
     this.#scheduler = scheduler;
     this.disk = new SimulatedDisk(scheduler, faults, capacityBytes);
+    // Quartz: up to 200 parts in a million off.
+    this.#clockRate = 1 + (scheduler.random.below(401) - 200) / 1e6;
     // Some time in 2026; two machines never agree to the microsecond.
     this.#wallOffsetMicros = 1_780_000_000_000_000 + scheduler.random.below(2_000_000);
   }
@@ -46,7 +49,7 @@ export class SimulatedMachine {
   #host(process: SimulatedProcess): Host {
     return {
       disk: this.disk.mount(process),
-      clock: new SimulatedClock(this.#scheduler, process, () => this.#wallOffsetMicros),
+      clock: new SimulatedClock(this.#scheduler, process, () => this.#wallOffsetMicros, this.#clockRate),
       random: this.#scheduler.random.fork(),
       bootId: `00000000-0000-4000-8000-${String(this.#boot).padStart(12, '0')}`,
     };

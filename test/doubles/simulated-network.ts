@@ -27,6 +27,9 @@ const SEND_BUFFER_BYTES = 256 * 1024;
 /** TCP tries again this long after a partition ended, at most. */
 const RETRANSMIT_MICROS_MAX = 1_500_000;
 
+/** Which way nothing arrives: a link can be dead in one direction only, and neither end is told. */
+export type Blocked = 'none' | 'both' | 'to-listener' | 'to-dialer';
+
 interface Listening {
   readonly process: SimulatedProcess;
   readonly onWire: (wire: Wire) => void;
@@ -38,21 +41,30 @@ export class SimulatedNetwork {
   faults: NetworkFaults;
   readonly #listening: Map<string, Listening> = new Map();
   readonly #ends: Set<WireEnd> = new Set();
-  #partitioned = false;
+  #blocked: Blocked = 'none';
 
   constructor(scheduler: Scheduler, faults: NetworkFaults) {
     this.scheduler = scheduler;
     this.faults = faults;
   }
 
-  get partitioned(): boolean {
-    return this.#partitioned;
+  get blocked(): Blocked {
+    return this.#blocked;
   }
 
-  /** While true nothing arrives anywhere; what was sent arrives some time after the end, if both ends still wait. */
-  set partitioned(value: boolean) {
-    this.#partitioned = value;
-    if (!value) for (const end of this.#ends) end.healed();
+  /** What was sent meanwhile arrives some time after the end of it, if both ends still wait. */
+  set blocked(value: Blocked) {
+    this.#blocked = value;
+    this.scheduler.trace(`blocked ${value}`);
+    if (value === 'none') for (const end of this.#ends) end.healed();
+  }
+
+  /** Breaks every connection after all that was sent to listeners has arrived: the answers are what gets lost. */
+  loseAnswers(): void {
+    for (const end of this.#ends) {
+      if (end.isDialer) end.cut('connection reset');
+      else end.endAfterwards('connection reset');
+    }
   }
 
   /** Breaks every connection; each end hears of it at its own time. */
@@ -86,7 +98,8 @@ export class SimulatedNetwork {
       const refuse = (why: string): void => {
         if (process.alive) reject(new TidemarkError('stream-unavailable', `${address}: ${why}`));
       };
-      if (this.#partitioned) {
+      this.scheduler.trace(`dial ${address}`);
+      if (this.#blocked !== 'none') {
         this.scheduler.after(timeoutMs * 1000, () => refuse('no answer'));
         return;
       }
@@ -97,8 +110,8 @@ export class SimulatedNetwork {
           refuse('connection refused');
           return;
         }
-        const near = new WireEnd(this, process, address);
-        const far = new WireEnd(this, listening.process, 'a dialer');
+        const near = new WireEnd(this, process, address, true);
+        const far = new WireEnd(this, listening.process, 'a dialer', false);
         near.join(far);
         for (const end of [near, far]) {
           this.#ends.add(end);
@@ -122,6 +135,7 @@ interface Packet {
 
 class WireEnd implements Wire {
   readonly remote: string;
+  readonly isDialer: boolean;
   readonly #network: SimulatedNetwork;
   readonly #process: SimulatedProcess;
   #peer!: WireEnd;
@@ -137,10 +151,11 @@ class WireEnd implements Wire {
   #broken: string | undefined;
   atEnd: () => void = () => undefined;
 
-  constructor(network: SimulatedNetwork, process: SimulatedProcess, remote: string) {
+  constructor(network: SimulatedNetwork, process: SimulatedProcess, remote: string, isDialer: boolean) {
     this.#network = network;
     this.#process = process;
     this.remote = remote;
+    this.isDialer = isDialer;
     process.atDeath(() => this.#died());
   }
 
@@ -183,6 +198,11 @@ class WireEnd implements Wire {
     this.#expectEnd(reason);
   }
 
+  /** The connection is gone once what is on its way has been taken. */
+  endAfterwards(reason: string): void {
+    if (!this.#closed) this.#expectEnd(reason);
+  }
+
   /** A partition ended: TCP comes round to it some time later. */
   healed(): void {
     const { scheduler } = this.#network;
@@ -209,7 +229,9 @@ class WireEnd implements Wire {
   }
 
   #deliver(): void {
-    if (this.#closed || !this.#process.alive || this.#network.partitioned) return;
+    if (this.#closed || !this.#process.alive) return;
+    const { blocked } = this.#network;
+    if (blocked === 'both' || blocked === (this.isDialer ? 'to-dialer' : 'to-listener')) return;
     const events = this.#events;
     if (events === undefined) return;
     const packet = this.#arriving.shift();

@@ -60,30 +60,36 @@ export class SimulatedProcess {
   }
 }
 
-/** The clock of one simulated process. Its wall clock may be off and may jump; its monotonic clock never does. */
+/** The clock of one simulated process. Its wall clock may be off and may jump; its monotonic clock never does.
+ * Both run a little faster or slower than those of other machines. */
 export class SimulatedClock implements Clock {
   readonly #scheduler: Scheduler;
   readonly #process: SimulatedProcess;
   readonly #wallOffsetMicros: () => number;
+  readonly #rate: number;
 
-  constructor(scheduler: Scheduler, process: SimulatedProcess, wallOffsetMicros: () => number) {
+  /** `rate`: microseconds this clock counts in one of the simulation's. */
+  constructor(scheduler: Scheduler, process: SimulatedProcess, wallOffsetMicros: () => number, rate: number) {
     this.#scheduler = scheduler;
     this.#process = process;
     this.#wallOffsetMicros = wallOffsetMicros;
+    this.#rate = rate;
   }
 
   wallMicros(): number {
-    return this.#scheduler.nowMicros + this.#wallOffsetMicros();
+    return Math.floor(this.#scheduler.nowMicros * this.#rate) + this.#wallOffsetMicros();
   }
 
   monotonicMs(): number {
-    return this.#scheduler.nowMicros / 1000;
+    return (this.#scheduler.nowMicros * this.#rate) / 1000;
   }
 
   after(ms: number, run: () => void): Timer {
     // Time goes on between two timers, however short: a loop that waits for a rest of a nanosecond must come to its end.
-    return this.#scheduler.after(Math.max(1, Math.ceil(ms * 1000)), () => {
-      if (this.#process.alive) run();
+    return this.#scheduler.after(Math.max(1, Math.ceil((ms * 1000) / this.#rate)), () => {
+      if (!this.#process.alive) return;
+      this.#scheduler.trace('timer');
+      run();
     });
   }
 }

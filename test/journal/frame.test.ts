@@ -16,7 +16,7 @@ import {
 import { FrameLayout } from '../../journal/frame-layout.ts';
 import { FrameSealer, type SealedFrame, type SealerOptions, type SealRecord } from '../../journal/frame-sealer.ts';
 import { FrameView } from '../../journal/frame-view.ts';
-import { zstdInto, zstdIntoByZlib } from '../../journal/host/zstd.ts';
+import { zstdInto, zstdIntoByZlib, zstdOut, zstdOutByZlib } from '../../journal/host/zstd.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { goldenRecords } from '../golden/frame-v1.ts';
 
@@ -245,6 +245,24 @@ test('the native and the plain way to zstd unpack to the same bytes, and neither
       t.deepEqual(Buffer.from(unpack(into.subarray(0, bytes), plain.length)), plain);
       t.is(zstd(into.subarray(0, 2900), plain, level), undefined);
     }
+  }
+});
+
+test('the native and the plain way out of zstd fill what is asked for exactly, or refuse', (t) => {
+  const plain = Buffer.concat([noise(3000, 5), new Uint8Array(5000).fill(7)]);
+  const packed = new Uint8Array(plain.length);
+  const bytes = zstdInto(packed, plain, 1) ?? 0;
+  const whole = packed.subarray(0, bytes);
+  for (const out of [zstdOut, zstdOutByZlib]) {
+    const into = new Uint8Array(plain.length + 1).fill(0xee);
+    t.true(out(into.subarray(0, plain.length), whole));
+    t.deepEqual(Buffer.from(into.subarray(0, plain.length)), plain);
+    t.is(into[plain.length], 0xee);
+    t.false(out(new Uint8Array(plain.length - 1), whole), 'too little room');
+    t.false(out(new Uint8Array(plain.length + 1), whole), 'too much room');
+    t.false(out(new Uint8Array(plain.length), whole.subarray(0, -1)), 'cut off');
+    t.false(out(new Uint8Array(plain.length), plain), 'no zstd');
+    t.true(out(new Uint8Array(plain.length), whole), 'goes on after refusals');
   }
 });
 

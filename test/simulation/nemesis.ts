@@ -1,6 +1,17 @@
+import type { SimulatedDisk } from '../doubles/simulated-disk.ts';
+import { rotReplica } from './rot.ts';
 import type { NemesisAction } from './run-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import type { World } from './world.ts';
+
+type NodeName = 'source' | 'replica';
+
+/** A partition may outlast every timeout of the product. */
+const PARTITION_MICROS_MAX = 15_000_000;
+const FULL_MICROS_MAX = 4_000_000;
+const SLOW_MICROS_MAX = 2_000_000;
+/** While a disk is slow, every call takes up to this long. */
+const SLOW_CALL_MICROS = 400_000;
 
 /** Breaks things, at moments and in an order the seed decides; what it may do was drawn for the run. */
 export class Nemesis {
@@ -44,14 +55,21 @@ export class Nemesis {
       case 'power-replica':
         world.crash('replica', 'losePower');
         break;
+      case 'power-both':
+        world.crash('source', 'losePower');
+        world.crash('replica', 'losePower');
+        break;
       case 'cut-network':
         world.network.cutAll();
         break;
+      case 'lose-answers':
+        world.network.loseAnswers();
+        break;
       case 'partition':
-        world.network.partitioned = true;
-        world.scheduler.after(random.between(1000, 15_000_000), () => {
-          world.network.partitioned = false;
-        });
+        this.#partition('both');
+        break;
+      case 'partition-one-way':
+        this.#partition(random.pick(['to-listener', 'to-dialer']));
         break;
       case 'idle':
         world.idle(random.between(100_000, 4_000_000));
@@ -60,6 +78,18 @@ export class Nemesis {
         for (const { machine } of [world.source, world.replica]) {
           if (random.chance(0.7)) machine.jumpClock(random.between(-3_600_000_000, 3_600_000_000));
         }
+        break;
+      case 'fill-source':
+        this.#fill(world.source.machine.disk);
+        break;
+      case 'fill-replica':
+        this.#fill(world.replica.machine.disk);
+        break;
+      case 'slow-disk':
+        this.#slow(world[random.pick<NodeName>(['source', 'replica'])].machine.disk);
+        break;
+      case 'rot-replica':
+        rotReplica(world, random);
         break;
       case 'stop-source':
         this.#stop('source');
@@ -70,7 +100,36 @@ export class Nemesis {
     }
   }
 
-  #stop(name: 'source' | 'replica'): void {
+  #partition(blocked: 'both' | 'to-listener' | 'to-dialer'): void {
+    const { network, scheduler } = this.#world;
+    network.blocked = blocked;
+    scheduler.after(this.#random.between(1000, PARTITION_MICROS_MAX), () => {
+      network.blocked = 'none';
+    });
+  }
+
+  /** Somebody else takes the room on the disk, all of it or nearly, and gives it back some time later. */
+  #fill(disk: SimulatedDisk): void {
+    const left = this.#random.pick([0, 5000, 200_000]);
+    const full = disk.usedBytes() + left;
+    if (full >= disk.capacityBytes) return;
+    disk.capacityBytes = full;
+    this.#world.scheduler.after(this.#random.between(1000, FULL_MICROS_MAX), () => {
+      disk.capacityBytes = disk.sizeBytes;
+    });
+  }
+
+  #slow(disk: SimulatedDisk): void {
+    const { latencyMicrosMax } = disk.faults;
+    if (latencyMicrosMax === SLOW_CALL_MICROS) return;
+    disk.faults = { ...disk.faults, latencyMicrosMax: SLOW_CALL_MICROS };
+    this.#world.scheduler.after(this.#random.between(1000, SLOW_MICROS_MAX), () => {
+      // Else the run has healed it meanwhile.
+      if (disk.faults.latencyMicrosMax === SLOW_CALL_MICROS) disk.faults = { ...disk.faults, latencyMicrosMax };
+    });
+  }
+
+  #stop(name: NodeName): void {
     const node = this.#world[name];
     if (node.group === undefined) return;
     this.#world.watch(node.stop().then(() => this.#world.restart(name)));

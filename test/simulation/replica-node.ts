@@ -2,6 +2,7 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import type { ModelChange } from './history.ts';
 import { GROUP_ID, REPLICA_DIRECTORY, type ReplicaPlace } from './names.ts';
 import type { Seams } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
@@ -11,7 +12,9 @@ import type { Streams } from './streams.ts';
 import { must } from './violation.ts';
 
 /** The largest volume a run draws. */
-const SCRATCH_BYTES = 512 * 1024;
+const SCRATCH_BYTES = 8 * 1024 * 1024;
+/** How damage is named. */
+const DAMAGE: ReadonlySet<string> = new Set(['frame-damaged', 'journal-damaged']);
 
 /** The replica's machine with what runs on it. */
 export class ReplicaNode {
@@ -27,6 +30,10 @@ export class ReplicaNode {
   #durableLsn: Lsn = 0;
   /** Buffers no check uses now. */
   readonly #scratch: Uint8Array[] = [];
+  /** Something of what it holds has rotted or was written over: reads may be refused by name, and never be wrong. */
+  rotten = false;
+  /** How often a read was refused because of that. */
+  refusals = 0;
   starts = 0;
   viewsChecked = 0;
 
@@ -129,8 +136,17 @@ export class ReplicaNode {
     try {
       await this.#checkView(group, lsn);
     } catch (error) {
-      if (!(error instanceof TidemarkError) || this.#group === group) throw error;
+      if (!(error instanceof TidemarkError) || (this.#group === group && !this.#mayRefuse(error))) throw error;
     }
+  }
+
+  /** Whether a read may end with this error: it names damage there is, or a disk that fails now and then. */
+  #mayRefuse(error: TidemarkError): boolean {
+    if (this.rotten && DAMAGE.has(error.code)) {
+      this.refusals++;
+      return true;
+    }
+    return error.code === 'device-failed' && this.machine.disk.faults.readFails > 0;
   }
 
   async #checkView(group: ReplicaGroup, lsn: Lsn): Promise<void> {
@@ -143,16 +159,19 @@ export class ReplicaNode {
       if (error instanceof TidemarkError && error.code === 'not-found') return;
       throw error;
     }
-    for (const { volume, device } of view.volumes) {
-      const bytes = this.#scratch.pop() ?? new Uint8Array(SCRATCH_BYTES);
-      const content = bytes.subarray(0, device.size);
-      await device.read(0, content);
-      const expected = history.rangeAt(lsn, volume.id, 0, device.size / SECTOR_BYTES);
-      compareSectors('P1', what, volume.id, identifySectors(content, volume.id, 0), expected);
-      this.#scratch.push(bytes);
+    try {
+      for (const { volume, device } of view.volumes) {
+        const bytes = this.#scratch.pop() ?? new Uint8Array(SCRATCH_BYTES);
+        const content = bytes.subarray(0, device.size);
+        await device.read(0, content);
+        const expected = history.rangeAt(lsn, volume.id, 0, device.size / SECTOR_BYTES);
+        compareSectors('P1', what, volume.id, identifySectors(content, volume.id, 0), expected);
+        this.#scratch.push(bytes);
+      }
+      this.viewsChecked++;
+    } finally {
+      await group.views.close(view.id);
     }
-    await group.views.close(view.id);
-    this.viewsChecked++;
   }
 
   /** At this LSN, and right before it when `before`, where the record at it made a change. */
@@ -161,7 +180,17 @@ export class ReplicaNode {
     const changes = this.#model.history.record(lsn)?.changes ?? [];
     if (group === undefined || changes.length === 0 || lsn <= group.floorLsn) return;
     for (const at of before || changes.length > 1 ? [lsn - 1, lsn] : [lsn]) {
-      const view = group.openView({ lsn: at, owner: 'simulation', scratchBytesMax: 0 });
+      try {
+        await this.#checkChanges(group, at, changes);
+      } catch (error) {
+        if (!(error instanceof TidemarkError) || !this.#mayRefuse(error)) throw error;
+      }
+    }
+  }
+
+  async #checkChanges(group: ReplicaGroup, at: Lsn, changes: readonly ModelChange[]): Promise<void> {
+    const view = group.openView({ lsn: at, owner: 'simulation', scratchBytesMax: 0 });
+    try {
       for (const { volume, sector, ids } of changes) {
         const device = view.volumes.find((one) => one.volume.id === volume)?.device;
         must('P1', device !== undefined, () => `the view at LSN ${at} has no volume ${volume}`);
@@ -171,8 +200,9 @@ export class ReplicaNode {
         const expected = this.#model.history.rangeAt(at, volume, sector, ids.length);
         compareSectors('P1', () => `the view at LSN ${at}`, volume, found, expected, sector);
       }
-      await group.views.close(view.id);
       this.viewsChecked++;
+    } finally {
+      await group.views.close(view.id);
     }
   }
 }

@@ -23,8 +23,6 @@ export interface RunOptions {
   readonly sourceDisk: DiskFaults;
   readonly replicaDisk: DiskFaults;
   readonly network: NetworkFaults;
-  /** Frames are packed by the real zstd. */
-  readonly zstd: boolean;
   readonly stream: StreamOptions;
 }
 
@@ -33,10 +31,17 @@ export const NEMESIS_ACTIONS = [
   'power-source',
   'kill-replica',
   'power-replica',
+  'power-both',
   'cut-network',
+  'lose-answers',
   'partition',
+  'partition-one-way',
   'idle',
   'clock-jump',
+  'fill-source',
+  'fill-replica',
+  'slow-disk',
+  'rot-replica',
   'stop-source',
   'stop-replica',
 ] as const;
@@ -52,16 +57,20 @@ export function drawOptions(random: SeededRandom): RunOptions {
       syncFails: maybe(0.4, 0.003),
       writeFails: maybe(0.3, 0.001),
       writeShort: maybe(0.3, 0.001),
-      readFails: 0,
+      readFails: maybe(0.3, 0.0005),
       latencyMicrosMax: random.pick([100, 2000, 20_000]),
       stuck: maybe(0.3, 0.01),
     };
   };
-  const volumes = Array.from({ length: random.between(1, 3) }, (_, index) => ({
-    id: index + 1,
-    sectors: random.pick([64, 256, 1024]),
-    clients: random.between(1, 3),
-  }));
+  // A volume with requests of several MiB, which arrive in many pieces, and a journal that has room for them.
+  const large = random.chance(0.08);
+  const volumes = large
+    ? [{ id: 1, sectors: 16_384, clients: 2 }]
+    : Array.from({ length: random.between(1, 3) }, (_, index) => ({
+        id: index + 1,
+        sectors: random.pick([64, 256, 1024]),
+        clients: random.between(1, 3),
+      }));
   return {
     volumes,
     habits: {
@@ -70,19 +79,21 @@ export function drawOptions(random: SeededRandom): RunOptions {
       trims: maybe(0.7, 0.1),
       flushes: maybe(0.8, random.pick([0.02, 0.2])),
       fua: maybe(0.6, 0.1),
-      longRequests: maybe(0.6, 0.1),
+      longRequests: large ? 0.03 : maybe(0.6, 0.1),
+      longSectorsMax: large ? 8192 : 128,
+      places: random.pick(['anywhere', 'anywhere', 'hot', 'sequential']),
       abandons: maybe(0.5, 0.05),
       reads: random.pick([0.05, 0.3]),
     },
     actMicros: random.pick([4000, 12_000, 40_000]),
-    journalFileBytes: random.pick([128 * KIB, 256 * KIB, 512 * KIB]),
-    journalFiles: random.pick([6, 16, 64]),
+    journalFileBytes: large ? 1024 * KIB : random.pick([128 * KIB, 256 * KIB, 512 * KIB]),
+    journalFiles: large ? 64 : random.pick([6, 16, 64]),
     overlayBytesMax: random.pick([256 * KIB, 4096 * KIB]),
     segmentBytes: random.pick([64 * KIB, 512 * KIB, 4096 * KIB]),
     memtableEntries: random.pick([64, 1024, 8192]),
     activeMicros: random.pick([2, 5, 12]) * 1_000_000,
     nemesisMicros: random.pick([200_000, 800_000, 2_000_000]),
-    nemesis: NEMESIS_ACTIONS.filter(() => random.chance(0.5)),
+    nemesis: NEMESIS_ACTIONS.filter(() => random.chance(0.4)),
     sourceDisk: disk(),
     replicaDisk: disk(),
     network: {
@@ -91,7 +102,6 @@ export function drawOptions(random: SeededRandom): RunOptions {
       cuts: maybe(0.3, 0.002),
       silentDeaths: maybe(0.5, 0.5),
     },
-    zstd: random.chance(0.15),
     stream: drawStream(random),
   };
 }

@@ -21,6 +21,11 @@ const HEADER_BYTES = 28;
 const HEADROOM_BYTES = 64;
 const BUFFER_BYTES = 128 * 1024;
 const OUTSTANDING_MAX = 32;
+const HOT_SECTORS = 24;
+/** What fits into a window with room to spare. */
+const PART_SECTORS_MAX = 192;
+const PARTS_AT_ONCE = 8;
+const ZERO_FLAGS = [0, CommandFlag.noHole, CommandFlag.fastZero, CommandFlag.noHole | CommandFlag.fastZero];
 
 /** What a request is for, by the wire's number. */
 type Kind = (typeof WindowKind)[keyof typeof WindowKind];
@@ -43,6 +48,10 @@ export interface Habits {
   readonly flushes: number;
   readonly fua: number;
   readonly longRequests: number;
+  /** Of a request that arrives in pieces. */
+  readonly longSectorsMax: number;
+  /** Which part of the disk is worked on. */
+  readonly places: 'anywhere' | 'hot' | 'sequential';
   readonly abandons: number;
   readonly reads: number;
 }
@@ -70,6 +79,8 @@ export class SimulatedClient implements ReplyPort {
   #reads = 0;
   #pauses = 0;
   #nextCookie = 1;
+  /** Behind the newest request. */
+  #next = 0;
   #gone = false;
 
   constructor(device: NbdExport, volume: number, habits: Habits, random: SeededRandom, model: SourceModel) {
@@ -101,7 +112,7 @@ export class SimulatedClient implements ReplyPort {
     if (this.#gone || this.#pauses > 0 || this.#outstanding.size > OUTSTANDING_MAX) return;
     if (this.#parts.length > 0) {
       if (random.chance(this.#habits.abandons)) this.leave();
-      else this.#parts.shift()?.();
+      else for (let count = 0; count < PARTS_AT_ONCE && this.#pauses === 0; count++) this.#parts.shift()?.();
       return;
     }
     if (random.chance(this.#habits.reads)) this.#read();
@@ -179,17 +190,11 @@ export class SimulatedClient implements ReplyPort {
     this.#begin();
     for (let index = 0; index < count; index++) {
       const sectors = random.chance(0.3) ? 1 : random.between(1, Math.min(habits.sectorsMax, this.#sectors));
-      const sector = random.below(this.#sectors - sectors + 1);
+      const sector = this.#place(sectors);
       const flags = random.chance(habits.fua) ? CommandFlag.fua : 0;
       const draw = random.below(1000) / 1000;
       if (draw < habits.zeroes) {
-        this.#add(
-          WindowKind.writeZeroes,
-          sector,
-          sectors,
-          WindowPart.whole,
-          flags | (random.chance(0.5) ? CommandFlag.noHole : 0),
-        );
+        this.#add(WindowKind.writeZeroes, sector, sectors, WindowPart.whole, flags | random.pick(ZERO_FLAGS));
       } else if (draw < habits.zeroes + habits.trims) {
         this.#add(WindowKind.trim, sector, sectors, WindowPart.whole, flags);
       } else if (draw < habits.zeroes + habits.trims + habits.flushes) {
@@ -203,11 +208,25 @@ export class SimulatedClient implements ReplyPort {
     this.#submit();
   }
 
+  /** Where the next request of so many sectors goes. */
+  #place(sectors: number): number {
+    const random = this.#random;
+    const last = this.#sectors - sectors;
+    if (this.#habits.places === 'sequential') {
+      const sector = this.#next > last ? 0 : this.#next;
+      this.#next = sector + sectors;
+      return sector;
+    }
+    if (this.#habits.places === 'hot' && random.chance(0.9)) return random.below(Math.min(HOT_SECTORS, last + 1));
+    return random.below(last + 1);
+  }
+
   #beginLong(): void {
     const random = this.#random;
-    const parts = random.between(2, 4);
-    const each = Math.max(1, Math.floor(Math.min(this.#sectors, 4 * this.#habits.sectorsMax) / parts));
-    const sector = random.below(this.#sectors - parts * each + 1);
+    const sectors = random.between(2, Math.min(this.#sectors, this.#habits.longSectorsMax));
+    const parts = Math.min(sectors, Math.max(random.between(2, 4), Math.ceil(sectors / PART_SECTORS_MAX)));
+    const each = Math.floor(sectors / parts);
+    const sector = this.#place(parts * each);
     const flags = random.chance(this.#habits.fua) ? CommandFlag.fua : 0;
     const cookie = this.#nextCookie++;
     const id = this.#model.newId();
