@@ -6,6 +6,7 @@ import { keepRawResult } from '../reliability/raw-result.ts';
 import { KafkaCluster } from '../servers/kafka-cluster.ts';
 import { kafkaMissing } from '../servers/kafka-java.ts';
 import { Site } from '../servers/site.ts';
+import { testUnless } from '../setup/test-unless.ts';
 import { BROKER_FAULTS, CLUSTER_FAULTS, type Fault, type FaultGround, PROXY_FAULTS, seconds } from './kafka-faults.ts';
 import { VOLUME_BYTES, VOLUMES } from './load-model.ts';
 import { type LoadReport, WatchedLoad } from './watched-load.ts';
@@ -19,7 +20,6 @@ import { type LoadReport, WatchedLoad } from './watched-load.ts';
 const WARM_SECONDS = 4;
 const CATCH_UP_MS = 150_000;
 const SMALL_JOURNAL_BYTES: number = 16 * 1024 * 1024;
-const skipped = kafkaMissing();
 const isRoot = process.getuid?.() === 0;
 
 const clusters = new Map<number, KafkaCluster>();
@@ -85,8 +85,8 @@ function tell(t: ExecutionContext, name: string, began: number, report: LoadRepo
 
 function fault(nodes: number, what: Fault): void {
   const name = `${nodes === 1 ? 'one broker' : 'three brokers'}: ${what.name}`;
-  const run = skipped !== undefined || (what.fillsDisks === true && !isRoot) ? test.serial.skip : test.serial;
-  run(name, async (t) => {
+  const missing = what.fillsDisks === true && !isRoot ? 'not root: no disk of its own' : kafkaMissing();
+  testUnless(missing, test.serial)(name, async (t) => {
     t.timeout(10 * 60_000);
     const began = performance.now();
     await onGround(nodes, async (ground) => {
@@ -111,7 +111,7 @@ for (const what of [...CLUSTER_FAULTS, ...BROKER_FAULTS, ...PROXY_FAULTS]) fault
 for (const what of [...BROKER_FAULTS, ...PROXY_FAULTS]) fault(1, what);
 
 /** What no part of the system holds any more cannot come back: that must be said, by both sides, and nothing else lost. */
-const lastCopy = skipped === undefined ? test.serial : test.serial.skip;
+const lastCopy = testUnless(kafkaMissing(), test.serial);
 lastCopy('one broker: a replica put back to an old copy when topic and journal had let go of the rest', async (t) => {
   t.timeout(10 * 60_000);
   const began = performance.now();

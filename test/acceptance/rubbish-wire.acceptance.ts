@@ -11,6 +11,7 @@ import type { ReplicaFeedback } from '../../journal/stream.ts';
 import { KafkaBroker } from '../servers/kafka-broker.ts';
 import { kafkaMissing } from '../servers/kafka-java.ts';
 import { Site } from '../servers/site.ts';
+import { testUnless } from '../setup/test-unless.ts';
 import { readDisk } from './rubbish-files.ts';
 import { cut, directRubbish, frameOf, nbdRubbish, pelt, readTopic, spoil, workOn } from './rubbish-wire.ts';
 
@@ -85,7 +86,7 @@ test.serial('rubbish connections to the NBD socket and to the replica harm nobod
   }),
 );
 
-const kafka = kafkaMissing() === undefined ? test.serial : test.serial.skip;
+const kafka = testUnless(kafkaMissing(), test.serial);
 
 kafka('rubbish records in both topics of a group change nothing in its history', (t) =>
   inDirectory(t, async (directory) => {

@@ -10,6 +10,7 @@ import { openBacking } from '../../daemon/backing/open-backing.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { blockDeviceContract } from '../contract/block-device-contract.ts';
 import { Child } from '../servers/child.ts';
+import { testUnless } from '../setup/test-unless.ts';
 import { GroupBench, HandClient, MIB, ModelDisk, randomRequest, randomSource } from '../volume/support/group-bench.ts';
 
 const SIZE = 4 * MIB;
@@ -164,7 +165,7 @@ test('a file cut short behind our back fails the read, it does not make up bytes
 });
 
 const loop = loopDevice();
-(loop === undefined ? test.skip : test)(
+testUnless(loop === undefined ? 'no loop device can be made' : undefined)(
   'a block device is opened exclusively, sized and zeroed in the kernel',
   async (t) => {
     const device = loop!;

@@ -3,13 +3,14 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
-import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import type { ExecutionContext } from 'ava';
 import { NbdClient } from '../../daemon/nbd/client.ts';
 import { DeviceExport } from '../../daemon/nbd/device-export.ts';
 import { formatNbdUri, parseNbdUri } from '../../daemon/nbd/nbd-uri.ts';
 import { NbdServer } from '../../daemon/nbd/server.ts';
 import { InPlaceExport } from '../doubles/in-place-export.ts';
 import { MemoryDevice } from '../doubles/memory-device.ts';
+import { type Declare, testUnless } from '../setup/test-unless.ts';
 import { option, RawClient, startServer, type TestServer } from './support.ts';
 
 const MIB = 1024 * 1024;
@@ -23,14 +24,11 @@ interface Disk {
   uri: string;
 }
 
-/** `test`, or a skip that says why, which CI does not allow. */
-function judgedBy(...tools: string[]): TestFn {
+function judgedBy(...tools: string[]): Declare {
   const missing = tools.filter(
     (tool) => !(process.env['PATH'] ?? '').split(delimiter).some((folder) => existsSync(join(folder, tool))),
   );
-  if (missing.length === 0 || process.env['CI'] === 'true') return anyTest;
-  const reason = `needs ${missing.join(', ')}`;
-  return ((title: string) => anyTest.skip(`${title} (${reason})`, (t) => t.fail(reason))) as unknown as TestFn;
+  return testUnless(missing.length === 0 ? undefined : `needs ${missing.join(', ')}`);
 }
 
 /** The JSON a program prints. What it says beside it (nbdinfo: `file: not found` on a small machine) does not belong to it. */

@@ -19,6 +19,7 @@ const BREAKS: readonly [string, rules.Rule, string, string][] = [
   ['fastify outside', rules.packageHomes, 'cli/a.ts', "import fastify from 'fastify';"],
   ['rxjs on the write path', rules.packageHomes, 'daemon/volume/a.ts', "import { map } from 'rxjs/operators';"],
   ['only', rules.noOnly, 'test/a.test.ts', "test.serial.only('a', () => {});"],
+  ['a skip', rules.noSilentSkip, 'test/a.test.ts', "(loop ? test.serial.skip : test)('a', () => {});"],
   ['the wall clock', rules.seams, 'journal/a.ts', 'const now = Date.now();'],
   ['a new Date', rules.seams, 'replica/a.ts', 'const now = new Date();'],
   ['a timer in a template', rules.seams, 'daemon/ship/a.ts', 'const a = `${setTimeout(f, 1)}`;'],

@@ -19,6 +19,8 @@ export interface SourceFile {
   readonly text: string;
 }
 
+const SKIPS_ALLOWED_IN = 'test/setup/test-unless.ts';
+
 /** Each rule takes the files and returns one line per violation, `path:line: what`. */
 export type Rule = (files: readonly SourceFile[]) => string[];
 
@@ -54,6 +56,15 @@ export const noOnly: Rule = (files) =>
     .flatMap((file) => {
       const { codeOnly } = scanned(file);
       return matches(file.path, codeOnly, /\.only\s*\(/g, '.only hides every other test of the file');
+    });
+
+/** CI has to run what a machine may lack. */
+export const noSilentSkip: Rule = (files) =>
+  files
+    .filter(({ path }) => path.startsWith('test/') && path !== SKIPS_ALLOWED_IN)
+    .flatMap((file) => {
+      const { codeOnly } = scanned(file);
+      return matches(file.path, codeOnly, /\btest\w*(?:\.\w+)*\.skip\b/gi, `skips in CI too: use ${SKIPS_ALLOWED_IN}`);
     });
 
 const SEAM_TOKENS =
