@@ -16,6 +16,10 @@ const OPERATIONS_PER_BOOKMARK = 10;
 const SECTORS_MAX = 16;
 const ZERO_SHARE = 0.1;
 const FUA_SHARE = 0.05;
+/** Of a watcher who finds nothing any more. */
+const VIOLATIONS_MAX = 10;
+/** Of what a daemon printed before it ended. */
+const OUTPUT_CHARACTERS = 3000;
 const ANSWER_MS = 60_000;
 
 interface Sample {
@@ -106,6 +110,10 @@ export class WatchedLoad {
     this.#watching = false;
     await Promise.all(this.#running);
     for (const disk of this.#disks.values()) await disk.close();
+    for (const { role, child } of [this.#site.source, this.#site.replica]) {
+      if (!child.running)
+        this.violations.push(`the ${role} ended by itself: ${child.output.slice(-OUTPUT_CHARACTERS)}`);
+    }
     let exactViews = 0;
     for (const { lsn, image, what } of this.#samples) {
       const verdict = this.model.judge(lsn, image);
@@ -187,7 +195,8 @@ export class WatchedLoad {
           if (head >= this.model.firstLsn) await this.#look(head, 'the newest position');
           if (head > this.model.firstLsn && this.#samples.length % 3 === 0) await this.#look(old, 'an older position');
         } catch (error) {
-          if (!this.#away) this.violations.push(`looking at the replica: ${String(error)}`);
+          if (!this.#away && this.violations.length < VIOLATIONS_MAX)
+            this.violations.push(`looking at the replica: ${String(error)}`);
         }
       }
       await pause(SAMPLE_PAUSE_MS);

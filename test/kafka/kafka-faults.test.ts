@@ -73,6 +73,19 @@ kafka.run('an answer that never comes is unknown: the frame is sent again after 
   t.true(sameBytes(receiver.kept, frames));
 });
 
+kafka.run('an answer cut in its middle is not read on with the next connection', async (t) => {
+  const site = kafka.newSite(kafka.broker.proxiedAddress);
+  const admin = site.log.admin();
+  kafka.atEnd(() => admin.close());
+  t.is(await admin.describe(site.topic), undefined);
+  for (let cut = 0; cut < 3; cut++) {
+    kafka.broker.proxy.cutAnswers = 1;
+    await t.throwsAsync(admin.describe(site.topic), { message: /Closed connection|Connection error/ });
+    // without a reset: the library connects again by itself
+    t.is(await admin.describe(site.topic), undefined);
+  }
+});
+
 kafka.run('a broker killed and restarted in the middle loses nothing', async (t) => {
   const site = kafka.newSite();
   const frames = sealFrames(site.identity, 3000, 4096);

@@ -15,6 +15,8 @@ export class KafkaFaultProxy {
   responseLost = 0;
   /** How many of the next answers to Produce are swallowed. */
   swallow = 0;
+  /** How many of the next answers end the connection in their middle. */
+  cutAnswers = 0;
   /** Each way. */
   delayMs = 0;
   /** Chance per message, each way, that the connection ends in its middle. */
@@ -82,6 +84,7 @@ export class KafkaFaultProxy {
     this.requestLost = 0;
     this.responseLost = 0;
     this.swallow = 0;
+    this.cutAnswers = 0;
     this.delayMs = 0;
     this.cutMidFrame = 0;
     this.reset = 0;
@@ -138,6 +141,12 @@ export class KafkaFaultProxy {
         kill();
         return;
       }
+      if (this.cutAnswers > 0) {
+        this.cutAnswers--;
+        this.counts.cutMidFrame++;
+        toClient.add(half(message), this.delayMs, kill);
+        return;
+      }
       this.#forward(toClient, message, [client, broker], kill);
     });
     client.on('data', requests);
@@ -156,7 +165,7 @@ export class KafkaFaultProxy {
       kill();
     } else if (this.#random() < this.cutMidFrame) {
       this.counts.cutMidFrame++;
-      lane.add(message.subarray(0, Math.ceil(message.length / 2)), this.delayMs, kill);
+      lane.add(half(message), this.delayMs, kill);
     } else if (message.length > 4 && this.#random() < this.bitFlip) {
       this.counts.bitFlips++;
       const flipped = Buffer.from(message);
@@ -176,12 +185,17 @@ class Lane {
   readonly #waiting: { readonly bytes: Buffer; readonly dueMs: number; readonly written?: (() => void) | undefined }[] =
     [];
 
+  #ends = false;
+
   constructor(to: net.Socket, frozen: () => boolean) {
     this.#to = to;
     this.#frozen = frozen;
   }
 
+  /** Nothing follows what was added with `written`: the connection ends with it. */
   add(bytes: Buffer, delayMs: number, written?: () => void): void {
+    if (this.#ends) return;
+    this.#ends = written !== undefined;
     this.#waiting.push({ bytes, dueMs: performance.now() + delayMs, written });
     if (delayMs === 0) this.pump();
     else setTimeout(() => this.pump(), delayMs + 1);
@@ -196,6 +210,10 @@ class Lane {
       else first.written?.();
     }
   }
+}
+
+function half(message: Buffer): Buffer {
+  return message.subarray(0, Math.ceil(message.length / 2));
 }
 
 /** Header of a request: length int32, kind int16, version int16, number int32, then the client id behind its int16 length. */
