@@ -52,6 +52,8 @@ export class SimulatedDisk {
   /** Bytes that all files together may have. */
   capacityBytes: number;
   readonly sizeBytes: number;
+  /** Told of each failed sync of a file, before the program is. */
+  onSyncFailed: (path: string) => void = () => undefined;
   #changes: DirectoryChange[] = [];
   readonly #locks = new Map<string, SimulatedProcess>();
   #misdirected: ((path: string, length: number) => Misdirection | undefined) | undefined;

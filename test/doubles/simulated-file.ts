@@ -3,6 +3,7 @@ import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile } from '../../journal/host/host.ts';
 import type { Scheduler } from '../simulation/scheduler.ts';
+import { Violation } from '../simulation/violation.ts';
 import type { SimulatedContent } from './simulated-content.ts';
 import type { SimulatedDisk } from './simulated-disk.ts';
 import type { SimulatedProcess } from './simulated-process.ts';
@@ -98,7 +99,9 @@ export class SimulatedFile implements DiskFile {
     const fails = this.#scheduler.random.chance(this.#disk.faults.syncFails);
     this.#content.endSync(sync, !fails);
     this.#scheduler.trace(`sync ${this.path}`, fails ? 0 : 1);
-    if (fails) throw new TidemarkError('sync-failed', `fdatasync ${this.path}: simulated EIO`);
+    if (!fails) return;
+    this.#disk.onSyncFailed(this.path);
+    throw new TidemarkError('sync-failed', `fdatasync ${this.path}: simulated EIO`);
   }
 
   #read(into: Uint8Array, position: number): number {
@@ -146,7 +149,7 @@ export class SimulatedFile implements DiskFile {
   }
 
   #checkOpen(): void {
-    assert(!this.#closing, `${this.path} is used after close (invariant D7)`);
+    if (this.#closing) throw new Violation('D7', `${this.path} is used after close`);
     assert(this.#process.alive, `${this.path} is used by a process that is dead`);
   }
 }

@@ -6,6 +6,7 @@ import type { Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type History, type ModelChange, type ModelRecord, sameRecord } from './history.ts';
 import { identifySectors } from './sector-pattern.ts';
+import { must } from './violation.ts';
 
 /**
  * Reads the source's journal as its page cache shows it, and tells the model what every LSN did. Which record takes
@@ -17,6 +18,8 @@ export class JournalFollower {
   readonly #reader: JournalReader;
   readonly #pieces: Map<number, ModelChange[]> = new Map();
   #agrees = true;
+  /** Of the newest batch. */
+  #time = 0;
   #agreedLsn = 0;
 
   /** Starts at the oldest record held; what the model knows already is compared, not learnt. */
@@ -37,6 +40,9 @@ export class JournalFollower {
     const fresh: ModelRecord[] = [];
     const limit = this.#marks.address('written');
     for (let batch = this.#reader.next(limit); batch !== undefined; batch = this.#reader.next(limit)) {
+      const before = this.#time;
+      this.#time = batch.time;
+      must('V4', batch.time >= before, () => `journal time goes from ${before} to ${batch.time}`);
       for (const record of batch) {
         const learnt = this.#learn(record);
         if (learnt !== undefined) fresh.push(learnt);

@@ -13,6 +13,7 @@ import { must } from './violation.ts';
 
 /** The largest volume a run draws. */
 const SCRATCH_BYTES = 8 * 1024 * 1024;
+type View = ReturnType<ReplicaGroup['openView']>;
 /** How damage is named. */
 const DAMAGE: ReadonlySet<string> = new Set(['frame-damaged', 'journal-damaged']);
 
@@ -30,6 +31,7 @@ export class ReplicaNode {
   #durableLsn: Lsn = 0;
   /** Buffers no check uses now. */
   readonly #scratch: Uint8Array[] = [];
+  #held: { readonly group: ReplicaGroup; readonly view: View; readonly lsn: Lsn } | undefined;
   /** Something of what it holds has rotted or was written over: reads may be refused by name, and never be wrong. */
   rotten = false;
   /** How often a read was refused because of that. */
@@ -140,6 +142,32 @@ export class ReplicaNode {
     }
   }
 
+  /** The source's word about this replica: never more than it has called durable. */
+  checkTold(told: Lsn | undefined): void {
+    must('P7', (told ?? 0) <= this.#durableLsn, () => {
+      return `the source says the replica holds LSN ${told}, it never said more than ${this.#durableLsn}`;
+    });
+  }
+
+  /** Looks again at a view that was opened some time ago, and leaves one at this LSN open for the next time. */
+  async checkHeldView(lsn: Lsn): Promise<void> {
+    const group = this.#group;
+    if (group === undefined) return;
+    const held = this.#held;
+    this.#held = undefined;
+    try {
+      if (held !== undefined && held.group === group) {
+        await this.#readWhole(held.view, held.lsn, 'V1');
+        await group.views.close(held.view.id);
+      }
+      const view = group.openView({ lsn, owner: 'held', scratchBytesMax: 0 });
+      this.#held = { group, view, lsn };
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      if (this.#group === group && error.code !== 'not-found' && !this.#mayRefuse(error)) throw error;
+    }
+  }
+
   /** Whether a read may end with this error: it names damage there is, or a disk that fails now and then. */
   #mayRefuse(error: TidemarkError): boolean {
     if (this.rotten && DAMAGE.has(error.code)) {
@@ -150,9 +178,7 @@ export class ReplicaNode {
   }
 
   async #checkView(group: ReplicaGroup, lsn: Lsn): Promise<void> {
-    const { history } = this.#model;
-    const what = (): string => `the view at LSN ${lsn}`;
-    let view: ReturnType<ReplicaGroup['openView']>;
+    let view: View;
     try {
       view = group.openView({ lsn, owner: 'simulation', scratchBytesMax: 0 });
     } catch (error) {
@@ -160,18 +186,24 @@ export class ReplicaNode {
       throw error;
     }
     try {
-      for (const { volume, device } of view.volumes) {
-        const bytes = this.#scratch.pop() ?? new Uint8Array(SCRATCH_BYTES);
-        const content = bytes.subarray(0, device.size);
-        await device.read(0, content);
-        const expected = history.rangeAt(lsn, volume.id, 0, device.size / SECTOR_BYTES);
-        compareSectors('P1', what, volume.id, identifySectors(content, volume.id, 0), expected);
-        this.#scratch.push(bytes);
-      }
-      this.viewsChecked++;
+      await this.#readWhole(view, lsn, 'P1');
     } finally {
       await group.views.close(view.id);
     }
+  }
+
+  async #readWhole(view: View, lsn: Lsn, invariant: 'P1' | 'V1'): Promise<void> {
+    const { history } = this.#model;
+    for (const { volume, device } of view.volumes) {
+      const bytes = this.#scratch.pop() ?? new Uint8Array(SCRATCH_BYTES);
+      const content = bytes.subarray(0, device.size);
+      await device.read(0, content);
+      const expected = history.rangeAt(lsn, volume.id, 0, device.size / SECTOR_BYTES);
+      const found = identifySectors(content, volume.id, 0);
+      compareSectors(invariant, () => `the view at LSN ${lsn}`, volume.id, found, expected);
+      this.#scratch.push(bytes);
+    }
+    this.viewsChecked++;
   }
 
   /** At this LSN, and right before it when `before`, where the record at it made a change. */

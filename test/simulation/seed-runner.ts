@@ -1,5 +1,5 @@
 import type { RunOptions } from './run-options.ts';
-import { Violation } from './violation.ts';
+import { type Invariant, Violation } from './violation.ts';
 import { World } from './world.ts';
 
 /** One run to do: a seed, and options in place of those it would draw. */
@@ -19,7 +19,7 @@ export interface SeedReport {
   readonly views: number;
   readonly traceHash: string;
   readonly options: RunOptions;
-  readonly violation?: { readonly invariant: string; readonly message: string };
+  readonly violation?: { readonly invariant: Invariant; readonly message: string };
 }
 
 /** The child of a pool: runs the seeds it is sent, one after the other, until the parent is gone. */
@@ -28,7 +28,7 @@ process.on('message', async (order: SeedOrder) => {
   const world = new World(seed, undefined, (drawn) => options ?? drawn);
   const { violation, ...report } = await world.run();
   const told = violation && {
-    invariant: violation instanceof Violation ? violation.invariant : 'X1',
+    invariant: violation instanceof Violation ? violation.invariant : ('X1' as const),
     message: violation.message,
   };
   process.send?.({ ...report, ...(told && { violation: told }) } satisfies SeedReport);

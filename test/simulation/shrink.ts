@@ -3,6 +3,7 @@ import { NO_NETWORK_FAULTS } from '../doubles/simulated-network.ts';
 import type { RunOptions } from './run-options.ts';
 import { runSeeds } from './seed-pool.ts';
 import type { SeedOrder, SeedReport } from './seed-runner.ts';
+import type { Invariant } from './violation.ts';
 
 /** Other seeds under the same options tried for each simplification: the draws shift when an option changes. */
 const SEEDS_TRIED = 6;
@@ -38,7 +39,7 @@ export async function shrink(
 async function firstFailing(
   orders: readonly SeedOrder[],
   jobs: number,
-  invariant: string | undefined,
+  invariant: Invariant | undefined,
 ): Promise<SeedReport | undefined> {
   const found: SeedReport[] = [];
   await runSeeds(orders, Math.min(jobs, orders.length), (report) => {

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
+import { PROMISES } from './promises.ts';
 import type { RunOptions } from './run-options.ts';
 import { runSeeds } from './seed-pool.ts';
 import type { SeedOrder, SeedReport } from './seed-runner.ts';
@@ -119,6 +120,7 @@ function tell(report: SeedReport): void {
   const { violation, seed, simulatedMicros, options: drawn } = report;
   print(`\nseed ${seed} failed after ${(simulatedMicros / 1e6).toFixed(3)} simulated seconds:`);
   print(violation?.message ?? '');
+  if (violation !== undefined) print(`promised: ${PROMISES[violation.invariant].text}`);
   print(`options: ${JSON.stringify(drawn)}`);
   const changed = options !== undefined || values.shrink;
   print(`replay: ${replayOf(seed)}${changed ? ` --options '${JSON.stringify(drawn)}'` : ''}`);

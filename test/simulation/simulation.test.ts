@@ -1,7 +1,9 @@
 import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import test from 'ava';
+import { PROMISES } from './promises.ts';
 import { World } from './world.ts';
 
 const run = promisify(execFile);
@@ -18,6 +20,12 @@ test(`source, stream and replica keep their promises: ${SEEDS} seeds`, async (t)
   );
   t.log(outcome.stdout.trim().split('\n').at(-1));
   t.false('code' in outcome, `${outcome.stdout}\n${outcome.stderr}`);
+});
+
+test('every promise is raised where the table says', (t) => {
+  for (const [name, { file }] of Object.entries(PROMISES)) {
+    t.true(readFileSync(new URL(file, import.meta.url), 'utf8').includes(`'${name}'`), `${name} in ${file}`);
+  }
 });
 
 test('one seed is one run', async (t) => {

@@ -17,6 +17,10 @@ export class SourceModel {
   #flushedLsn: Lsn = 0;
   #nextId = 1;
   #powerLost = false;
+  /** A sync of the journal failed in the process that runs: it may answer nobody well any more. */
+  poisoned = false;
+  /** Folds how requests ended into the trace. */
+  readonly #trace: (what: string, ...numbers: readonly number[]) => void;
   readonly #failures: Map<ErrorCode, number> = new Map();
   readonly bookmarks: Map<string, Lsn> = new Map();
   /** Where the order ended whenever a machine went down. */
@@ -25,8 +29,9 @@ export class SourceModel {
   /** The first thing a guarded check threw. */
   violation: unknown;
 
-  constructor(history: History) {
+  constructor(history: History, trace: (what: string, ...numbers: readonly number[]) => void) {
     this.history = history;
+    this.#trace = trace;
   }
 
   /** For checks inside calls of the product, which must not catch what they throw. */
@@ -58,11 +63,14 @@ export class SourceModel {
 
   /** A request was answered well. `durable`: it was a flush (over what `coversLsn` says) or had FUA. */
   answered(volume: number, lsn: Lsn, durable: boolean, coversLsn: Lsn): void {
+    this.#trace('answered', volume, lsn, durable ? 1 : 0);
+    must('D4', !this.poisoned, () => `LSN ${lsn} is answered after a sync of the journal had failed`);
     this.#acked.set(volume, Math.max(this.ackedLsn(volume), lsn));
     if (durable) this.#flushedLsn = Math.max(this.#flushedLsn, lsn, coversLsn);
   }
 
   failed(code: ErrorCode): void {
+    this.#trace(`failed ${code}`);
     this.#failures.set(code, (this.#failures.get(code) ?? 0) + 1);
   }
 

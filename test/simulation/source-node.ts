@@ -1,7 +1,7 @@
 import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { LocalMarks } from '../../journal/local-marks.ts';
-import { SECTOR_BYTES } from '../../journal/position.ts';
+import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { JournalFollower } from './journal-follower.ts';
@@ -15,6 +15,8 @@ import type { Streams } from './streams.ts';
 import { SimulatedClient } from './volume-client.ts';
 
 const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
+
+const JOURNAL_FILE = /\/journal-[0-9a-f]+\.tmj$/;
 
 /** The source's machine with what runs on it: the group, its shipping, its guests. Started and killed by the world. */
 export class SourceNode {
@@ -60,6 +62,11 @@ export class SourceNode {
     return this.#parts?.shipper?.status().code ?? '';
   }
 
+  /** Up to where it says that a replica has everything; undefined while it says nothing. */
+  replicaTold(name: string): Lsn | undefined {
+    return this.#parts?.shipper?.status().replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
+  }
+
   get clients(): readonly SimulatedClient[] {
     return this.#clients;
   }
@@ -68,6 +75,10 @@ export class SourceNode {
   async start(): Promise<void> {
     const { host, process } = this.machine.start();
     this.starts++;
+    this.#model.poisoned = false;
+    this.machine.disk.onSyncFailed = (path): void => {
+      if (JOURNAL_FILE.test(path)) this.#model.poisoned = true;
+    };
     const marks = new LocalMarks();
     const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
     const volumes = [];

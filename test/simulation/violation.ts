@@ -1,28 +1,19 @@
-/** The promises a run is checked against; letters and numbers are those of DURABILITY.md. */
+/** The promises a run is checked against; letters and numbers are those of DURABILITY.md. In words: promises.ts. */
 export type Invariant =
-  /** After a kill every acknowledged write is read back. */
   | 'D1'
-  /** After a power loss every flushed write survives, and what survives is a prefix of the order. */
   | 'D2'
-  /** A read never returns bytes older than the newest acknowledged write. */
+  | 'D4'
   | 'D6'
-  /** What is in the journal is what was asked for, in that order and exact to the byte: zeroes and trims like writes. */
+  | 'D7'
   | 'D8'
-  /** The replica is an exact prefix of the order, across all volumes. */
   | 'P1'
-  /** One position never has two contents. */
-  | 'P2'
-  /** No gap is stepped over or left open: what is durable at the source arrives when faults stop. */
   | 'P3'
-  /** What the replica called durable it still holds after any crash. */
   | 'P5'
-  /** A view at one position never changes. */
+  | 'P7'
   | 'V1'
-  /** A bookmark that was told is there. */
+  | 'V4'
   | 'B1'
-  /** The program goes on by itself when faults stop. */
   | 'L1'
-  /** Nothing throws where nobody catches. */
   | 'X1';
 
 /** A broken promise: ends the run. */

@@ -64,7 +64,8 @@ export class World {
     this.options = change(drawOptions(scheduler.random.fork()));
     const { options } = this;
     this.network = new SimulatedNetwork(scheduler, options.network);
-    this.model = new SourceModel(new History(new Map(options.volumes.map(({ id, sectors }) => [id, sectors]))));
+    const sizes = new Map(options.volumes.map(({ id, sectors }) => [id, sectors]));
+    this.model = new SourceModel(new History(sizes), (what, ...numbers) => scheduler.trace(what, ...numbers));
     const sourceMachine = new SimulatedMachine('source', scheduler, options.sourceDisk, DISK_BYTES);
     const replicaMachine = new SimulatedMachine('replica', scheduler, options.replicaDisk, DISK_BYTES);
     const { network, model } = this;
@@ -173,7 +174,8 @@ export class World {
     // Its damage is named and nothing is shown: what the operator replaces is no broken promise.
     if (!isUp && this.replica.rotten && NAMED_DAMAGE.test(this.#lastStartError)) return;
     this.#demand(isUp, 'L1', () => `not up again: ${this.#lastStartError}`);
-    await this.#until(() => this.source.clients.every((client) => client.busy === 0), CATCH_UP_MICROS);
+    const isIdle = await this.#until(() => this.source.clients.every(({ busy }) => busy === 0), CATCH_UP_MICROS);
+    this.#demand(isIdle, 'L1', () => 'requests of guests are not answered');
     this.model.catchUp();
     const goal = this.model.history.lastLsn;
     const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
@@ -239,6 +241,7 @@ export class World {
     this.source.admitMore();
     if (this.#loaded && random.chance(0.2)) this.#watch(this.source.bookmark(`b${this.scheduler.nowMicros}`));
     this.replica.note();
+    this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
     const { group } = this.replica;
     if (group === undefined) return;
     this.#watch(
@@ -248,6 +251,7 @@ export class World {
     );
     if (group.headLsn > group.floorLsn) {
       this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
+      if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
     }
   }
 

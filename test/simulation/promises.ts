@@ -1,0 +1,26 @@
+import type { Invariant } from './violation.ts';
+
+/** Every promise a run is checked against, in words, and where in this folder the check stands. */
+export const PROMISES: Readonly<Record<Invariant, { readonly text: string; readonly file: string }>> = {
+  D1: { text: 'after a kill every acknowledged write is read back', file: 'source-model.ts' },
+  D2: {
+    text: 'after a power loss every flushed write survives, the rest as a prefix of the order',
+    file: 'source-model.ts',
+  },
+  D4: { text: 'after a failed sync of the journal nobody is answered well', file: 'source-model.ts' },
+  D6: { text: 'a read never returns bytes older than the newest acknowledged write', file: 'source-model.ts' },
+  D7: { text: 'no file is used after its close was asked for', file: '../doubles/simulated-file.ts' },
+  D8: { text: 'the journal holds what was asked for, in that order, exact to the byte', file: 'volume-client.ts' },
+  P1: {
+    text: 'the replica, and every view, is an exact prefix of the order across all volumes',
+    file: 'replica-node.ts',
+  },
+  P3: { text: 'no gap is stepped over, and what is durable at the source arrives when faults stop', file: 'world.ts' },
+  P5: { text: 'what the replica called durable it still holds after any crash', file: 'replica-node.ts' },
+  P7: { text: 'the source never says that a replica holds more than it does', file: 'replica-node.ts' },
+  V1: { text: 'a view that stays open reads the same, whatever arrives meanwhile', file: 'replica-node.ts' },
+  V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
+  B1: { text: 'a bookmark that was told is there, at its position', file: 'end-check.ts' },
+  L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
+  X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },
+};
