@@ -22,6 +22,7 @@ const RULES: Readonly<Record<string, rules.Rule>> = {
   'journal and replica import node: and their codecs only': rules.lowLayerPackages,
   'kafkajs, OpenTelemetry, fastify and rxjs stay where they belong': rules.packageHomes,
   'no test hides the others with .only': rules.noOnly,
+  'no two files of the product import each other': rules.noCircles,
   'no test skips itself where CI must run it': rules.noSilentSkip,
   'disk, clock and random are reached through journal/host only': rules.seams,
   'no file is longer than one thing needs': rules.fileLength,

@@ -1,9 +1,9 @@
-import { normalize } from 'node:path';
 import { z } from 'zod';
 import type { ReplicaConfig, ReplicaGroupConfig, ReplicaStreamConfig } from './config-types.ts';
 import {
   absolutePath,
   alarmCommand,
+  Claims,
   control,
   durationBetween,
   exactlyOne,
@@ -59,20 +59,9 @@ export const replicaSchema: z.ZodType<ReplicaConfig> = z
   })
   .superRefine((value, context) => {
     uniqueNames(value.groups, ['groups'], context);
-    const users = new Map<string, string>([
-      [normalize(value.stateDir), 'stateDir'],
-      [normalize(value.control.socket), 'control.socket'],
-    ]);
+    const claims = new Claims(value, context);
     for (const [index, entry] of value.groups.entries()) {
-      const claim = (named: string, path: PropertyKey[]): void => {
-        const what = named.startsWith('/') ? normalize(named) : named;
-        const user = users.get(what);
-        if (user !== undefined) {
-          const message = `${what} is already used by ${user}`;
-          context.addIssue({ code: 'custom', path: ['groups', index, ...path], message });
-        }
-        users.set(what, `groups.${index}.${path.join('.')}`);
-      };
+      const claim = (named: string, path: PropertyKey[]): void => claims.claim(named, index, path);
       claim(entry.directory, ['directory']);
       if (entry.views.unix !== null) claim(entry.views.unix, ['views', 'unix']);
       if (entry.stream.kafka !== null) claim(`topic ${entry.stream.kafka.topic}`, ['stream', 'kafka', 'topic']);

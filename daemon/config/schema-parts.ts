@@ -1,4 +1,4 @@
-import { isAbsolute } from 'node:path';
+import { isAbsolute, normalize } from 'node:path';
 import { z } from 'zod';
 import type {
   ClientTls,
@@ -195,6 +195,30 @@ export const alarmCommand: z.ZodType<readonly string[] | null> = orNull(
     .min(1)
     .refine((words) => isAbsolute(words[0] ?? ''), 'the program must be an absolute path'),
 );
+
+/** One issue per place, address or topic that two parts of one daemon would use: `claim` them one after the other. */
+export class Claims {
+  readonly #users: Map<string, string>;
+  readonly #context: z.RefinementCtx;
+
+  constructor(daemon: { readonly stateDir: string; readonly control: ControlConfig }, context: z.RefinementCtx) {
+    this.#context = context;
+    this.#users = new Map([
+      [normalize(daemon.stateDir), 'stateDir'],
+      [normalize(daemon.control.socket), 'control.socket'],
+    ]);
+  }
+
+  claim(named: string, group: number, path: readonly PropertyKey[]): void {
+    const what = named.startsWith('/') ? normalize(named) : named;
+    const user = this.#users.get(what);
+    if (user !== undefined) {
+      const message = `${what} is already used by ${user}`;
+      this.#context.addIssue({ code: 'custom', path: ['groups', group, ...path], message });
+    }
+    this.#users.set(what, `groups.${group}.${path.join('.')}`);
+  }
+}
 
 /** One issue per name that stands twice. */
 export function uniqueNames(

@@ -1,4 +1,3 @@
-import { normalize } from 'node:path';
 import { z } from 'zod';
 import type {
   DirectReplicaConfig,
@@ -12,6 +11,7 @@ import type {
 import {
   absolutePath,
   alarmCommand,
+  Claims,
   clientTls,
   control,
   durationBetween,
@@ -145,20 +145,9 @@ export const sourceSchema: z.ZodType<SourceConfig> = z
   })
   .superRefine((value, context) => {
     uniqueNames(value.groups, ['groups'], context);
-    const users = new Map<string, string>([
-      [normalize(value.stateDir), 'stateDir'],
-      [normalize(value.control.socket), 'control.socket'],
-    ]);
+    const claims = new Claims(value, context);
     for (const [index, entry] of value.groups.entries()) {
-      const claim = (named: string, path: PropertyKey[]): void => {
-        const what = named.startsWith('/') ? normalize(named) : named;
-        const user = users.get(what);
-        if (user !== undefined) {
-          const message = `${what} is already used by ${user}`;
-          context.addIssue({ code: 'custom', path: ['groups', index, ...path], message });
-        }
-        users.set(what, `groups.${index}.${path.join('.')}`);
-      };
+      const claim = (named: string, path: PropertyKey[]): void => claims.claim(named, index, path);
       claim(entry.journal.directory, ['journal', 'directory']);
       if (entry.listen.unix !== null) claim(entry.listen.unix, ['listen', 'unix']);
       for (const [at, item] of entry.volumes.entries()) claim(item.backing, ['volumes', at, 'backing']);

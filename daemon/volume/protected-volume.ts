@@ -8,7 +8,7 @@ import { ExtentMap, NO_SOURCE } from './extent-map.ts';
 import type { SharedSync } from './shared-sync.ts';
 import type { Throttle } from './throttle.ts';
 import type { UnreadableStretches } from './unreadable-stretches.ts';
-import { VolumeClient } from './volume-client.ts';
+import { VolumeClient, type WritableVolume } from './volume-client.ts';
 import type { Barrier } from './window-records.ts';
 
 /** What a volume shares with the others of its group. */
@@ -31,7 +31,7 @@ const EXTENTS_MAX = 65_536;
  * One protected disk: what the guest wrote lately stands in the journal, the rest in the backing, and the overlay says
  * which. Writes are `VolumeClient`'s; this is the reading half and what all clients share.
  */
-export class ProtectedVolume {
+export class ProtectedVolume implements WritableVolume {
   readonly id: number;
   readonly name: string;
   /** Bytes. */

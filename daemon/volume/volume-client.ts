@@ -10,9 +10,29 @@ import {
   WindowKind,
   WindowPart,
 } from '../nbd/export.ts';
-import { ZERO_SOURCE } from './extent-map.ts';
-import type { ProtectedVolume } from './protected-volume.ts';
-import { layOutRecords, type OpenRequest } from './window-records.ts';
+import { type ExtentMap, ZERO_SOURCE } from './extent-map.ts';
+import type { SharedSync } from './shared-sync.ts';
+import type { Throttle } from './throttle.ts';
+import { type Barrier, layOutRecords, type OpenRequest } from './window-records.ts';
+
+/** What a connection needs of its volume; everything but the reading half is shared by all its connections. */
+export interface WritableVolume {
+  readonly id: number;
+  readonly overlay: ExtentMap;
+  readonly barrier: Barrier;
+  readonly syncs: SharedSync;
+  readonly throttle: Throttle;
+  readonly nextRequestId: () => number;
+  readonly abandonRequest: (id: number) => void;
+  /** Counts windows that changed the overlay. */
+  changes: number;
+  /** Why nobody may use the volume now; undefined: open. */
+  readonly refusal: ErrorCode | undefined;
+  append(slab: Buffer, start: number, end: number, count: number): JournalAddress;
+  read(offset: number, into: Uint8Array): undefined | Promise<void>;
+  extents(offset: number, length: number): Promise<DeviceExtent[]>;
+  left(client: ExportClient): void;
+}
 
 interface HeldPiece {
   readonly start: number;
@@ -31,7 +51,7 @@ interface HeldPiece {
  * Nothing is answered that is not in the journal, and nothing is in the overlay that is not.
  */
 export class VolumeClient implements ExportClient {
-  readonly #volume: ProtectedVolume;
+  readonly #volume: WritableVolume;
   readonly #replies: ReplyPort;
   readonly #open: OpenRequest = { id: 0 };
   #pieces: HeldPiece[] = [];
@@ -39,7 +59,7 @@ export class VolumeClient implements ExportClient {
   #brokenBy: ErrorCode | undefined;
   #attached = true;
 
-  constructor(volume: ProtectedVolume, replies: ReplyPort) {
+  constructor(volume: WritableVolume, replies: ReplyPort) {
     this.#volume = volume;
     this.#replies = replies;
   }

@@ -62,6 +62,17 @@ for (const [name, rule, path, text] of HOLDS) {
   });
 }
 
+test('a circle of imports is found, whatever its length and kind', (t) => {
+  const file = (path: string, text: string): rules.SourceFile => ({ path, text });
+  const tree = [
+    file('daemon/a.ts', "import { b } from './b.ts';"),
+    file('daemon/b.ts', "import { c } from './c/c.ts';"),
+  ];
+  t.deepEqual(rules.noCircles([...tree, file('daemon/c/c.ts', "import { d } from '../d.ts';")]), []);
+  const closed = rules.noCircles([...tree, file('daemon/c/c.ts', "import type { A } from '../a.ts';")]);
+  t.deepEqual(closed, ['daemon/a.ts: in a circle with daemon/b.ts', 'daemon/b.ts: in a circle with daemon/c/c.ts']);
+});
+
 test('an import has the line it stands on', (t) => {
   const found = importsOf(scan("/* one\n two */\nimport a from './a.ts';\nexport { b } from './b.ts';\n"));
   t.deepEqual(found, [

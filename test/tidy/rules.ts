@@ -88,6 +88,34 @@ export const fileLength: Rule = (files) =>
 
 const linesMax = (path: string): number => (path.startsWith('test/') ? TEST_FILE_LINES_MAX : FILE_LINES_MAX);
 
+/** Of the product; what is imported for its types alone counts too: two such files are one thing. */
+export const noCircles: Rule = (files) => {
+  const edges = new Map<string, string[]>();
+  for (const file of files) {
+    if (file.path.startsWith('test/')) continue;
+    const targets = importsOf(scanned(file)).filter(({ specifier }) => specifier.startsWith('.'));
+    edges.set(
+      file.path,
+      targets.map(({ specifier }) => resolve(file.path, specifier)),
+    );
+  }
+  return [...edges].flatMap(([from, targets]) =>
+    targets.filter((to) => from < to && leadsTo(edges, to, from)).map((to) => `${from}: in a circle with ${to}`),
+  );
+};
+
+function leadsTo(edges: ReadonlyMap<string, readonly string[]>, from: string, to: string): boolean {
+  const seen = new Set<string>();
+  const open = [from];
+  for (let at = open.pop(); at !== undefined; at = open.pop()) {
+    if (at === to) return true;
+    if (seen.has(at)) continue;
+    seen.add(at);
+    open.push(...(edges.get(at) ?? []));
+  }
+  return false;
+}
+
 /** A quoted `.ts` path counts too: workers and child programs are started by name. */
 export const unimported: Rule = (files) => {
   const named = new Set<string>();
