@@ -82,10 +82,12 @@ test('outputs of the programs become lines; what is none of theirs is refused', 
   t.deepEqual(simulated?.violations, ['seed 17: lost']);
   t.throws(() => readSimulator([{ ...run }], 1), { message: 'violations is no list' });
 
-  const bug = { name: 'b', rules: [3, 4], invariant: 'D1', noticedBy: 'simulation', seedsUntilFound: 7 };
-  const [found, missed] = readPlanted([bug, { ...bug, name: 'c', noticedBy: null, seedsUntilFound: null }], 4);
-  t.like(found, { counts: { seedsUntilFound: 7 }, violations: [] });
-  t.deepEqual(missed?.violations, ['c was not found']);
+  const bug = { name: 'b', rules: [3, 4], invariant: 'D1', found: true, noticedBy: 'simulation D1', seeds: 7 };
+  const missed = { ...bug, name: 'c', found: false, seeds: null, message: '1000 seeds', seconds: 1 };
+  const [found, unnoticed] = readPlanted([{ ...bug, maskedBy: null, message: '', seconds: 2 }, missed]);
+  t.like(found, { counts: { seedsUntilFound: 7 }, violations: [], seconds: 2 });
+  t.is(found?.labels?.['rules'], '3, 4');
+  t.deepEqual(unnoticed?.violations, ['nobody noticed: 1000 seeds']);
 
   const mutants = {
     mutants: 10,
@@ -94,8 +96,10 @@ test('outputs of the programs become lines; what is none of theirs is refused', 
     timedOut: 1,
     score: 70,
     byFile: { 'a.ts': { mutants: 10, killed: 7 } },
+    survivors: [{ class: 'equivalent' }, { class: 'equivalent' }, { class: 'x' }],
   };
-  const [all, file] = readMutation(mutants, 9);
+  const [all, file, equivalent] = readMutation(mutants, 9);
+  t.like(equivalent, { name: 'survivors: equivalent', counts: { survived: 2 } });
   t.deepEqual(all?.violations, ['the score is below 80 per cent']);
   t.like(file, { name: 'a.ts', counts: { mutants: 10, killed: 7, survived: 3, score: 70 } });
 

@@ -158,9 +158,7 @@ const planted: Method = {
   share: 8,
   options: {},
   async run(order) {
-    const rows = await withJson('simulate', ['--planted'], limitOf(order, 2 * HOUR), 'all', (output, { seconds }) =>
-      readPlanted(output, seconds),
-    );
+    const rows = await withJson('simulate', ['--planted'], limitOf(order, 2 * HOUR), 'all', readPlanted);
     return { rows, command: 'npm run simulate -- --planted', whole: true };
   },
 };

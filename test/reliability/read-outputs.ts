@@ -60,34 +60,30 @@ export function readSimulator(outputs: readonly unknown[], seconds: number): Raw
   return [{ name: 'fresh seeds', seconds, counts, violations: runs.flatMap(violationsOf) }];
 }
 
-/** A line per planted bug; one that was not found is a violation. */
-export function readPlanted(output: unknown, seconds: number): RawResult[] {
+/** A line per planted bug; one that nobody noticed is a violation. Bugs that a test notices need no seeds. */
+export function readPlanted(output: unknown): RawResult[] {
   const bugs = list(output, 'the planted bugs').map((bug) => object(bug, 'a planted bug'));
   return bugs.map((bug) => {
-    const name = text(bug['name']);
-    const needed = bug['seedsUntilFound'];
-    const found = typeof needed === 'number';
-    const noticedBy = bug['noticedBy'];
-    const exempt = typeof bug['masked'] === 'string' || noticedBy === 'masked';
+    const { name, seeds, maskedBy, found } = bug;
+    if (typeof found !== 'boolean') throw new Error('found is no truth value');
     return {
-      name,
-      seconds: seconds / bugs.length,
-      counts: found ? { seedsUntilFound: needed } : {},
+      name: text(name),
+      seconds: figures(bug, ['seconds'])['seconds'] ?? 0,
+      counts: typeof seeds === 'number' ? { seedsUntilFound: seeds } : {},
       labels: {
-        rules: list(bug['rules'] ?? [], 'rules')
-          .map(text)
-          .join(', '),
-        invariant: text(bug['invariant'] ?? ''),
-        noticedBy: text(noticedBy ?? ''),
+        rules: list(bug['rules'], 'rules').map(text).join(', '),
+        invariant: text(bug['invariant']),
+        noticedBy: text(bug['noticedBy']),
+        maskedBy: typeof maskedBy === 'string' ? maskedBy : '',
       },
-      violations: found || exempt || typeof noticedBy === 'string' ? [] : [`${name} was not found`],
+      violations: found ? [] : [`nobody noticed: ${text(bug['message'])}`],
     };
   });
 }
 
 const MUTATION_SCORE_MIN = 80;
 
-/** One line for all mutants, then one per file. */
+/** One line for all mutants, one per file, and one per kind of survivor. */
 export function readMutation(output: unknown, seconds: number): RawResult[] {
   const report = object(output, 'the mutation run');
   const counts = figures(report, ['mutants', 'killed', 'survived', 'timedOut', 'score']);
@@ -98,7 +94,18 @@ export function readMutation(output: unknown, seconds: number): RawResult[] {
     const score = mutants === 0 ? 0 : Math.round((killed / mutants) * 1000) / 10;
     return { name, seconds: 0, counts: { mutants, killed, survived: mutants - killed, score }, violations: [] };
   });
-  return [{ name: 'all files', seconds, counts, violations }, ...files];
+  const classes = new Map<string, number>();
+  for (const value of list(report['survivors'], 'survivors')) {
+    const name = `survivors: ${text(object(value, 'a survivor')['class'])}`;
+    classes.set(name, (classes.get(name) ?? 0) + 1);
+  }
+  const survivors = [...classes].map(([name, survived]) => ({
+    name,
+    seconds: 0,
+    counts: { survived },
+    violations: [],
+  }));
+  return [{ name: 'all files', seconds, counts, violations }, ...files, ...survivors];
 }
 
 /** `test/crash/every-call.ts --json` and `test/crash/power-loss.ts --json`. */
