@@ -33,3 +33,5 @@ process.on('message', async (order: SeedOrder) => {
   };
   process.send?.({ ...report, ...(told && { violation: told }) } satisfies SeedReport);
 });
+
+process.on('disconnect', () => process.exit());

@@ -1,6 +1,6 @@
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_NETWORK_FAULTS } from '../doubles/simulated-network.ts';
-import type { RunOptions } from './run-options.ts';
+import { NEMESIS_ACTIONS, type RunOptions } from './run-options.ts';
 import { runSeeds } from './seed-pool.ts';
 import type { SeedOrder, SeedReport } from './seed-runner.ts';
 import type { Invariant } from './violation.ts';
@@ -22,7 +22,9 @@ export async function shrink(
   print(`seed ${best.seed} fails after ${best.events} events: ${best.violation?.message.split('\n')[0]}`);
   for (let simpler = true; simpler; ) {
     simpler = false;
-    for (const { name, options } of simplifications(best.options)) {
+    for (const { name, apply } of SIMPLIFICATIONS) {
+      const options: RunOptions = apply(best.options);
+      if (options === best.options) continue;
       const { seed } = best;
       const seeds = [seed, ...Array.from({ length: SEEDS_TRIED - 1 }, (_, index) => 1 + index)];
       const orders = seeds.map((one) => ({ seed: one, options }));
@@ -51,37 +53,69 @@ async function firstFailing(
   return found.sort((a, b) => a.events - b.events)[0];
 }
 
-/** Each option that could be simpler than it is, with a name for a person; only what would be a change. */
-function* simplifications(options: RunOptions): Generator<{ readonly name: string; readonly options: RunOptions }> {
-  const { habits, nemesis, network, replicaDisk, sourceDisk, volumes } = options;
-  for (const action of nemesis) {
-    yield { name: `no ${action}`, options: { ...options, nemesis: nemesis.filter((one) => one !== action) } };
-  }
-  for (const disk of ['sourceDisk', 'replicaDisk'] as const) {
-    for (const [fault, value] of Object.entries(disk === 'sourceDisk' ? sourceDisk : replicaDisk)) {
-      const none = NO_DISK_FAULTS[fault as keyof typeof NO_DISK_FAULTS];
-      if (value === none) continue;
-      yield { name: `${disk} ${fault}`, options: { ...options, [disk]: { ...options[disk], [fault]: none } } };
-    }
-  }
-  for (const [fault, value] of Object.entries(network)) {
-    const none = NO_NETWORK_FAULTS[fault as keyof typeof NO_NETWORK_FAULTS];
-    if (value !== none)
-      yield { name: `network ${fault}`, options: { ...options, network: { ...network, [fault]: none } } };
-  }
-  for (const [habit, value] of Object.entries(habits)) {
-    const none = habit === 'sectorsMax' ? 1 : 0;
-    if (value !== none) yield { name: `no ${habit}`, options: { ...options, habits: { ...habits, [habit]: none } } };
-  }
-  if (volumes.length > 1) yield { name: 'a volume less', options: { ...options, volumes: volumes.slice(0, -1) } };
-  if (volumes.some(({ clients }) => clients > 1)) {
-    const alone = volumes.map((volume) => ({ ...volume, clients: 1 }));
-    yield { name: 'one client each', options: { ...options, volumes: alone } };
-  }
-  if (options.activeMicros > 500_000) {
-    yield { name: 'half the time', options: { ...options, activeMicros: Math.ceil(options.activeMicros / 2) } };
-  }
-  if (options.actMicros < 500_000) {
-    yield { name: 'half the load', options: { ...options, actMicros: options.actMicros * 2 } };
-  }
+interface Simplification {
+  readonly name: string;
+  /** The same object when there is nothing to take away. */
+  readonly apply: (options: RunOptions) => RunOptions;
+}
+
+/** The object with a property at its simplest; the same object when it is that already. */
+function at<T extends object, K extends keyof T>(whole: T, key: K, value: T[K]): T {
+  return whole[key] === value ? whole : { ...whole, [key]: value };
+}
+
+const DISKS = ['sourceDisk', 'replicaDisk'] as const;
+const RATES = ['zeroes', 'trims', 'flushes', 'fua', 'longRequests', 'abandons', 'reads'] as const;
+const SHORTEST_MICROS = 500_000;
+
+const SIMPLIFICATIONS: readonly Simplification[] = [
+  { name: 'half the time', apply: halfTheTime },
+  ...NEMESIS_ACTIONS.map((action) => ({
+    name: `no ${action}`,
+    apply: (options: RunOptions): RunOptions =>
+      options.nemesis.includes(action)
+        ? { ...options, nemesis: options.nemesis.filter((one) => one !== action) }
+        : options,
+  })),
+  ...DISKS.flatMap((disk) =>
+    keysOf(NO_DISK_FAULTS).map((fault) => ({
+      name: `no ${fault} of the ${disk}`,
+      apply: (options: RunOptions): RunOptions => at(options, disk, at(options[disk], fault, NO_DISK_FAULTS[fault])),
+    })),
+  ),
+  ...keysOf(NO_NETWORK_FAULTS).map((fault) => ({
+    name: `no ${fault} of the network`,
+    apply: (options: RunOptions): RunOptions =>
+      at(options, 'network', at(options.network, fault, NO_NETWORK_FAULTS[fault])),
+  })),
+  ...RATES.map((habit) => ({
+    name: `no ${habit}`,
+    apply: (options: RunOptions): RunOptions => at(options, 'habits', at(options.habits, habit, 0)),
+  })),
+  { name: 'one sector', apply: (options) => at(options, 'habits', at(options.habits, 'sectorsMax', 1)) },
+  {
+    name: 'a volume less',
+    apply: (options) => (options.volumes.length > 1 ? { ...options, volumes: options.volumes.slice(0, -1) } : options),
+  },
+  {
+    name: 'one client each',
+    apply: (options) =>
+      options.volumes.some(({ clients }) => clients > 1)
+        ? { ...options, volumes: options.volumes.map((volume) => ({ ...volume, clients: 1 })) }
+        : options,
+  },
+  {
+    name: 'half the load',
+    apply: (options) =>
+      options.actMicros < SHORTEST_MICROS ? { ...options, actMicros: 2 * options.actMicros } : options,
+  },
+];
+
+function halfTheTime(options: RunOptions): RunOptions {
+  if (options.activeMicros <= SHORTEST_MICROS) return options;
+  return { ...options, activeMicros: Math.ceil(options.activeMicros / 2) };
+}
+
+function keysOf<T extends object>(whole: T): (keyof T)[] {
+  return Object.keys(whole) as (keyof T)[];
 }

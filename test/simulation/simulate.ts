@@ -79,7 +79,9 @@ async function runAll(seeds: number): Promise<void> {
   if (failed.length > 0) process.exitCode = 1;
   if (values.json === undefined) return;
   const { crashes, records, acknowledged, views, events } = totals;
-  const violations = failed.map(({ seed, violation }) => ({ seed, ...violation, command: replayOf(seed) }));
+  const violations = failed.map(({ seed, violation, options: drawn }) => {
+    return { seed, ...violation, command: replayOf(seed, drawn) };
+  });
   const report = {
     ...{ commit: commit(), from, seeds, events, simulatedHours, crashes, records, acknowledged, views },
     ...{ eventsPerSecond, simulatedToReal, seconds, violations },
@@ -122,16 +124,18 @@ function tell(report: SeedReport): void {
   print(violation?.message ?? '');
   if (violation !== undefined) print(`promised: ${PROMISES[violation.invariant].text}`);
   print(`options: ${JSON.stringify(drawn)}`);
-  const changed = options !== undefined || values.shrink;
-  print(`replay: ${replayOf(seed)}${changed ? ` --options '${JSON.stringify(drawn)}'` : ''}`);
+  print(`replay: ${replayOf(seed, drawn)}`);
 }
 
 function lineOf({ seed, crashes, events, records, traceHash, views }: SeedReport): string {
   return `seed ${seed}: ${events} events, ${records} records, ${crashes} crashes, ${views} views, trace ${traceHash}`;
 }
 
-function replayOf(seed: number): string {
-  return `npm run simulate -- --seeds 1 --from ${seed}`;
+/** One command; a run with other options than its seed draws needs them. */
+function replayOf(seed: number, drawn: RunOptions): string {
+  const command = `npm run simulate -- --seeds 1 --from ${seed}`;
+  const isAsDrawn = options === undefined && !values.shrink;
+  return isAsDrawn ? command : `${command} --options '${JSON.stringify(drawn)}'`;
 }
 
 function readOptions(given: string | undefined): RunOptions | undefined {
