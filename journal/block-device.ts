@@ -11,6 +11,11 @@ export interface BlockDevice {
   readonly readOnly: boolean;
   /** Fills `into` with the bytes at `offset`; never short. Resolves with what the newest answered write put there. */
   read(offset: number, into: Uint8Array): Promise<void>;
+  /**
+   * As `read`, but at once or not at all: true when `into` is filled, false when that would take waiting, or cannot be
+   * known (`into` may hold anything then, and `read` says what is wrong). A device that cannot do this leaves it out.
+   */
+  readNow?(offset: number, into: Uint8Array): boolean;
   /** Writes all of `from`; never short. The buffer belongs to the device until the promise settles. */
   write(offset: number, from: Uint8Array): Promise<void>;
   /**

@@ -4,7 +4,7 @@ import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
 import { fileExtents } from '../../journal/host/file-extents.ts';
-import { blockZeroOut, lockExclusive, punchHole } from '../../journal/host/native.ts';
+import { blockZeroOut, lockExclusive, punchHole, readCached } from '../../journal/host/native.ts';
 import { fromSystemError } from '../../journal/host/system-error.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import type { Backing, BackingIdentity } from './backing.ts';
@@ -67,6 +67,7 @@ export class FileBacking implements Backing {
   #io: Descriptor;
   readonly #limit = new OperationLimit(OPERATIONS_MAX);
   #punches = true;
+  #readsNow = true;
   #closed = false;
 
   /**
@@ -115,6 +116,14 @@ export class FileBacking implements Backing {
         at += bytesRead;
       }
     });
+  }
+
+  readNow(offset: number, into: Uint8Array): boolean {
+    this.#check(offset, into.length);
+    if (this.#closed || !this.#readsNow) return false;
+    const outcome = readCached(this.#io.fd, offset, into);
+    if (outcome === 'unsupported') this.#readsNow = false;
+    return outcome === 'cached';
   }
 
   async write(offset: number, from: Uint8Array): Promise<void> {

@@ -105,7 +105,10 @@ export class ProtectedVolume implements WritableVolume {
     this.overlay.sweep();
   }
 
-  /** As `ExportClient.read`: at once when the journal holds all of it. */
+  /**
+   * As `ExportClient.read`: at once when journal and page cache hold all of it. In one turn of the event loop nothing is
+   * written in between, so nothing has to be laid over it afterwards.
+   */
   read(offset: number, into: Uint8Array): undefined | Promise<void> {
     const start = offset / SECTOR_BYTES;
     const end = start + into.length / SECTOR_BYTES;
@@ -115,6 +118,7 @@ export class ProtectedVolume implements WritableVolume {
     try {
       this.overlay.forEachRun(start, end, (from, to, source) => {
         if (source === NO_SOURCE) {
+          if (this.backing.readNow?.(from * SECTOR_BYTES, part(into, from - start, to - start)) === true) return;
           misses ??= [];
           misses.push(from, to);
         } else {
@@ -205,8 +209,7 @@ export class ProtectedVolume implements WritableVolume {
   }
 
   #readMiss(start: number, from: number, to: number, into: Uint8Array): Promise<void> {
-    const at = (from - start) * SECTOR_BYTES;
-    return this.backing.read(from * SECTOR_BYTES, into.subarray(at, at + (to - from) * SECTOR_BYTES));
+    return this.backing.read(from * SECTOR_BYTES, part(into, from - start, to - start));
   }
 
   /** After a failed sync the page cache may drop what was never written and show what lay there before. */
@@ -216,4 +219,10 @@ export class ProtectedVolume implements WritableVolume {
     if (source < this.#journal.marks.address('durable')) return;
     throw new TidemarkError('device-failed', `volume ${this.name}: the journal failed, these bytes may be lost`);
   }
+}
+
+/** The bytes of the sectors [from, to) of a buffer. */
+function part(bytes: Uint8Array, from: number, to: number): Uint8Array {
+  const [start, end] = [from * SECTOR_BYTES, to * SECTOR_BYTES];
+  return start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end);
 }

@@ -154,6 +154,21 @@ test('a terabyte of holes is trimmed at once', async (t) => {
   rmSync(directory, { recursive: true });
 });
 
+test('what was just written is read at once; beyond the end and after close nothing is', async (t) => {
+  const { directory, disk } = workplace();
+  const path = disk(SIZE);
+  const backing = FileBacking.open(path);
+  const into = new Uint8Array(8192);
+  await backing.write(4096, new Uint8Array(8192).fill(7));
+  const isCached = backing.readNow(4096, into);
+  if (isCached) t.true(into.every((byte) => byte === 7));
+  truncateSync(path, 8192);
+  t.false(backing.readNow(4096, into), 'half of it is gone');
+  await backing.close();
+  t.false(backing.readNow(0, into));
+  rmSync(directory, { recursive: true });
+});
+
 test('a file cut short behind our back fails the read, it does not make up bytes', async (t) => {
   const { directory, disk } = workplace();
   const path = disk(SIZE);

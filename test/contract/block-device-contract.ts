@@ -89,6 +89,23 @@ export function blockDeviceContract(test: TestFn, name: string, options: Contrac
     });
   });
 
+  test(`${name}: a read at once is right or says that it is not one`, async (t) => {
+    await withEmpty(async (device) => {
+      const model = Buffer.alloc(SIZE);
+      for (let round = 0; round < 40; round++) {
+        const at = ((round * 7919) % 4000) * 512;
+        const bytes = pattern(512 * (1 + (round % 16)), round + 1);
+        await device.write(at, bytes);
+        model.set(bytes, at);
+        const into = Buffer.alloc(16_384, 0xee);
+        const from = Math.max(0, at - 4096);
+        const now = device.readNow?.(from, into);
+        if (now === true) t.true(into.equals(model.subarray(from, from + into.length)));
+        else t.true(now === false || now === undefined);
+      }
+    });
+  });
+
   test(`${name}: zeroes read as zeroes, unmapped or not, and can be written again`, async (t) => {
     await withEmpty(async (device) => {
       for (const mayUnmap of [true, false]) {
