@@ -19,6 +19,11 @@ export interface BlockDevice {
   /** Writes all of `from`; never short. The buffer belongs to the device until the promise settles. */
   write(offset: number, from: Uint8Array): Promise<void>;
   /**
+   * Many `write`s at once, which do not overlap: three numbers each in `places`, byte offset on the device, byte offset
+   * in `memory`, length. Both belong to the device until the promise settles. Left out where it would gain nothing.
+   */
+  writeMany?(memory: SharedArrayBuffer, places: Float64Array): Promise<void>;
+  /**
    * The range reads as zeroes afterwards. `mayUnmap`: the space may be given back (a trim, or zeroes without NO_HOLE).
    * The length has no upper bound but the device: implementations slice.
    */

@@ -10,6 +10,7 @@ import { SECTOR_BYTES } from '../../journal/position.ts';
 import type { Backing, BackingIdentity } from './backing.ts';
 import { deviceMajor, deviceMinor, refuseLockedFile } from './file-use.ts';
 import { OperationLimit } from './operation-limit.ts';
+import { PLACE_FIELDS, writeRun } from './write-run.ts';
 
 /** Operations under way at once: more than the thread pool runs, few enough to leave other devices their turn. */
 const OPERATIONS_MAX = 8;
@@ -130,6 +131,12 @@ export class FileBacking implements Backing {
     this.#check(offset, from.length);
     this.#refuseReadOnly();
     await this.#run('write', (fd) => this.#writeAll(fd, offset, from));
+  }
+
+  async writeMany(memory: SharedArrayBuffer, places: Float64Array): Promise<void> {
+    for (let at = 0; at < places.length; at += PLACE_FIELDS) this.#check(places[at]!, places[at + 2]!);
+    this.#refuseReadOnly();
+    await this.#run('write', (fd) => writeRun(fd, memory, places));
   }
 
   async zero(offset: number, length: number, mayUnmap: boolean): Promise<void> {

@@ -8,6 +8,8 @@ const KEPT_ZERO_SOURCE = -3;
 
 /** One write to a backing at most. */
 const WRITE_BYTES_MAX = 1024 * 1024;
+/** From so many pieces for one device on they are worth a thread of their own, where the device has one. */
+const TOGETHER_FROM = 16;
 /** Writes in flight at once; they never overlap, because the extents of a window do not. */
 const WRITES_MAX = 4;
 
@@ -27,13 +29,16 @@ interface BackingWrite {
  * overwritten within the window is never written; neighbours become one write.
  */
 export class DestageWindow {
+  /** Shared, so that a device may write it out on another thread. */
+  readonly #memory: SharedArrayBuffer;
   readonly #slab: Buffer;
   #used = 0;
   readonly #maps: Map<BlockDevice, ExtentMap> = new Map();
 
   /** `bytes`: payload the window holds at most. */
   constructor(bytes: number) {
-    this.#slab = Buffer.allocUnsafeSlow(bytes);
+    this.#memory = new SharedArrayBuffer(bytes);
+    this.#slab = Buffer.from(this.#memory);
   }
 
   get freeBytes(): number {
@@ -58,7 +63,7 @@ export class DestageWindow {
 
   /** Writes everything; rejects with the first error when all that was begun has ended. `onWrite` gets bytes as they go. */
   async writeOut(onWrite: (bytes: number) => void): Promise<void> {
-    const writes = this.#plan();
+    const writes = await this.#writeTogether(this.#plan(), onWrite);
     const mergedBytes = writes.reduce(
       (most, { length, parts }) => (parts.length > 1 ? Math.max(most, length) : most),
       0,
@@ -124,6 +129,23 @@ export class DestageWindow {
     return writes;
   }
 
+  /** Hands each device that takes them so its writes in one piece, one device after the other; returns what is left. */
+  async #writeTogether(writes: readonly BackingWrite[], onWrite: (bytes: number) => void): Promise<BackingWrite[]> {
+    const left: BackingWrite[] = [];
+    for (const [device, own] of Map.groupBy(writes, (write) => write.device)) {
+      const together = own.filter((write) => write.parts.length > 0);
+      const pieces = together.reduce((sum, { parts }) => sum + parts.length, 0);
+      if (device.writeMany === undefined || pieces < TOGETHER_FROM) {
+        left.push(...own);
+        continue;
+      }
+      left.push(...own.filter((write) => write.parts.length === 0));
+      await device.writeMany(this.#memory, places(together));
+      onWrite(together.reduce((sum, { length }) => sum + length, 0));
+    }
+    return left;
+  }
+
   async #issue(write: BackingWrite, buffer: Lazy<Buffer>): Promise<void> {
     const [first] = write.parts;
     if (first === undefined) {
@@ -140,6 +162,19 @@ export class DestageWindow {
       await write.device.write(write.offset, merged.subarray(0, at));
     }
   }
+}
+
+/** As `BlockDevice.writeMany` wants them. */
+function places(writes: readonly BackingWrite[]): Float64Array {
+  const list: number[] = [];
+  for (const { offset, parts } of writes) {
+    let at = offset;
+    for (const part of parts) {
+      list.push(at, part.at, part.length);
+      at += part.length;
+    }
+  }
+  return Float64Array.from(list);
 }
 
 /** A buffer made at its first use: most windows have workers that never merge. */

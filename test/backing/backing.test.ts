@@ -7,6 +7,7 @@ import { FileBacking } from '../../daemon/backing/file-backing.ts';
 import { findLock } from '../../daemon/backing/file-use.ts';
 import type { NbdBacking } from '../../daemon/backing/nbd-backing.ts';
 import { openBacking } from '../../daemon/backing/open-backing.ts';
+import { writeRun } from '../../daemon/backing/write-run.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { blockDeviceContract } from '../contract/block-device-contract.ts';
 import { Child } from '../servers/child.ts';
@@ -166,6 +167,31 @@ test('what was just written is read at once; beyond the end and after close noth
   t.false(backing.readNow(4096, into), 'half of it is gone');
   await backing.close();
   t.false(backing.readNow(0, into));
+  rmSync(directory, { recursive: true });
+});
+
+test('a write in a run that fails is told by its errno, and the runs behind it are not', async (t) => {
+  const memory = new SharedArrayBuffer(8192);
+  const full = openSync('/dev/full', 'r+');
+  const failing = writeRun(full, memory, Float64Array.of(0, 0, 4096, 8192, 0, 4096));
+  const { directory, disk } = workplace();
+  const path = disk(SIZE);
+  const file = openSync(path, 'r+');
+  new Uint8Array(memory).fill(3);
+  const good = writeRun(file, memory, Float64Array.of(512, 0, 4096));
+  const error = await t.throwsAsync(failing);
+  t.is((error as NodeJS.ErrnoException).code, 'ENOSPC');
+  await good;
+  t.true(
+    readFileSync(path)
+      .subarray(512, 4608)
+      .every((byte) => byte === 3),
+  );
+  closeSync(full);
+  closeSync(file);
+  const backing = FileBacking.open(path, { readOnly: true });
+  t.true(hasCode(await t.throwsAsync(backing.writeMany(memory, Float64Array.of(0, 0, 512))), 'read-only'));
+  await backing.close();
   rmSync(directory, { recursive: true });
 });
 

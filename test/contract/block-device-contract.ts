@@ -173,6 +173,32 @@ export function blockDeviceContract(test: TestFn, name: string, options: Contrac
     });
   });
 
+  test(`${name}: many writes in one call end like as many calls`, async (t) => {
+    await withEmpty(async (device) => {
+      if (device.writeMany === undefined) {
+        t.pass('it takes them one by one');
+        return;
+      }
+      const model = Buffer.alloc(SIZE);
+      const memory = new SharedArrayBuffer(SIZE);
+      const bytes = Buffer.from(memory);
+      bytes.set(pattern(SIZE, 9));
+      for (let round = 0; round < 4; round++) {
+        const places: number[] = [];
+        // runs of neighbours and gaps, small and large, taken from the memory in another order
+        for (let sector = round; sector < SIZE / 512; ) {
+          const sectors = Math.min(SIZE / 512 - sector, 1 + ((sector * 31 + round) % (sector % 7 === 0 ? 300 : 9)));
+          const at = SIZE - (sector + sectors) * 512;
+          places.push(sector * 512, at, sectors * 512);
+          bytes.copy(model, sector * 512, at, at + sectors * 512);
+          sector += sectors + (sector % 3 === 0 ? 1 : 0);
+        }
+        await device.writeMany(memory, Float64Array.from(places));
+        t.true((await readAll(device)).equals(model));
+      }
+    });
+  });
+
   test(`${name}: a request that is not whole sectors inside the device is refused and changes nothing`, async (t) => {
     await withEmpty(async (device) => {
       await device.write(0, pattern(4096, 1));
