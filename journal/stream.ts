@@ -66,6 +66,11 @@ export interface ReplicaFeedback {
   readonly reason: string;
   /** Lowest LSN that must be sent again because it was lost or damaged on the way; 0: nothing is missing. */
   readonly missingFrom: Lsn;
+  /**
+   * Lowest LSN at or below `durableLsn` that was found damaged there and is asked for again (`FrameSource.fetch`): the
+   * source keeps what it still has from there on. Absent or 0: nothing is asked for.
+   */
+  readonly damagedFrom?: Lsn;
   /** Largest heartbeat seen durable: the `monotonicMs` the source put into the heartbeat record (rule 7), or 0. */
   readonly heartbeatMs: number;
   /** Where the stream is to be read from after a restart (a Kafka offset); empty over direct. */
@@ -101,6 +106,8 @@ export interface FrameSink {
 }
 
 export interface FrameSinkEvents {
+  /** Frames of the journal from this LSN on, for a replica that found its own damaged; absent: none are given. */
+  readonly framesFrom?: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
   /**
    * Send from `fromLsn` on: once at the start, and whenever the far side lost what it had. The sink has dropped every
    * frame it held; frames of the old position must not be sent any more.
@@ -124,6 +131,11 @@ export interface FrameSource {
   /** Back-pressure: between `pause` and `resume` at most what was already on its way still arrives (8 MiB). */
   pause(): void;
   resume(): void;
+  /**
+   * Frames from this LSN on as the far side holds them (the topic, or the source's journal), for records that were damaged
+   * here. Throws `stream-unavailable`, `trimmed`. Absent: nobody can be asked.
+   */
+  fetch?(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /** Sends the newest state; an older one not yet sent is replaced. */
   feedback(feedback: ReplicaFeedback): void;
   status(): StreamStatus;

@@ -14,6 +14,10 @@ export interface ReplicaChannelPayloads {
   /** History below was merged into the base. */
   'tidemark:replica:floor': { group: string; floorLsn: number; mergedBytes: number; durationMs: number };
   /** History that was durable cannot be read. */
+  /** Another frame with the same records stands in for a damaged one. */
+  'tidemark:replica:repaired': { group: string; fromLsn: number; toLsn: number; where: string };
+  /** Nobody has given a damaged frame's records; they are asked for again. */
+  'tidemark:replica:unrepaired': { group: string; fromLsn: number; toLsn: number; reason: string };
   'tidemark:replica:damage': { group: string; fromLsn: number; toLsn: number; where: string; reason: string };
 }
 

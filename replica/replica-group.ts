@@ -13,11 +13,15 @@ import { Receiver } from './receive/receiver.ts';
 import type { ReceiverStatus } from './receive/receiver-parts.ts';
 import type { RecordFeed } from './receive/record-feed.ts';
 import { SpaceWatch } from './receive/space-watch.ts';
+import type { DamageBook } from './repair/damage-book.ts';
+import { FrameRepair } from './repair/frame-repair.ts';
 import type { ReplicaGroupOptions } from './replica-options.ts';
-import { type RecoveredGroup, recoverGroup } from './replica-recovery.ts';
+import { ignoreOperatingError, type RecoveredGroup, recoverGroup } from './replica-recovery.ts';
 import { type Choice, chooseTarget, type RestoreTarget } from './restore/restore-target.ts';
-import type { FrameReader } from './store/frame-reader.ts';
+import { entryAt } from './store/frame-directory.ts';
+import { DAMAGE, type FrameReader } from './store/frame-reader.ts';
 import type { PositionMark } from './store/position-mark.ts';
+import type { RepairedFrames } from './store/repaired-frames.ts';
 import type { Damage, OrphanBranch, StateKeeper } from './store/replica-state.ts';
 import type { SegmentStore } from './store/segment-store.ts';
 import { lastRecordAt, recordsAround } from './timeline/time-lookup.ts';
@@ -55,6 +59,12 @@ export interface ReplicaGroupStatus {
   readonly leases: readonly Lease[];
   readonly orphans: readonly OrphanBranch[];
   readonly damage: readonly Damage[];
+  /** Why a damaged stretch was not put back yet; empty: nobody was asked. */
+  readonly refusalOf: (fromLsn: Lsn) => string;
+}
+
+function ignoreDamage(error: unknown): void {
+  if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
 }
 
 /** All that a replica holds of one group: opens it, recovers it, receives into it, shows any point of it. */
@@ -66,6 +76,9 @@ export class ReplicaGroup {
   readonly #index: VersionIndex;
   readonly #mark: PositionMark;
   readonly #keeper: StateKeeper;
+  readonly #book: DamageBook;
+  readonly #repaired: RepairedFrames;
+  readonly #repair: FrameRepair;
   readonly #catalog: CatalogBuilder;
   readonly #frames: FrameReader;
   readonly #feed: RecordFeed;
@@ -93,7 +106,19 @@ export class ReplicaGroup {
     this.#feed = opened.feed;
     this.#savedCatalogAt = opened.keeper.state.catalog.upToLsn;
     const base = (volume: number): Promise<BaseImage> => this.#base(volume);
-    this.history = new HistoryReader(opened.index, opened.frames, base);
+    this.#book = opened.book;
+    this.#repaired = opened.repaired;
+    this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.unindexedFrom);
+    opened.frames.onDamage = (segment, offset, reason) => void this.#damaged(segment, offset, reason);
+    this.#repair = new FrameRepair(host, {
+      groupId: options.groupId,
+      store: opened.store,
+      frames: opened.frames,
+      book: opened.book,
+      durable: () => this.#receiver.status().durable,
+      onReopen: () => options.onReopen?.(),
+      onAsked: () => this.#receiver.tell(),
+    });
     this.#space = new SpaceWatch(host, options.groupId, options.directory, options.reserveBytes, () =>
       this.#usedBytes(),
     );
@@ -118,7 +143,12 @@ export class ReplicaGroup {
     );
     this.#receiver = new Receiver(
       host,
-      { ...opened, space: this.#space, framesFrom: (fromLsn) => this.framesFrom(fromLsn) },
+      {
+        ...opened,
+        space: this.#space,
+        framesFrom: (fromLsn) => this.framesFrom(fromLsn),
+        damagedFrom: () => this.#repair.askingFrom,
+      },
       opened.position,
       { ...options.receiver, replica: options.replica, groupId: options.groupId },
     );
@@ -133,7 +163,8 @@ export class ReplicaGroup {
     const lock = host.disk.lockDirectory(options.directory);
     try {
       const group = new ReplicaGroup(host, options, lock, await recoverGroup(host, options));
-      await group.#mover.resume();
+      // what is damaged does not keep the rest from being shown: the move is done when it was put back
+      await group.#resumeMove().catch(ignoreDamage);
       return group;
     } catch (error) {
       lock.release();
@@ -157,7 +188,9 @@ export class ReplicaGroup {
 
   /** Begins to receive. */
   start(source: FrameSource): void {
+    this.#receiver.onDurable((lsn) => void this.#book.arrived(lsn).catch(ignoreOperatingError));
     this.#receiver.start(source);
+    this.#repair.start(source);
   }
 
   onDurable(run: (lsn: Lsn) => void): () => void {
@@ -238,9 +271,7 @@ export class ReplicaGroup {
       if (fromLsn > headLsn) return;
       await this.#store.find(fromLsn);
       for await (const frame of this.#store.frames(fromLsn, headLsn)) {
-        const bytes = new Uint8Array(frame.bytes);
-        await this.#store.read(frame.segment, frame.offset, bytes);
-        yield bytes;
+        yield (await this.#frames.whole(frame)).bytes;
       }
     } finally {
       release();
@@ -281,7 +312,8 @@ export class ReplicaGroup {
       views: this.views.list().map(({ id, lsn, owner }) => ({ id, lsn, owner })),
       leases: this.leases.list(),
       orphans: state.orphans,
-      damage: state.damage,
+      damage: state.damage.filter((damage) => !('repaired' in damage)),
+      refusalOf: (fromLsn) => this.#repair.refusalOf(fromLsn),
     };
   }
 
@@ -290,7 +322,9 @@ export class ReplicaGroup {
     if (this.#closed) return;
     this.#closed = true;
     await this.#retaining?.catch(() => undefined);
+    this.#repair.close();
     await this.#receiver.close();
+    await this.#repair.settled();
     await this.views.closeAll();
     try {
       await this.saveCatalog();
@@ -311,13 +345,33 @@ export class ReplicaGroup {
 
   async #retain(): Promise<RetentionDecision> {
     const { floorLsn, floorIntentLsn } = this.#keeper.state;
-    if (floorIntentLsn > floorLsn) await this.#mover.resume();
+    if (floorIntentLsn > floorLsn) await this.#resumeMove();
     const decision = this.retention();
-    if (decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn) {
+    const certain = decision.floorLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY);
+    if (certain && decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn) {
       await this.#mover.move(decision.floorLsn);
+      const kept = new Set(this.#store.segments.map(({ sequence }) => sequence));
+      await this.#book.keepOnly(kept);
+      this.#repaired.keepOnly(kept);
     }
     await this.saveCatalog();
     return decision;
+  }
+
+  async #resumeMove(): Promise<void> {
+    const { floorIntentLsn } = this.#keeper.state;
+    if (floorIntentLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY)) await this.#mover.resume();
+  }
+
+  async #damaged(segment: number, offset: number, reason: string): Promise<void> {
+    const info = this.#store.segments.find(({ sequence }) => sequence === segment);
+    if (info === undefined) return;
+    try {
+      const entry = entryAt(await this.#store.directory(info), offset);
+      await this.#book.note({ segment, ...entry }, false, reason);
+    } catch (error) {
+      ignoreOperatingError(error);
+    }
   }
 
   #base(volume: number): Promise<BaseImage> {

@@ -16,6 +16,8 @@ export interface ReplicaGroupOptions {
   readonly chunkCacheBytesMax: number;
   readonly layoutCacheBytesMax: number;
   readonly viewsMax: number;
+  /** Damaged history was put back whose records the index lacks: the group has to be closed and opened again. */
+  readonly onReopen?: () => void;
   readonly receiver: Omit<ReceiverOptions, 'replica' | 'groupId'>;
 }
 

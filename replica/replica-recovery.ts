@@ -1,17 +1,21 @@
 import { dirname } from 'node:path';
 import { TidemarkError } from '../journal/base/errors.ts';
 import { CHAIN_START, chainString } from '../journal/chain.ts';
+import type { FrameLayout } from '../journal/frame-layout.ts';
 import type { Host } from '../journal/host/host.ts';
 import type { Lsn } from '../journal/position.ts';
 import { CatalogBuilder, clipCatalog, EMPTY_CATALOG } from './catalog/catalog.ts';
-import { rebuildFromSegments } from './index/rebuild.ts';
+import { layoutOrMissing, rebuildFromSegments } from './index/rebuild.ts';
 import { VersionIndex } from './index/version-index.ts';
-import { applyNote, controlNotes, RecordFeed } from './receive/record-feed.ts';
+import { applyNote, type ControlNote, controlNotes, RecordFeed } from './receive/record-feed.ts';
+import { DamageBook } from './repair/damage-book.ts';
 import { replicaChannel } from './replica-channels.ts';
 import type { ReplicaGroupOptions } from './replica-options.ts';
-import { FrameReader } from './store/frame-reader.ts';
+import { DAMAGE, FrameReader } from './store/frame-reader.ts';
 import { type DurablePosition, PositionMark } from './store/position-mark.ts';
+import { RepairedFrames } from './store/repaired-frames.ts';
 import { type Damage, type ReplicaState, readReplicaState, StateKeeper } from './store/replica-state.ts';
+import type { FrameRef } from './store/segment-info.ts';
 import { SegmentStore } from './store/segment-store.ts';
 
 export interface RecoveredGroup {
@@ -22,6 +26,8 @@ export interface RecoveredGroup {
   readonly catalog: CatalogBuilder;
   readonly frames: FrameReader;
   readonly feed: RecordFeed;
+  readonly book: DamageBook;
+  readonly repaired: RepairedFrames;
   /** Where receiving goes on. */
   readonly position: DurablePosition;
 }
@@ -53,7 +59,19 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     await keeper.update((before) => ({ damage: [...before.damage, ...found] }));
     for (const damage of found) damageChannel.publish({ group: groupId, ...damage });
   }
-  const frames = new FrameReader(store, {
+  const book = new DamageBook(groupId, keeper, store.lastLsn);
+  const { unindexedFrom } = book;
+  const missing: { frame: FrameRef; error: TidemarkError }[] = [];
+  const onMissing = (frame: FrameRef, error: TidemarkError): void => {
+    missing.push({ frame, error });
+  };
+  let tell = onMissing;
+  const repaired = new RepairedFrames(host, `${directory}/segments`);
+  for (const frame of store.holes) {
+    if (repaired.size(frame.segment, frame.offset) !== undefined) continue;
+    onMissing(frame, new TidemarkError('frame-damaged', 'no whole frame stands here'));
+  }
+  const frames = new FrameReader(store, repaired, {
     chunkBytesMax: options.chunkCacheBytesMax,
     layoutBytesMax: options.layoutCacheBytesMax,
   });
@@ -67,15 +85,20 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
       headLsn,
       cacheBytesMax: options.indexCacheBytesMax,
       memtableEntries: options.memtableEntries,
+      unindexedFrom,
     },
-    rebuildFromSegments(store, frames, options.memtableEntries),
+    rebuildFromSegments(store, frames, options.memtableEntries, (frame, error) => tell(frame, error)),
   );
   for (const gap of index.gaps()) await index.fill(gap);
-  const catalog = new CatalogBuilder(clipCatalog(state.catalog, headLsn));
-  const feed = await feedTail(store, frames, index, catalog);
+  const catalog = new CatalogBuilder(clipCatalog(state.catalog, Math.min(headLsn, (unindexedFrom ?? headLsn + 1) - 1)));
+  const feed = await feedTail(store, frames, index, catalog, onMissing);
+  await book.indexed(missing.map(({ frame }) => frame));
+  for (const { frame, error } of missing) await book.note(frame, true, error.message);
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
-  return { store, index, mark, keeper, catalog, frames, feed, position };
+  // from now on an index run that is built again tells the book itself
+  tell = (frame, error) => void book.note(frame, true, error.message).catch(ignoreOperatingError);
+  return { store, index, mark, keeper, catalog, frames, feed, position, book, repaired };
 }
 
 /** Files that are not there cannot be found damaged: the mark alone knows of what they held. */
@@ -109,26 +132,43 @@ async function feedTail(
   frames: FrameReader,
   index: VersionIndex,
   catalog: CatalogBuilder,
+  onMissing: (frame: FrameRef, error: TidemarkError) => void,
 ): Promise<RecordFeed> {
   const from = Math.max(Math.min(index.feedFromLsn, catalog.upToLsn + 1), store.oldestLsn, 1);
   const feed = new RecordFeed(from - 1);
   for await (const frame of store.frames(from, store.lastLsn)) {
-    const layout = await frames.layout(frame.segment, frame.offset);
-    feed.feed(layout, frame.firstLsn, frame, index, index.durableLsn);
+    const layout = await layoutOrMissing(frames, frame, onMissing);
+    if (layout !== undefined) feed.feed(layout, frame.firstLsn, frame, index, index.durableLsn);
     if (frame.lastLsn > index.durableLsn) index.advance(frame.lastLsn);
     if (index.memtableFull) await index.rotate(feed.openFromLsn);
     if (frame.lastLsn <= catalog.upToLsn) continue;
-    const notes = await controlNotes(layout, frame.firstLsn, async (i) => {
-      const record = layout.record(i);
-      const body = new Uint8Array(record.payloadBytes);
-      await frames.read(frame.segment, frame.offset, record.payloadOffset, body);
-      return body;
-    });
+    const notes = layout === undefined ? [] : await notesOf(frames, layout, frame, onMissing);
     for (const note of notes) if (note.lsn > catalog.upToLsn) applyNote(catalog, note);
     catalog.advance(frame.lastLsn);
   }
   await index.settled();
   return feed;
+}
+
+/** The control records of a frame; none, and told, when their bodies are damaged. */
+async function notesOf(
+  frames: FrameReader,
+  layout: FrameLayout,
+  frame: FrameRef,
+  onMissing: (frame: FrameRef, error: TidemarkError) => void,
+): Promise<ControlNote[]> {
+  try {
+    return await controlNotes(layout, frame.firstLsn, async (i) => {
+      const record = layout.record(i);
+      const body = new Uint8Array(record.payloadBytes);
+      await frames.read(frame.segment, frame.offset, record.payloadOffset, body);
+      return body;
+    });
+  } catch (error) {
+    if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
+    onMissing(frame, error);
+    return [];
+  }
 }
 
 /** Where receiving goes on. What the segments say wins over the mark, which may be one group behind. */
@@ -143,7 +183,9 @@ async function positionOf(
   const resumeOffset = mark !== undefined && mark.durableLsn <= headLsn ? mark.resumeOffset : '';
   if (store.lastLsn === headLsn && headLsn >= store.oldestLsn && headLsn > 0) {
     const ref = await store.find(headLsn);
-    const { header } = await frames.layout(ref.segment, ref.offset);
+    const known = await layoutOrMissing(frames, ref, () => undefined);
+    if (known === undefined && mark?.durableLsn === headLsn) return { ...mark, heartbeatMs };
+    const { header } = known ?? (await frames.layout(ref.segment, ref.offset));
     const seen = mark?.incarnation ?? NO_INCARNATION;
     return {
       durableLsn: headLsn,
@@ -169,4 +211,9 @@ async function positionOf(
     resumeOffset,
     heartbeatMs,
   };
+}
+
+/** What could not be written down is found again by the next reader. */
+export function ignoreOperatingError(error: unknown): void {
+  if (!(error instanceof TidemarkError)) throw error;
 }

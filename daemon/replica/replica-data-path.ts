@@ -92,6 +92,11 @@ export class ReplicaDataPath {
       groupId,
       replica,
       reserveBytes: config.reserveBytes,
+      // views are closed by it; the index is built again at the opening
+      onReopen: () => {
+        const reason = 'damaged history was put back: the group opens anew with all of it';
+        this.#ended.reject(new TidemarkError('frame-damaged', reason));
+      },
       policy: { windowMs: config.history.windowMs, bytesMax: config.history.bytesMax ?? config.budgetBytes ?? 0 },
     });
     try {
@@ -194,7 +199,11 @@ export class ReplicaDataPath {
       counters: { ...this.#counters },
       notes: [
         ...now.orphans.map((orphan) => `orphan branch from ${orphan.sourceLsn} to ${orphan.toLsn}: ${orphan.reason}`),
-        ...now.damage.map((item) => `damage: ${item.fromLsn}-${item.toLsn} at ${item.where}: ${item.reason}`),
+        ...now.damage.map(({ fromLsn, toLsn, where, reason }) => {
+          const refusal = now.refusalOf(fromLsn);
+          const why = refusal === '' ? reason : `${reason}; not put back: ${refusal}`;
+          return `damage: ${fromLsn}-${toLsn} at ${where}: ${why}`;
+        }),
       ],
     };
   }

@@ -24,6 +24,8 @@ export interface LaneOptions {
   /** How long a frame waits for more records while others are under way. */
   readonly lingerMs: number;
   readonly checkpoints: ChainCheckpoints;
+  /** For a replica whose own frames are damaged. */
+  readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
 }
 
 /** Why a lane stands still. */
@@ -92,6 +94,7 @@ export class Lane {
   open(): void {
     this.sink.open(this.#options.identity, {
       onSeek: (fromLsn, reason) => this.#onSeek(fromLsn, reason),
+      framesFrom: (fromLsn) => this.#options.framesFrom(fromLsn),
       onReady: () => this.pump(),
       onAccepted: (lsn) => this.#onAccepted(lsn),
       onFeedback: (feedback) => {

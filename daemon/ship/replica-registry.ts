@@ -30,6 +30,8 @@ export interface KnownReplica {
   /** It held this much before it lost data; 0: it never did, or has it again. */
   lostFromLsn: Lsn;
   heardMs: number;
+  /** Lowest LSN it found damaged and asks for again; 0: none. */
+  damagedFrom: Lsn;
 }
 
 /** Names kept of readers that nobody registered. */
@@ -68,6 +70,7 @@ export class ReplicaRegistry {
         acknowledgedLsn: known?.acknowledgedLsn ?? 0,
         lostFromLsn: known?.lostFromLsn ?? 0,
         heardMs: 0,
+        damagedFrom: 0,
       };
     });
   }
@@ -100,6 +103,7 @@ export class ReplicaRegistry {
     replica.acknowledgedLsn = feedback.durableLsn;
     replica.chain = feedback.chain;
     replica.heardMs = nowMs;
+    replica.damagedFrom = feedback.damagedFrom ?? 0;
     if (announce) {
       const { name, state, reason } = replica;
       replicaChannel.publish({ group: this.#group, replica: name, state, reason, durableLsn: feedback.durableLsn });
@@ -125,6 +129,15 @@ export class ReplicaRegistry {
   /** What every registered replica holds for certain. */
   get everywhereLsn(): Lsn {
     return this.#least(this.replicas);
+  }
+
+  /** As far as `lsn` nothing is needed any more, but for what is asked for again and is at or above `oldestLsn`. */
+  keptFor(lsn: Lsn, oldestLsn: Lsn): Lsn {
+    return this.replicas.reduce(
+      (least, { damagedFrom }) =>
+        damagedFrom >= oldestLsn && damagedFrom > 0 ? Math.min(least, damagedFrom - 1) : least,
+      lsn,
+    );
   }
 
   #least(replicas: readonly KnownReplica[]): Lsn {

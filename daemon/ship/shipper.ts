@@ -10,6 +10,7 @@ import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/s
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { ChainCheckpoints } from './chain-checkpoints.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
+import { journalFrames } from './journal-frames.ts';
 import { type JournalDamage, JournalMender, type MenderOptions } from './journal-mender.ts';
 import { KnownChains } from './known-chains.ts';
 import { Lane } from './lane.ts';
@@ -109,6 +110,7 @@ export class Shipper {
       sealer: { ...SEALER_DEFAULTS, ...options.sealer },
       lingerMs: options.lingerMs ?? LINGER_MS,
       checkpoints,
+      framesFrom: (fromLsn: Lsn) => journalFrames(journal, checkpoints, identity, fromLsn),
     };
     this.#lanes = options.sinks.map((sink) => {
       const lane: Lane = new Lane(sink, laneOptions, {
@@ -240,8 +242,10 @@ export class Shipper {
     const replicated = this.#registry.replicatedLsn;
     if (replicated > marks.lsn('replicated')) marks.advanceLsn('replicated', replicated);
     // A mark cannot go back, but a replica that lost data can: it is asked for again, so it is not released (rule 20).
-    this.#release.upTo(replicated);
-    const everywhere = this.#registry.everywhereLsn;
+    // what a replica asks for again is kept as long as it is there
+    const { oldestLsn } = this.#options.journal;
+    this.#release.upTo(this.#registry.keptFor(replicated, oldestLsn));
+    const everywhere = this.#registry.keptFor(this.#registry.everywhereLsn, 1);
     if (everywhere > 0) for (const lane of this.#lanes) lane.sink.trim(everywhere);
     this.#heartbeats.dropBelow(everywhere);
   }

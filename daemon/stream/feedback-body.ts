@@ -28,7 +28,8 @@ export function asFeedback(value: unknown): ReplicaFeedback | undefined {
     isCount(fields.missingFrom) &&
     typeof fields.heartbeatMs === 'number' &&
     Number.isFinite(fields.heartbeatMs) &&
-    isState(fields.state)
+    isState(fields.state) &&
+    (fields.damagedFrom === undefined || isCount(fields.damagedFrom))
   ) {
     return {
       replica: fields.replica,
@@ -40,6 +41,7 @@ export function asFeedback(value: unknown): ReplicaFeedback | undefined {
       state: fields.state,
       reason: fields.reason,
       missingFrom: fields.missingFrom,
+      ...(fields.damagedFrom === undefined ? {} : { damagedFrom: fields.damagedFrom }),
       heartbeatMs: fields.heartbeatMs,
       resumeOffset: fields.resumeOffset,
     };

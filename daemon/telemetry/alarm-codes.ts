@@ -12,7 +12,14 @@ export const ALARM_CODES = {
   },
   unprotected: { severity: 'critical', action: 'history has stopped: bring the stream back, then seed anew' },
   'journal-space': { severity: 'warning', action: 'the journal fills up: bring the stream or replica back' },
-  'journal-damaged': { severity: 'critical', action: 'records cannot be read: `tidemark journal audit`' },
+  'journal-damaged': {
+    severity: 'critical',
+    action: 'records cannot be read and are asked for again: bring back who has them',
+  },
+  'history-damaged': {
+    severity: 'critical',
+    action: 'history cannot be read in places; it is asked for again: if nobody has it, points that need it are lost',
+  },
   'stream-away': { severity: 'warning', action: 'the stream cannot be reached: check network, broker, replica' },
   'stream-stopped': { severity: 'critical', action: 'the stream will not go on by itself: read the reason' },
   'topic-space': {

@@ -43,6 +43,7 @@ export function replicaConditions(groups: readonly ReplicaGroupReply[]): AlarmCo
     ...stateConditions(group),
     ...streamConditions(group.name, group.stream),
     ...reserveConditions(group),
+    ...damageConditions(group, 'history-damaged'),
     ...group.restores
       .filter((job) => job.state === 'failed')
       .map((job) => condition('restore-failed', group.name, job.error?.message ?? 'failed', job.id)),
@@ -67,8 +68,7 @@ function streamConditions(group: string, stream: StreamReply): AlarmCondition[] 
 
 function journalConditions(group: SourceGroupReply): AlarmCondition[] {
   const { journal } = group;
-  const damaged = group.notes.filter((note) => note.startsWith('damage'));
-  const found = damaged.map((note, index) => condition('journal-damaged', group.name, note, String(index)));
+  const found = damageConditions(group, 'journal-damaged');
   if (journal === null || journal.budgetBytes === 0) return found;
   const percent = (journal.usedBytes / journal.budgetBytes) * 100;
   // a journal recycles its files only in whole: half full is its ordinary state when the budget is small
@@ -86,6 +86,12 @@ function topicConditions({ name, topic }: SourceGroupReply): AlarmCondition[] {
   if (step === undefined) return [];
   const how = topic.estimated ? ', as estimated from what was sent' : '';
   return [condition('topic-space', name, `the topic is more than ${step} % full of its cap${how}`)];
+}
+
+/** One for each stretch; cleared when it was put back. */
+function damageConditions(group: SourceGroupReply | ReplicaGroupReply, code: AlarmCode): AlarmCondition[] {
+  const damaged = group.notes.filter((note) => note.startsWith('damage'));
+  return damaged.map((note, index) => condition(code, group.name, note, String(index)));
 }
 
 function reserveConditions(group: ReplicaGroupReply): AlarmCondition[] {

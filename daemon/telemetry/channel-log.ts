@@ -47,6 +47,8 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:replica:space': { level: 'warn', message: 'the space for history passed a mark' },
   'tidemark:replica:full': { level: 'warn', message: 'the replica is at its reserve, or left it' },
   'tidemark:replica:floor': { level: 'info', message: 'the floor moved: older history was merged into the base' },
+  'tidemark:replica:repaired': { level: 'info', message: 'damaged history was put back' },
+  'tidemark:replica:unrepaired': { level: 'error', message: 'nobody has given back damaged history' },
   'tidemark:replica:damage': { level: 'error', message: 'history that was durable cannot be read' },
 };
 

@@ -20,6 +20,8 @@ export interface VersionIndexOptions {
   readonly floorLsn: Lsn;
   /** The newest LSN in the segments: a run beyond it was written before they were synced, and is dropped. */
   readonly headLsn: Lsn;
+  /** Runs that reach this LSN or beyond lack records, and are built again; absent: none do. */
+  readonly unindexedFrom?: Lsn | undefined;
   /** Pages of runs kept in memory. */
   readonly cacheBytesMax: number;
   /** Entries in memory before they become a run: about 45 bytes each, twice (one being written). */
@@ -81,10 +83,11 @@ export class VersionIndex {
   static async open(host: Host, options: VersionIndexOptions, rebuild: RebuildIndex): Promise<VersionIndex> {
     host.disk.makeDirectory(options.directory);
     const cache = new PageCache(options.cacheBytesMax, PAGE_BYTES);
+    const newest = Math.min(options.headLsn, (options.unindexedFrom ?? Number.POSITIVE_INFINITY) - 1);
     const found: { name: string; baseLsn: Lsn; lastLsn: Lsn }[] = [];
     for (const name of host.disk.list(options.directory)) {
       const range = parseRunName(name);
-      const wanted = range !== undefined && range.lastLsn > options.floorLsn && range.lastLsn <= options.headLsn;
+      const wanted = range !== undefined && range.lastLsn > options.floorLsn && range.lastLsn <= newest;
       if (wanted) found.push({ name, ...range });
       else if (range !== undefined || name.endsWith('.tmp')) clearAway(host, `${options.directory}/${name}`);
     }

@@ -1,5 +1,6 @@
-import { TidemarkError } from '../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { sameChain } from '../../journal/chain.ts';
+import type { FrameLayout } from '../../journal/frame-layout.ts';
 import type { FrameView } from '../../journal/frame-view.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
@@ -43,7 +44,14 @@ export function declaresGap(frame: FrameView, heldLsn: Lsn): boolean {
 export async function repeatsHeld(frame: FrameView, store: SegmentStore, frames: FrameReader): Promise<boolean> {
   if (frame.lastLsn < store.oldestLsn) return true;
   const ref = await store.find(frame.lastLsn);
-  const layout = await frames.layout(ref.segment, ref.offset);
+  let layout: FrameLayout;
+  try {
+    layout = await frames.layout(ref.segment, ref.offset);
+  } catch (error) {
+    // what is damaged here says nothing against what comes; it is put back by proof of its own
+    if (hasCode(error, 'frame-damaged') || hasCode(error, 'journal-damaged')) return true;
+    throw error;
+  }
   return sameChain(layout.chainAt(frame.lastLsn), frame.chainAfter);
 }
 

@@ -49,6 +49,8 @@ export interface ReceiverParts {
   readonly space: SpaceWatch;
   /** Frames of ours from an LSN on, for a source that lost them. */
   readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
+  /** Lowest LSN that is asked for again because it is damaged here; 0: none. */
+  readonly damagedFrom: () => Lsn;
 }
 
 export interface ReceiverStatus {

@@ -1,5 +1,6 @@
+import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import type { Lsn } from '../../journal/position.ts';
-import type { ReplicaFeedback } from '../../journal/stream.ts';
+import type { FrameSourceStart, ReplicaFeedback } from '../../journal/stream.ts';
 import type { DurablePosition } from '../store/position-mark.ts';
 import type { Halt } from '../store/replica-state.ts';
 import type { ReceiverOptions } from './receiver-parts.ts';
@@ -26,6 +27,7 @@ export function feedbackOf(
   durable: DurablePosition,
   state: Pick<ReplicaFeedback, 'state' | 'reason'>,
   missingFrom: Lsn,
+  damagedFrom: Lsn,
 ): ReplicaFeedback {
   return {
     replica: options.replica,
@@ -37,7 +39,18 @@ export function feedbackOf(
     state: state.state,
     reason: state.reason,
     missingFrom,
+    ...(damagedFrom === 0 ? {} : { damagedFrom }),
     heartbeatMs: durable.heartbeatMs,
     resumeOffset: durable.resumeOffset,
   };
+}
+
+/** What a stream is told at the start: who we are, what we hold, what we can give. */
+export function startOf(
+  options: Pick<ReceiverOptions, 'replica' | 'groupId'>,
+  { durableLsn, resumeOffset }: DurablePosition,
+  framesFrom: FrameSourceStart['framesFrom'],
+): FrameSourceStart {
+  const { replica, groupId } = options;
+  return { replica, groupId, durableLsn, resumeOffset, frameVersion: FRAME_VERSION, framesFrom };
 }

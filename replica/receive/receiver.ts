@@ -1,6 +1,5 @@
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { chainString, parseChain, sameChain } from '../../journal/chain.ts';
-import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
@@ -13,7 +12,7 @@ import { FeedbackPacer } from './feedback-pacer.ts';
 import { declaresGap, judgeFork, judgeTwin, refuseStale, repeatsHeld } from './frame-checks.ts';
 import { commitGroup } from './group-commit.ts';
 import type { ReceiverOptions, ReceiverParts, ReceiverStatus } from './receiver-parts.ts';
-import { feedbackOf, receiverState } from './receiver-state.ts';
+import { feedbackOf, receiverState, startOf } from './receiver-state.ts';
 import { type ControlNote, controlNotes } from './record-feed.ts';
 
 const syncChannel = replicaChannel('tidemark:replica:sync');
@@ -64,34 +63,24 @@ export class Receiver {
     this.#durable = position;
     this.#early = new EarlyFrames(options.earlyBytesMax, options.earlyFramesMax);
     this.#feedback = new FeedbackPacer(host.clock, options.feedbackIntervalMs, options.feedbackBytes, () => {
-      this.#source?.feedback(feedbackOf(this.#options, this.#durable, this.#state(), this.#missingFrom));
+      const damagedFrom = this.#parts.damagedFrom();
+      this.#source?.feedback(feedbackOf(this.#options, this.#durable, this.#state(), this.#missingFrom, damagedFrom));
     });
   }
 
   /** Begins to take frames. */
   start(source: FrameSource): void {
     this.#source = source;
-    const { replica, groupId } = this.#options;
-    source.open(
-      {
-        replica,
-        groupId,
-        durableLsn: this.#durable.durableLsn,
-        resumeOffset: this.#durable.resumeOffset,
-        frameVersion: FRAME_VERSION,
-        framesFrom: this.#parts.framesFrom,
+    source.open(startOf(this.#options, this.#durable, this.#parts.framesFrom), {
+      onFrame: (bytes, streamOffset) => {
+        this.#onFrame({ bytes, streamOffset });
       },
-      {
-        onFrame: (bytes, streamOffset) => {
-          this.#onFrame({ bytes, streamOffset });
-        },
-        onLost: (reason) => {
-          this.#lost = reason;
-          this.#missing();
-        },
-        onStatus: () => undefined,
+      onLost: (reason) => {
+        this.#lost = reason;
+        this.#missing();
       },
-    );
+      onStatus: () => undefined,
+    });
     this.#feedback.now();
   }
 
@@ -110,6 +99,11 @@ export class Receiver {
       lastRejection: this.#lastRejection,
       stream: this.#source?.status(),
     };
+  }
+
+  /** Something other than the position has changed that the source is told. */
+  tell(): void {
+    if (this.#source !== undefined && !this.#closing) this.#feedback.now();
   }
 
   /** Called with every new durable LSN; returns the unsubscribe. */

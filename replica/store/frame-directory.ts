@@ -100,3 +100,12 @@ export class FrameDirectory {
     return low;
   }
 }
+
+/** The entry of the frame that stands at a byte. */
+export function entryAt(directory: FrameDirectory, offset: number): FrameEntry {
+  for (let index = directory.count - 1; index > 0; index -= 1) {
+    const entry = directory.entry(index);
+    if (entry.offset === offset) return entry;
+  }
+  return directory.entry(0);
+}

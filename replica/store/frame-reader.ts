@@ -1,8 +1,14 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_HEADER_BYTES, framePrefixBytes, readFrameHeader } from '../../journal/frame-codec.ts';
 import { copyOverlap, FrameLayout } from '../../journal/frame-layout.ts';
+import { FrameView } from '../../journal/frame-view.ts';
 import { ByteCache } from './byte-cache.ts';
+import type { RepairedFrames } from './repaired-frames.ts';
+import type { FrameRef } from './segment-info.ts';
 import type { SegmentStore } from './segment-store.ts';
+
+/** The file ends early, the medium errs, or a checksum is wrong. */
+export const DAMAGE: readonly string[] = ['frame-damaged', 'journal-damaged', 'device-failed'];
 
 export interface FrameReaderOptions {
   /** Plain chunks kept in memory, for all views of the group together. */
@@ -17,11 +23,16 @@ export interface FrameReaderOptions {
  */
 export class FrameReader {
   readonly #store: SegmentStore;
+  readonly #repaired: RepairedFrames;
   readonly #layouts: ByteCache<FrameLayout>;
   readonly #chunks: ByteCache<Uint8Array>;
 
-  constructor(store: SegmentStore, options: FrameReaderOptions) {
+  /** Told of every frame that could not be read, before the reader is. */
+  onDamage: (segment: number, offset: number, reason: string) => void = () => undefined;
+
+  constructor(store: SegmentStore, repaired: RepairedFrames, options: FrameReaderOptions) {
     this.#store = store;
+    this.#repaired = repaired;
     this.#layouts = new ByteCache(
       options.layoutBytesMax,
       ({ header }) => 1024 + header.listPlainBytes * 1.1 + header.chunkCount * 12,
@@ -30,16 +41,23 @@ export class FrameReader {
   }
 
   /** Header, record list and chunk table of the frame at a byte of a segment. */
-  async layout(segment: number, offset: number): Promise<FrameLayout> {
-    const key = `${segment}:${offset}`;
+  layout(segment: number, offset: number): Promise<FrameLayout> {
+    return this.#layoutOf(segment, offset, this.#repaired.size(segment, offset));
+  }
+
+  /** `standIn`: bytes of the frame that stands in for this one; what is kept in memory is of the one or of the other. */
+  async #layoutOf(segment: number, offset: number, standIn: number | undefined): Promise<FrameLayout> {
+    const key = `${segment}:${offset}:${standIn ?? 0}`;
     return (
       this.#layouts.now(key) ??
       this.#layouts.load(key, async () => {
         const head = new Uint8Array(FRAME_HEADER_BYTES);
-        await this.#store.read(segment, offset, head);
-        const prefix = new Uint8Array(framePrefixBytes(readFrameHeader(head)));
-        await this.#store.read(segment, offset, prefix);
-        return FrameLayout.parse(prefix);
+        return this.#told(segment, offset, async () => {
+          await this.#readBytes(segment, offset, standIn, 0, head);
+          const prefix = new Uint8Array(framePrefixBytes(readFrameHeader(head)));
+          await this.#readBytes(segment, offset, standIn, 0, prefix);
+          return FrameLayout.parse(prefix);
+        });
       })
     );
   }
@@ -47,7 +65,8 @@ export class FrameReader {
   /** Copies [payload, payload + into.length) of a frame's plain payload. */
   async read(segment: number, offset: number, payload: number, into: Uint8Array): Promise<void> {
     if (into.length === 0) return;
-    const layout = await this.layout(segment, offset);
+    const standIn = this.#repaired.size(segment, offset);
+    const layout = await this.#layoutOf(segment, offset, standIn);
     const { chunkBytes, payloadPlainBytes } = layout.header;
     if (payload + into.length > payloadPlainBytes) {
       const what = `segment ${segment}, frame at ${offset}: the index names payload byte ${payload} of ${payloadPlainBytes}`;
@@ -55,16 +74,57 @@ export class FrameReader {
     }
     const range = layout.chunkRange(payload, into.length);
     for (let chunk = range.first; chunk <= range.last; chunk += 1) {
-      const key = `${segment}:${offset}:${chunk}`;
+      const key = `${segment}:${offset}:${standIn ?? 0}:${chunk}`;
       const plain =
         this.#chunks.now(key) ??
         (await this.#chunks.load(key, async () => {
           const stored = layout.chunkRange(chunk * chunkBytes, 1);
           const bytes = new Uint8Array(stored.storedBytes);
-          await this.#store.read(segment, offset + stored.storedOffset, bytes);
-          return layout.unpackChunk(chunk, bytes, 0);
+          return this.#told(segment, offset, async () => {
+            await this.#readBytes(segment, offset, standIn, stored.storedOffset, bytes);
+            return layout.unpackChunk(chunk, bytes, 0);
+          });
         }));
       copyOverlap(plain, chunk * chunkBytes, payload, into.length, into, 0);
+    }
+  }
+
+  /** All bytes of a frame, as they came or as they were put back; checked whole. */
+  async whole(frame: FrameRef): Promise<FrameView> {
+    const { segment, offset } = frame;
+    const standIn = this.#repaired.size(segment, offset);
+    const bytes = new Uint8Array(standIn ?? frame.bytes);
+    return this.#told(segment, offset, async () => {
+      await this.#readBytes(segment, offset, standIn, 0, bytes);
+      const view = FrameView.open(bytes);
+      view.verifyChunks();
+      return view;
+    });
+  }
+
+  /** From now on another frame stands in for this one; durable when it resolves. */
+  replace(segment: number, offset: number, frame: Uint8Array): Promise<void> {
+    return this.#repaired.put(segment, offset, frame);
+  }
+
+  async #readBytes(
+    segment: number,
+    offset: number,
+    standIn: number | undefined,
+    position: number,
+    into: Uint8Array,
+  ): Promise<void> {
+    if (standIn === undefined) await this.#store.read(segment, offset + position, into);
+    else await this.#repaired.read(segment, offset, position, into);
+  }
+
+  async #told<T>(segment: number, offset: number, read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (error) {
+      const damaged = error instanceof TidemarkError && DAMAGE.includes(error.code);
+      if (damaged) this.onDamage(segment, offset, error.message);
+      throw error;
     }
   }
 }

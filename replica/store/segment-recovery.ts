@@ -2,13 +2,17 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
-import type { Lsn } from '../../journal/position.ts';
+import type { JournalTime, Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
 import { FrameDirectory } from './frame-directory.ts';
 import { SEGMENT_HEADER_BYTES } from './segment-format.ts';
 
+const FRAME_MAGIC = 'TMF1';
+
 export interface ScannedSegment {
   readonly directory: FrameDirectory;
+  /** Entries of the directory that stand for damage between whole frames, by their offset. */
+  readonly holes: readonly number[];
   /** Behind the last whole frame. */
   readonly end: number;
   /** Why the scan ended before the file did; empty when it did not. */
@@ -32,6 +36,7 @@ export async function scanSegment(
   let at = SEGMENT_HEADER_BYTES;
   let nextLsn = firstLsn;
   let stoppedBy = '';
+  const holes: number[] = [];
   while (at < size) {
     try {
       const frame = await readFrame(file, buffer, at, size);
@@ -55,11 +60,54 @@ export async function scanSegment(
     } catch (error) {
       if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
       if (!['frame-damaged', 'frame-foreign', 'gap', 'journal-damaged'].includes(error.code)) throw error;
-      stoppedBy = `byte ${at} of ${file.path}: ${error.message}`;
-      break;
+      const behind = nextLsn <= durableLsn ? await nextWholeFrame(file, buffer, groupId, at, size, nextLsn) : undefined;
+      if (behind === undefined) {
+        stoppedBy = `byte ${at} of ${file.path}: ${error.message}`;
+        break;
+      }
+      const before = directory.count === 0 ? undefined : directory.entry(directory.count - 1);
+      holes.push(at);
+      directory.push({
+        firstLsn: nextLsn,
+        lastLsn: behind.firstLsn - 1,
+        offset: at,
+        bytes: behind.at - at,
+        records: behind.firstLsn - nextLsn,
+        firstTime: before?.lastTime ?? behind.time,
+        lastTime: behind.time,
+      });
+      nextLsn = behind.firstLsn;
+      at = behind.at;
     }
   }
-  return { directory, end: at, stoppedBy };
+  return { directory, holes, end: at, stoppedBy };
+}
+
+/** What was acknowledged and stands behind damage is kept: the next whole frame, at most one frame's length away. */
+async function nextWholeFrame(
+  file: DiskFile,
+  buffer: Buffer,
+  groupId: string,
+  from: number,
+  size: number,
+  nextLsn: Lsn,
+): Promise<{ readonly at: number; readonly firstLsn: Lsn; readonly time: JournalTime } | undefined> {
+  const window = Buffer.alloc(Math.min(FRAME_BYTES_MAX + FRAME_HEADER_BYTES, size - from));
+  await readFully(file, window, from);
+  for (
+    let hit = window.indexOf(FRAME_MAGIC, 1, 'latin1');
+    hit >= 0;
+    hit = window.indexOf(FRAME_MAGIC, hit + 1, 'latin1')
+  ) {
+    try {
+      const frame = await readFrame(file, buffer, from + hit, size);
+      if (frame.groupId !== groupId || frame.firstLsn <= nextLsn) continue;
+      return { at: from + hit, firstLsn: frame.firstLsn, time: frame.firstTime };
+    } catch (error) {
+      if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
+    }
+  }
+  return undefined;
 }
 
 async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: number): Promise<FrameView> {

@@ -4,7 +4,7 @@ import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
-import { FrameDirectory } from './frame-directory.ts';
+import { entryAt, FrameDirectory } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
 import { readDirectory, sealedFooter } from './sealed-segment.ts';
 import {
@@ -45,6 +45,8 @@ export class SegmentStore {
   readonly #files = new Map<number, SharedFile>();
   readonly #directories = new Map<number, FrameDirectory>();
   readonly damage: Damage[] = [];
+  /** Stretches between whole frames of a segment that was scanned at the opening; they count as frames. */
+  readonly holes: FrameRef[] = [];
   /** Bytes above the durable mark that were cut off when the store was opened. */
   droppedBytes = 0;
 
@@ -340,6 +342,7 @@ export class SegmentStore {
       return;
     }
     const scanned = await scanSegment(file, this.#options.groupId, firstLsn, this.#options.durableLsn);
+    for (const offset of scanned.holes) this.holes.push({ segment: sequence, ...entryAt(scanned.directory, offset) });
     const last = scanned.directory.count === 0 ? undefined : scanned.directory.entry(scanned.directory.count - 1);
     const size = file.size();
     if (size > scanned.end)

@@ -1,4 +1,4 @@
-import { hasCode } from '../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import type { BaseImage } from '../base/base-image.ts';
@@ -18,8 +18,16 @@ export class HistoryReader {
   readonly #index: VersionIndex;
   readonly #frames: FrameReader;
   readonly #base: (volume: number) => Promise<BaseImage>;
+  readonly #unindexedFrom: () => Lsn | undefined;
 
-  constructor(index: VersionIndex, frames: FrameReader, base: (volume: number) => Promise<BaseImage>) {
+  /** `unindexedFrom`: the index lacks records from there on, as long as a damaged frame was not put back. */
+  constructor(
+    index: VersionIndex,
+    frames: FrameReader,
+    base: (volume: number) => Promise<BaseImage>,
+    unindexedFrom: () => Lsn | undefined = () => undefined,
+  ) {
+    this.#unindexedFrom = unindexedFrom;
     this.#index = index;
     this.#frames = frames;
     this.#base = base;
@@ -27,6 +35,7 @@ export class HistoryReader {
 
   /** Fills `into` with the bytes at `offset` as they were at `atLsn`; whole sectors. */
   async read(volume: number, atLsn: Lsn, offset: number, into: Uint8Array): Promise<void> {
+    this.#refuseUnindexed(atLsn);
     const end = offset + into.length;
     for (let at = offset; at < end; ) {
       const sectors = Math.min((end - at) / SECTOR_BYTES, WINDOW_SECTORS_MAX);
@@ -44,6 +53,7 @@ export class HistoryReader {
 
   /** The stretches of [offset, offset + length) in order, neighbours of one kind joined. */
   async *stretches(volume: number, atLsn: Lsn, offset: number, length: number): AsyncGenerator<HistoryStretch> {
+    this.#refuseUnindexed(atLsn);
     const base = await this.#base(volume);
     let open: { offset: number; length: number; data: boolean } | undefined;
     const sector = offset / SECTOR_BYTES;
@@ -66,6 +76,14 @@ export class HistoryReader {
       extents.push({ length: stretch.length, kind: stretch.data ? 'data' : 'hole' });
     }
     return extents;
+  }
+
+  #refuseUnindexed(atLsn: Lsn): void {
+    const from = this.#unindexedFrom();
+    if (from === undefined || from > atLsn) return;
+    throw new TidemarkError('frame-damaged', `LSN ${from} and what follows it cannot be told: a frame is damaged`, {
+      details: { lsn: from },
+    });
   }
 
   async #readWindow(volume: number, atLsn: Lsn, sector: number, sectors: number, into: Uint8Array): Promise<void> {

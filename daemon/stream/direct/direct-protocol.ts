@@ -28,6 +28,8 @@ import { asFeedback } from '../feedback-body.ts';
  *   fetchStop  tag: id
  *   alive                                      alive      nothing to say, every few seconds
  *
+ * Fetching goes both ways, with the same messages: a replica fetches what was damaged at its side.
+ *
  * Either end may refuse and close. The source never has more frame bytes on their way than the window of the welcome.
  */
 

@@ -25,6 +25,7 @@ import {
   type Welcome,
 } from './direct-protocol.ts';
 import { FarQuestions } from './far-questions.ts';
+import { FetchServer } from './fetch-server.ts';
 import { SeekRequests } from './seek-requests.ts';
 import type { Dialer, Wire } from './wire.ts';
 
@@ -80,6 +81,7 @@ export class DirectSink implements FrameSink {
   #takenCount = 0;
   #nextLsn: Lsn = 0;
   #feedback: ReplicaFeedback | undefined;
+  #serving: FetchServer | undefined;
 
   constructor(host: Host, options: DirectSinkOptions) {
     this.#host = host;
@@ -93,6 +95,7 @@ export class DirectSink implements FrameSink {
     assert(this.#identity === undefined && !this.#closed, 'a sink is opened once');
     this.#identity = identity;
     this.#events = events;
+    this.#serving = events.framesFrom === undefined ? undefined : new FetchServer(events.framesFrom);
     this.#status = { state: 'connecting', reason: `dialling ${this.#options.dialer.address}` };
     this.#dial();
   }
@@ -177,7 +180,7 @@ export class DirectSink implements FrameSink {
   }
 
   #onMessage(connection: DirectConnection, message: Message): void {
-    if (this.#questions.take(message)) return;
+    if (this.#questions.take(message) || this.#serving?.take(connection, message) === true) return;
     const type: number = message.type;
     switch (type) {
       case MessageType.welcome:
@@ -307,6 +310,7 @@ export class DirectSink implements FrameSink {
     this.#underWayBytes = 0;
     this.#takenCount = 0;
     this.#feedback = undefined;
+    this.#serving?.stop();
     this.#questions.disconnected();
   }
 

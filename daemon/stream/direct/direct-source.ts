@@ -17,9 +17,10 @@ import {
   type Message,
   MessageType,
   type Refusal,
-  readLsn,
   readRefusal,
 } from './direct-protocol.ts';
+import { FarQuestions } from './far-questions.ts';
+import { FetchServer } from './fetch-server.ts';
 
 /** How long an answer to `settle` waits for frames that came but are not durable yet. */
 const SETTLE_WAIT_MS = 2_000;
@@ -48,18 +49,21 @@ export class DirectSource implements FrameSource {
   /** The highest record that was given to the receiver or waits here. */
   #highestSeen: Lsn = 0;
   #settling: number[] = [];
-  #fetch: { id: number; frames: AsyncIterator<Uint8Array> } | undefined;
+  #serving: FetchServer | undefined;
+  readonly #questions: FarQuestions;
   #closed = false;
 
   constructor(clock: Clock, options: DirectSourceOptions) {
     this.#clock = clock;
     this.#options = options;
+    this.#questions = new FarQuestions(clock);
   }
 
   open(start: FrameSourceStart, events: FrameSourceEvents): void {
     assert(this.#start === undefined && !this.#closed, 'a source is opened once');
     this.#start = start;
     this.#events = events;
+    this.#serving = new FetchServer(start.framesFrom);
   }
 
   pause(): void {
@@ -70,6 +74,10 @@ export class DirectSource implements FrameSource {
     if (!this.#paused) return;
     this.#paused = false;
     this.#clock.after(0, () => this.#deliver());
+  }
+
+  fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
+    return this.#questions.fetch(this.#connection, fromLsn, signal);
   }
 
   feedback(feedback: ReplicaFeedback): void {
@@ -147,6 +155,7 @@ export class DirectSource implements FrameSource {
   }
 
   #onMessage(connection: DirectConnection, message: Message): void {
+    if (this.#serving?.take(connection, message) === true || this.#questions.take(message)) return;
     const type: number = message.type;
     switch (type) {
       case MessageType.frame:
@@ -154,20 +163,6 @@ export class DirectSource implements FrameSource {
         return;
       case MessageType.settle:
         this.#onSettle(message.tag);
-        return;
-      case MessageType.fetch:
-        this.#stopFetch();
-        this.#fetch = {
-          id: message.tag,
-          frames: this.#start!.framesFrom(readLsn(message.body))[Symbol.asyncIterator](),
-        };
-        this.#sendFetched(connection);
-        return;
-      case MessageType.fetchNext:
-        if (this.#fetch?.id === message.tag) this.#sendFetched(connection);
-        return;
-      case MessageType.fetchStop:
-        if (this.#fetch?.id === message.tag) this.#stopFetch();
         return;
       case MessageType.refuse: {
         const { reason } = readRefusal(message.body);
@@ -257,33 +252,6 @@ export class DirectSource implements FrameSource {
     return true;
   }
 
-  #sendFetched(connection: DirectConnection): void {
-    const fetch = this.#fetch!;
-    const end = (refusal: Refusal): void => {
-      if (this.#fetch !== fetch) return;
-      connection.send(MessageType.fetchEnd, fetch.id, refusal);
-      this.#fetch = undefined;
-    };
-    fetch.frames.next().then(
-      (result) => {
-        if (result.done === true) end({ code: 'stream-refused', reason: '' });
-        else if (this.#fetch === fetch) connection.sendFrame(MessageType.fetched, fetch.id, result.value);
-      },
-      (error: unknown) => {
-        if (!(error instanceof TidemarkError)) throw error;
-        end({ code: error.code, reason: error.message });
-      },
-    );
-  }
-
-  #stopFetch(): void {
-    const fetch = this.#fetch;
-    this.#fetch = undefined;
-    fetch?.frames.return?.().catch((error: unknown) => {
-      if (!(error instanceof TidemarkError)) throw error;
-    });
-  }
-
   #drop(): void {
     this.#connection?.close();
     this.#connection = undefined;
@@ -293,7 +261,8 @@ export class DirectSource implements FrameSource {
     this.#takenWaits = false;
     this.#feedbackWaits = false;
     this.#settling = [];
-    this.#stopFetch();
+    this.#serving?.stop();
+    this.#questions.disconnected();
   }
 
   #setStatus(status: StreamStatus): void {

@@ -16,7 +16,10 @@ interface Fetching {
   answer: PromiseWithResolvers<Uint8Array | undefined>;
 }
 
-/** What a source asks its replica at a start: how far it came (settle), and its frames from a position on (fetch). */
+/**
+ * What one end asks the other: a source at a start how far its replica came (settle), and either its frames from a
+ * position on (fetch), to put back what is damaged.
+ */
 export class FarQuestions {
   readonly #clock: Clock;
   readonly #settling = new Map<number, Settling>();
@@ -46,7 +49,7 @@ export class FarQuestions {
     fromLsn: Lsn,
     signal: AbortSignal,
   ): AsyncGenerator<Uint8Array> {
-    if (connection === undefined) throw new TidemarkError('stream-unavailable', 'the replica is not connected');
+    if (connection === undefined) throw new TidemarkError('stream-unavailable', 'the far side is not connected');
     if (this.#fetching !== undefined) throw new TidemarkError('precondition-failed', 'a fetch is already under way');
     const fetching: Fetching = { id: this.#nextId++, connection, answer: Promise.withResolvers() };
     const stop = (): void => fetching.answer.reject(new TidemarkError('cancelled', 'fetching was cancelled'));
@@ -91,7 +94,7 @@ export class FarQuestions {
         const { code, reason } = readRefusal(message.body);
         if (this.#fetching?.id !== message.tag) return true;
         if (reason === '') this.#fetching.answer.resolve(undefined);
-        else this.#fail(this.#fetching, new TidemarkError(code, `the replica cannot send its frames: ${reason}`));
+        else this.#fail(this.#fetching, new TidemarkError(code, `the far side cannot send its frames: ${reason}`));
         return true;
       }
       default:

@@ -1,6 +1,7 @@
 import { assert } from '../../../journal/base/assert.ts';
 import { TidemarkError } from '../../../journal/base/errors.ts';
 import { type Host } from '../../../journal/host/host.ts';
+import { type Lsn } from '../../../journal/position.ts';
 import {
   type FrameSource,
   type FrameSourceEvents,
@@ -10,7 +11,9 @@ import {
 } from '../../../journal/stream.ts';
 import { FeedbackWriter } from './feedback-writer.ts';
 import { type LogBounds, type LogCluster, LogOutOfRange, type LogReader, type LogRecord } from './log-ports.ts';
+import { PatientReader } from './patient-reader.ts';
 import { RetryDelay } from './retry-delay.ts';
+import { framesFrom } from './stream-history.ts';
 import { formatStreamOffset, parseStreamOffset } from './stream-offset.ts';
 
 export interface KafkaSourceOptions {
@@ -40,6 +43,7 @@ const EMPTY_READS_MAX = 3;
 export class KafkaSource implements FrameSource {
   readonly #host: Host;
   readonly #options: KafkaSourceOptions;
+  readonly #cluster: LogCluster;
   readonly #reader: LogReader;
   readonly #feedback: FeedbackWriter;
   readonly #closing = Promise.withResolvers<void>();
@@ -47,6 +51,7 @@ export class KafkaSource implements FrameSource {
   #running: Promise<void> | undefined;
   #status: StreamStatus = { state: 'connecting', reason: 'not started' };
   #closed = false;
+  #groupId = '';
   #paused = false;
   #resumed = Promise.withResolvers<void>();
   /** The next offset to deliver; undefined: wherever the topic begins. */
@@ -57,6 +62,7 @@ export class KafkaSource implements FrameSource {
   constructor(host: Host, cluster: LogCluster, options: KafkaSourceOptions) {
     this.#host = host;
     this.#options = options;
+    this.#cluster = cluster;
     this.#reader = cluster.reader(options.topic);
     this.#feedback = new FeedbackWriter(host, cluster.producer(options.feedbackTopic));
   }
@@ -64,6 +70,7 @@ export class KafkaSource implements FrameSource {
   open(start: FrameSourceStart, events: FrameSourceEvents): void {
     assert(this.#running === undefined && !this.#closed, 'a source is opened once');
     this.#events = events;
+    this.#groupId = start.groupId;
     const resume = parseStreamOffset(start.resumeOffset);
     this.#position = resume === undefined ? undefined : { next: resume.offset, topicId: resume.topicId };
     this.#running = this.#run();
@@ -78,6 +85,19 @@ export class KafkaSource implements FrameSource {
   resume(): void {
     this.#paused = false;
     this.#resumed.resolve();
+  }
+
+  /** What the topic still holds. */
+  async *fetch(fromLsn: Lsn, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const closing = new AbortController();
+    void this.#closing.promise.then(() => closing.abort());
+    const giveUp = AbortSignal.any([signal, closing.signal]);
+    const reader = new PatientReader(this.#host, this.#cluster.reader(this.#options.topic), giveUp);
+    try {
+      yield* framesFrom(reader, this.#groupId, fromLsn, [], giveUp);
+    } finally {
+      reader.close();
+    }
   }
 
   feedback(feedback: ReplicaFeedback): void {

@@ -1,0 +1,114 @@
+import type { Lsn } from '../../journal/position.ts';
+import { replicaChannel } from '../replica-channels.ts';
+import type { Damage, StateKeeper } from '../store/replica-state.ts';
+import type { FrameRef } from '../store/segment-info.ts';
+
+/** A frame that cannot be read where it stands. */
+export interface DamagedFrame extends Damage {
+  readonly segment: number;
+  readonly offset: number;
+  /** In the frame, which may begin below the first LSN that is counted in it. */
+  readonly records: number;
+  /** The index was built without its record list: nothing from `fromLsn` on is certain before it is built again. */
+  readonly unindexed: boolean;
+  /** Another stands in for it; the index is built again at the next opening. */
+  readonly repaired?: boolean;
+}
+
+const damageChannel = replicaChannel('tidemark:replica:damage');
+const repairedChannel = replicaChannel('tidemark:replica:repaired');
+
+/** Which frames of history are damaged, durable in the group's state, and told when that changes. */
+export class DamageBook {
+  readonly #group: string;
+  readonly #keeper: StateKeeper;
+  readonly #headLsn: Lsn;
+  #frames: readonly DamagedFrame[];
+  /** Told when there is something new to be asked for. */
+  onFound: () => void = () => undefined;
+
+  /** `headLsn`: the newest record that is held. */
+  constructor(group: string, keeper: StateKeeper, headLsn: Lsn) {
+    this.#group = group;
+    this.#headLsn = headLsn;
+    this.#keeper = keeper;
+    this.#frames = keeper.state.damage.filter(isFrame);
+  }
+
+  /** Not repaired yet. */
+  get open(): readonly DamagedFrame[] {
+    return this.#frames.filter(({ repaired }) => repaired !== true);
+  }
+
+  /** From here on the index is not to be believed; undefined: all of it is. */
+  get unindexedFrom(): Lsn | undefined {
+    const lsns = this.#frames.filter(({ unindexed }) => unindexed).map(({ fromLsn }) => fromLsn);
+    return lsns.length === 0 ? undefined : Math.min(...lsns);
+  }
+
+  /** A frame could not be read. In memory at once; resolves when it is durable. */
+  async note(frame: FrameRef, unindexed: boolean, reason: string): Promise<void> {
+    const { segment, offset, firstLsn, lastLsn, records } = frame;
+    const known = this.#frames.find((one) => one.segment === segment && one.offset === offset);
+    if (known !== undefined && known.repaired !== true && (known.unindexed || !unindexed)) return;
+    const where = `segment ${segment}, byte ${offset}`;
+    const lacks = unindexed || known?.unindexed === true;
+    const found = { fromLsn: firstLsn, toLsn: lastLsn, where, reason, segment, offset, records, unindexed: lacks };
+    this.#frames = [...this.#frames.filter((one) => one !== known), found];
+    if (known === undefined) {
+      damageChannel.publish({ group: this.#group, fromLsn: firstLsn, toLsn: lastLsn, where, reason });
+    }
+    this.onFound();
+    await this.#save();
+  }
+
+  /** Another frame stands in for it, durably. True when the index has to be built again. */
+  async repaired(frame: DamagedFrame): Promise<boolean> {
+    const { fromLsn, toLsn, where, unindexed } = frame;
+    const others = this.#frames.filter((one) => one.segment !== frame.segment || one.offset !== frame.offset);
+    this.#frames = unindexed ? [...others, { ...frame, repaired: true }] : others;
+    await this.#save();
+    repairedChannel.publish({ group: this.#group, fromLsn, toLsn, where });
+    return unindexed;
+  }
+
+  /** The index was built again: what was missing in it before is in it now, or among these. */
+  async indexed(missing: readonly FrameRef[]): Promise<void> {
+    const isMissing = (one: DamagedFrame): boolean =>
+      missing.some(({ segment, offset }) => segment === one.segment && offset === one.offset);
+    await this.#keep((one) => !one.unindexed || isMissing(one));
+  }
+
+  /** A damaged end that was cut off has come again, as far as this is durable. */
+  async arrived(durableLsn: Lsn): Promise<void> {
+    const here = (one: Damage): boolean => !isFrame(one) && one.toLsn > this.#headLsn && one.toLsn <= durableLsn;
+    const found = this.#keeper.state.damage.filter(here);
+    if (found.length === 0) return;
+    await this.#keeper.update(({ damage }) => ({ damage: damage.filter((one) => !here(one)) }));
+    for (const { fromLsn, toLsn, where } of found) {
+      repairedChannel.publish({ group: this.#group, fromLsn, toLsn, where });
+    }
+  }
+
+  /** Forgets what has gone below the floor. */
+  keepOnly(segments: ReadonlySet<number>): Promise<void> {
+    return this.#keep(({ segment }) => segments.has(segment));
+  }
+
+  async #keep(wanted: (one: DamagedFrame) => boolean): Promise<void> {
+    const kept = this.#frames.filter(wanted);
+    if (kept.length === this.#frames.length) return;
+    this.#frames = kept;
+    await this.#save();
+  }
+
+  async #save(): Promise<void> {
+    await this.#keeper.update(({ damage }) => ({
+      damage: [...damage.filter((one) => !isFrame(one)), ...this.#frames],
+    }));
+  }
+}
+
+function isFrame(damage: Damage): damage is DamagedFrame {
+  return 'segment' in damage;
+}

@@ -1,0 +1,72 @@
+import type { Host } from '../../journal/host/host.ts';
+import { readFully, replaceFile } from './file-io.ts';
+
+const NAME = /^(\d{12})-(\d{10})\.frame$/;
+
+/**
+ * Frames that stand in for damaged ones: the same records, sealed anew, each in a file of its own that is named after
+ * the segment and the byte where the damaged one stands. Whoever reads a frame asks here first; the index goes on
+ * pointing at segment and byte.
+ */
+export class RepairedFrames {
+  readonly #host: Host;
+  readonly #directory: string;
+  /** Bytes of each, by segment and offset. */
+  readonly #sizes: Map<string, number> = new Map();
+
+  /** `directory`: of the segments. */
+  constructor(host: Host, directory: string) {
+    this.#host = host;
+    this.#directory = `${directory}/repaired`;
+    host.disk.makeDirectory(this.#directory);
+    for (const name of host.disk.list(this.#directory)) {
+      const [, segment, offset] = NAME.exec(name) ?? [];
+      if (segment === undefined || offset === undefined) {
+        host.disk.unlink(`${this.#directory}/${name}`);
+        continue;
+      }
+      const file = host.disk.open(`${this.#directory}/${name}`, 'read');
+      this.#sizes.set(`${Number(segment)}:${Number(offset)}`, file.size());
+      void file.close();
+    }
+  }
+
+  /** Bytes of the frame that stands in for this one; undefined: none does. */
+  size(segment: number, offset: number): number | undefined {
+    return this.#sizes.get(`${segment}:${offset}`);
+  }
+
+  /** Bytes of a frame that `size` knows, from `position` of it on. */
+  async read(segment: number, offset: number, position: number, into: Uint8Array): Promise<void> {
+    const file = this.#host.disk.open(this.#path(segment, offset), 'read');
+    try {
+      await readFully(file, into, position);
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Durable when it resolves; a crash leaves all of it or nothing. */
+  async put(segment: number, offset: number, frame: Uint8Array): Promise<void> {
+    await replaceFile(this.#host.disk, this.#directory, fileName(segment, offset), frame);
+    this.#sizes.set(`${segment}:${offset}`, frame.length);
+  }
+
+  /** Forgets those of segments that are gone. */
+  keepOnly(segments: ReadonlySet<number>): void {
+    for (const key of this.#sizes.keys()) {
+      const [segment = 0, offset = 0] = key.split(':').map(Number);
+      if (segments.has(segment)) continue;
+      this.#sizes.delete(key);
+      this.#host.disk.unlink(this.#path(segment, offset));
+    }
+  }
+
+  #path(segment: number, offset: number): string {
+    return `${this.#directory}/${fileName(segment, offset)}`;
+  }
+}
+
+function fileName(segment: number, offset: number): string {
+  return `${String(segment).padStart(12, '0')}-${String(offset).padStart(10, '0')}.frame`;
+}

@@ -1,0 +1,212 @@
+import test, { type ExecutionContext } from 'ava';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import type { SealedFrame } from '../../journal/frame-sealer.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
+import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
+import { type MemoryHost, memoryHost, SeededRandom } from './support/memory-host.ts';
+
+const RECORDS = 300;
+
+function options(change: Partial<ReplicaGroupOptions> = {}): ReplicaGroupOptions {
+  return {
+    ...REPLICA_DEFAULTS,
+    directory: '/replica',
+    groupId: GROUP,
+    replica: 'r1',
+    segmentBytes: 64 * 1024,
+    reserveBytes: 64 * 1024,
+    indexCacheBytesMax: 64 * 1024,
+    memtableEntries: 128,
+    chunkCacheBytesMax: 1024 * 1024,
+    layoutCacheBytesMax: 1024 * 1024,
+    ...change,
+  };
+}
+
+/** A stream whose far side gives frames again, from whichever frame holds the LSN. */
+class GivingSource extends HandSource {
+  frames: readonly SealedFrame[] = [];
+  refusal: TidemarkError | undefined;
+  asked = 0;
+
+  async *fetch(fromLsn: number): AsyncGenerator<Uint8Array> {
+    await Promise.resolve();
+    this.asked += 1;
+    if (this.refusal !== undefined) throw this.refusal;
+    for (const frame of this.frames) if (frame.lastLsn >= fromLsn) yield frame.bytes;
+  }
+}
+
+function madeHistory(seed: number): History {
+  const history = new History(seed);
+  history.addVolumes();
+  return history.fill(RECORDS);
+}
+
+async function stored(host: MemoryHost, history: History): Promise<void> {
+  const group = await ReplicaGroup.open(host, options());
+  const source = new HandSource();
+  group.start(source);
+  for (const frame of seal(history)) {
+    source.push(frame);
+    await group.idle();
+  }
+  await group.close();
+}
+
+/** Spoils a random place of a random segment, before its footer. */
+function spoil(host: MemoryHost, random: SeededRandom): void {
+  const names = host.disk.list('/replica/segments').filter((name) => name.endsWith('.seg'));
+  const file = host.disk.files.get(`/replica/segments/${names[random.below(names.length)]}`);
+  if (file === undefined) throw new Error('no segment');
+  const at = 4096 + random.below(file.length - 4096 - 2000);
+  if (random.below(2) === 0) file.bytes.writeUInt8(file.bytes.readUInt8(at) ^ (1 << random.below(8)), at);
+  else file.bytes.fill(0, at - (at % 512), Math.min(at + 1024, file.length - 2000));
+}
+
+/** Reads at many points: every byte is the model's or an error with a code. Returns how many reads were errors. */
+async function readAll(t: ExecutionContext, group: ReplicaGroup, history: History): Promise<number> {
+  const model = new Model();
+  let failures = 0;
+  for (let lsn = 20; lsn <= group.headLsn; lsn += 71) {
+    model.advance(history, lsn);
+    try {
+      const view = group.openView({ lsn, owner: 'test', scratchBytesMax: 0 });
+      for (const { volume, device } of view.volumes) {
+        const disk = model.disk(volume.id);
+        for (let offset = 0; offset < disk.length; offset += 256 * 1024) {
+          const bytes = Buffer.alloc(Math.min(256 * 1024, disk.length - offset));
+          try {
+            await device.read(offset, bytes);
+            if (!bytes.equals(disk.subarray(offset, offset + bytes.length))) t.fail(`wrong bytes at LSN ${lsn}`);
+          } catch (error) {
+            if (!hasCode(error, 'frame-damaged') && !hasCode(error, 'journal-damaged')) throw error;
+            failures += 1;
+          }
+        }
+      }
+      await group.views.close(view.id);
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      failures += 1;
+    }
+  }
+  return failures;
+}
+
+/** Lets the repair ask, again and again, until nothing is damaged or it gave up. */
+async function repairing(host: MemoryHost, holds: () => Promise<boolean>): Promise<void> {
+  for (let round = 0; round < 200; round += 1) {
+    if (await holds()) return;
+    host.clock.advance(1000);
+    for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  }
+  throw new Error('it was not repaired');
+}
+
+async function isHealed(group: ReplicaGroup): Promise<boolean> {
+  return (await group.status()).damage.length === 0;
+}
+
+function start(group: ReplicaGroup, frames: readonly SealedFrame[]): GivingSource {
+  const source = new GivingSource();
+  source.frames = frames;
+  group.start(source);
+  return source;
+}
+
+for (const seed of [1, 2, 3, 5]) {
+  test(`damaged frames are named, do not stop the group, and are put back from the far side: seed ${seed}`, async (t) => {
+    const history = madeHistory(seed);
+    const whole = memoryHost(seed);
+    await stored(whole, history);
+    const random = new SeededRandom(seed * 31);
+    // sealed at other borders than those that are stored
+    const frames = seal(history, { recordsPerFrame: (one) => 5 + one.below(60) });
+    for (let round = 0; round < 3; round += 1) {
+      const host = memoryHost(seed * 100 + round, whole.disk.copy());
+      for (let count = 0; count <= random.below(3); count += 1) spoil(host, random);
+      if (round % 2 === 1)
+        for (const name of host.disk.list('/replica/index')) host.disk.unlink(`/replica/index/${name}`);
+      let reopen = 0;
+      const onReopen = (): void => {
+        reopen += 1;
+      };
+      let group = await ReplicaGroup.open(host, options({ onReopen }));
+      // a damaged end comes again by itself
+      const isEnd = group.headLsn < history.lastLsn;
+      await readAll(t, group, history);
+      let source = start(group, frames);
+      if (isEnd) for (const frame of seal(history, { fromLsn: group.headLsn + 1 })) source.push(frame);
+      await group.idle();
+      t.is(group.headLsn, history.lastLsn);
+      // behind a damaged frame another one may show when the first is whole
+      for (let left = 5; left > 0; left -= 1) {
+        await repairing(host, () => isHealed(group));
+        if (reopen > 0) {
+          await group.close();
+          reopen = 0;
+          group = await ReplicaGroup.open(host, options({ onReopen }));
+          source = start(group, frames);
+        }
+        if ((await readAll(t, group, history)) === 0) break;
+      }
+      t.is(await readAll(t, group, history), 0, `seed ${seed} round ${round}`);
+      t.true(await isHealed(group));
+      t.is(source.last?.damagedFrom ?? 0, 0);
+      await group.close();
+      const again = await ReplicaGroup.open(host, options());
+      t.is(await readAll(t, again, history), 0);
+      await again.close();
+    }
+  });
+}
+
+test('what nobody has any more stays named and is asked for no longer; history goes on', async (t) => {
+  const history = madeHistory(9);
+  const host = memoryHost(9);
+  await stored(host, history);
+  const random = new SeededRandom(4);
+  spoil(host, random);
+  const group = await ReplicaGroup.open(host, options());
+  await readAll(t, group, history);
+  const source = new GivingSource();
+  source.refusal = new TidemarkError('stream-unavailable', 'away');
+  group.start(source);
+  const { damage } = await group.status();
+  t.is(damage.length, 1);
+  await repairing(host, () => Promise.resolve(source.asked > 1));
+  t.is(source.last?.damagedFrom, damage[0]?.fromLsn);
+  source.refusal = new TidemarkError('trimmed', 'gone');
+  await repairing(host, () => Promise.resolve(source.last?.damagedFrom === undefined));
+  t.is((await group.status()).damage.length, 1);
+  history.fill(RECORDS + 60);
+  for (const frame of seal(history, { fromLsn: RECORDS + 1 })) source.push(frame);
+  await group.idle();
+  t.is(group.headLsn, history.lastLsn);
+  await group.close();
+});
+
+test('frames with other records are never put in place of damaged ones', async (t) => {
+  const history = madeHistory(12);
+  const host = memoryHost(12);
+  await stored(host, history);
+  const random = new SeededRandom(8);
+  spoil(host, random);
+  const group = await ReplicaGroup.open(host, options());
+  await readAll(t, group, history);
+  const [damage] = (await group.status()).damage;
+  const before = host.disk.list('/replica/segments/repaired');
+  const forged = madeHistory(12);
+  const record = forged.records
+    .slice((damage?.fromLsn ?? 1) - 1, damage?.toLsn)
+    .find(({ payload }) => payload.length > 0);
+  record?.payload.fill(0x5a);
+  const source = new GivingSource();
+  source.frames = seal(forged);
+  group.start(source);
+  await repairing(host, async () => source.asked > 0 && (await group.status()).refusalOf(damage?.fromLsn ?? 0) !== '');
+  t.deepEqual(host.disk.list('/replica/segments/repaired'), before);
+  t.is((await group.status()).damage.length, 1);
+  await group.close();
+});
