@@ -5,6 +5,7 @@ import test from 'ava';
 import { CHECKOUT, ledger, ledgerParts } from './ledger.ts';
 import { METHOD_TEXTS } from './method-texts.ts';
 import { METHODS } from './methods.ts';
+import { newBugs } from './new-bugs.ts';
 import { readCrashRun, readFuzz, readMutation, readPlanted, readSimulator, readTests } from './read-outputs.ts';
 import { readResults, type SavedRow, saveResults } from './saved-results.ts';
 
@@ -119,4 +120,14 @@ test('a run of the tests is read by its last line; without one it is no success'
     violations: ['failed: [fail]: b broke'],
   });
   t.deepEqual(readTests('all', 'killed', 1).violations, ['the tests ended without a summary']);
+});
+
+test('bugs are taken in once, by the names people give the methods', (t) => {
+  const known = [{ method: 'review', symptom: 'x', mend: 'a: b' }];
+  const text =
+    'simulation (seed 6) | it stood | c: d\nreading | it ran | a: b\ntest | it fell | e: f\nnothing\nx | y | c: d\n';
+  t.deepEqual(newBugs(text, known), [
+    { method: 'simulator', symptom: 'It stood', mend: 'c: d' },
+    { method: 'review', symptom: 'It fell', mend: 'e: f' },
+  ]);
 });

@@ -78,7 +78,7 @@ const TOTALS: Readonly<Record<string, readonly string[]>> = {
   'guest-kills': ['sourceKills', 'replicaKills', 'durable'],
   'power-loss': ['states', 'torn'],
   kafka: ['records', 'views', 'exactViews', 'statusChecks'],
-  fuzzing: ['runs', 'findings'],
+  fuzzing: ['inputs', 'findings'],
 };
 
 function summary(id: string, lines: readonly SavedRow[]): string {
@@ -187,8 +187,18 @@ function inLine(text: string): string {
   return text.replaceAll('|', '\\|').replaceAll(/\s*\n\s*/g, ' ');
 }
 
+/** What is short in a result. */
+const WORDS: Readonly<Record<string, string>> = {
+  run: 'of them tried',
+  durable: 'durable records',
+  torn: 'of them torn',
+  acknowledged: 'writes acknowledged',
+};
+
 /** `simulatedHours` as `simulated hours`. */
 function words(name: string): string {
+  const better = WORDS[name];
+  if (better !== undefined) return better;
   return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }
 

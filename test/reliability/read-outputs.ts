@@ -119,9 +119,10 @@ export function readCrashRun(name: string, output: unknown, seconds: number): Ra
 export function readFuzz(output: unknown): RawResult[] {
   return list(output, 'the fuzz run').map((value) => {
     const target = object(value, 'a fuzz target');
-    const { ms = 0, ...counts } = figures(target, ['runs', 'ms', 'covered', 'findings']);
+    const { ms = 0, runs: inputs = 0, ...more } = figures(target, ['runs', 'ms', 'covered', 'findings']);
+    const counts = { inputs, ...more };
     const name = text(target['target']);
-    const findings = counts['findings'] ?? 0;
+    const findings = more['findings'] ?? 0;
     return { name, seconds: ms / 1000, counts, violations: findings > 0 ? [`${findings} findings in ${name}`] : [] };
   });
 }

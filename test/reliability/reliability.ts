@@ -1,15 +1,17 @@
 import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { BUGS_FILE, CHECKOUT, type FoundBug, ledger, ledgerParts, readBugs } from './ledger.ts';
 import { METHODS, type Method, type Outcome } from './methods.ts';
+import { newBugs } from './new-bugs.ts';
 import { readResults, saveResults } from './saved-results.ts';
 
 /*
  * npm run reliability                                  RELIABILITY.md from the saved results
  * npm run reliability -- --hours H                     every method with its share of the time
  * npm run reliability -- --only METHOD [options]       one method; --hours H may say how long
+ * npm run reliability -- --bugs FILE                   takes bugs in: a line each, `method | symptom | commit subject`
  *
  * Options are those of the methods (`--seeds`, `--kills`, ...), see RELIABILITY.md. The exit code is 1 when a method
  * that ran has found a violation.
@@ -19,11 +21,12 @@ const { values } = parseArgs({
   options: {
     hours: { type: 'string' },
     only: { type: 'string' },
+    bugs: { type: 'string' },
     ...Object.fromEntries(optionNames.map((name) => [name, { type: 'string' as const }])),
   },
 }) as { values: Record<string, string | undefined> };
 
-const { hours, only, ...options } = values;
+const { hours, only, bugs, ...options } = values;
 const seconds = hours === undefined ? undefined : Number(hours) * 3600;
 if (seconds !== undefined && !(seconds > 0)) throw new Error('--hours needs a number above 0');
 const print = (text: string): void => void process.stdout.write(`${text}\n`);
@@ -34,7 +37,7 @@ for (const method of chosen()) {
     seconds === undefined ? undefined : only === undefined ? (seconds * method.share) / 100 : seconds;
   broken += await perform(method, budgetSeconds);
 }
-nameCommits();
+nameCommits([...readBugs(), ...(bugs === undefined ? [] : newBugs(readFileSync(bugs, 'utf8'), readBugs()))]);
 writeFileSync(path.join(CHECKOUT, 'RELIABILITY.md'), ledger(ledgerParts()));
 print('RELIABILITY.md is written');
 if (broken > 0) process.exitCode = 1;
@@ -87,13 +90,13 @@ function commitNow(): string {
 }
 
 /** Gives every bug the commit of its subject; one that git does not know is named. */
-function nameCommits(): void {
+function nameCommits(all: readonly FoundBug[]): void {
   const commits = new Map<string, string>();
   for (const line of git('log', '--format=%h %s', '--abbrev=7').split('\n')) {
     const [hash = ''] = line.split(' ', 1);
     commits.set(line.slice(hash.length + 1), hash);
   }
-  const named = readBugs().map((bug): FoundBug => {
+  const named = all.map((bug): FoundBug => {
     const commit = commits.get(bug.mend);
     if (commit === undefined) print(`no commit "${bug.mend}"`);
     return commit === undefined ? bug : { ...bug, commit };

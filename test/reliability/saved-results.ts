@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import path from 'node:path';
 import type { RawResult } from './raw-result.ts';
 
-export const RESULTS_DIRECTORY: string = path.join(import.meta.dirname, 'results');
+const RESULTS_DIRECTORY: string = path.join(import.meta.dirname, 'results');
 /** A result keeps so many, each cut to so many characters. */
 const VIOLATIONS_MAX = 20;
 const VIOLATION_CHARACTERS_MAX = 500;
