@@ -67,6 +67,8 @@ export class SegmentStore {
     const sequences = host.disk.list(options.directory).map(parseSegmentName);
     const known = sequences.filter((sequence) => sequence !== undefined);
     for (const [i, sequence] of known.entries()) await store.#openSegment(sequence, i === known.length - 1);
+    // A start that was killed may have made the newest one: its name is not durable by being seen.
+    store.#directoryDirty = true;
     await store.sync();
     return store;
   }
