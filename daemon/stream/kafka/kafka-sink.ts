@@ -372,11 +372,15 @@ export class KafkaSink implements FrameSink {
 
   async #compare(): Promise<void> {
     try {
+      const { topic, feedbackTopic } = this.#options;
       const bounds = await this.#reader.bounds();
+      const feedback = await this.#admin.describe(feedbackTopic);
       if (this.#closed || this.#status.state !== 'streaming') return;
-      this.#lost ??= bounds === undefined ? `topic ${this.#options.topic} was deleted` : this.#lossOf(bounds);
-      if (this.#lost === undefined) this.#scheduleCheck();
-      else this.#sender.fail(new TidemarkError('gap', this.#lost));
+      this.#lost ??= bounds === undefined ? `topic ${topic} was deleted` : this.#lossOf(bounds);
+      // Replicas only write to the feedback topic: when it is gone, it is for us to make it again.
+      const gone = this.#lost ?? (feedback === undefined ? `topic ${feedbackTopic} was deleted` : undefined);
+      if (gone === undefined) this.#scheduleCheck();
+      else this.#sender.fail(new TidemarkError('gap', gone));
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       if (!this.#closed) this.#sender.fail(error);
