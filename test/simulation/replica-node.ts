@@ -9,6 +9,7 @@ import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import { compareSectors, type SourceModel } from './source-model.ts';
 import type { Streams } from './streams.ts';
+import { notingTold } from './told-durable.ts';
 import { must } from './violation.ts';
 
 /** The largest volume a run draws. */
@@ -80,7 +81,11 @@ export class ReplicaNode {
     });
     const stream = await this.#streams.source(host, process, this.place);
     this.#stream = stream;
-    group.start(this.#seams.frames(stream.source));
+    const told = (lsn: Lsn): void => {
+      // Told is told, whatever a kill does next.
+      this.#durableLsn = Math.max(this.#durableLsn, lsn);
+    };
+    group.start(this.#seams.frames(notingTold(stream.source, told)));
     this.#group = group;
   }
 

@@ -13,11 +13,18 @@ import { shrink } from './shrink.ts';
  * node test/simulation/simulate.ts --from S --options JSON|@FILE     one run, other options than the seed draws
  * node test/simulation/simulate.ts --from S [--options ...] --shrink  the shortest run found that still fails
  * node test/simulation/simulate.ts --verify-determinism N [--from S]  each seed twice: the same trace hash?
+ * node test/simulation/simulate.ts --planted [...]                    every planted bug, who notices it (test/planted)
  *
  * The exit code is 1 when a promise was broken. The trace hash covers, each with its simulated time: every call of a
  * simulated disk that changes it or fails (with a checksum of the bytes), every send and dial of the network, every act
  * of the nemesis, every timer that fires, and how every request of a guest ended.
  */
+
+if (process.argv.includes('--planted')) {
+  const { plantedCommand } = await import('../planted/run-planted.ts');
+  process.exit((await plantedCommand(process.argv.slice(2))) ? 0 : 1);
+}
+
 const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '100' },

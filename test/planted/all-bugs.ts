@@ -1,0 +1,14 @@
+import { JOURNAL_BUGS } from './journal-bugs.ts';
+import type { PlantedBug } from './planted-bug.ts';
+import { REPLICA_BUGS } from './replica-bugs.ts';
+import { SEAM_BUGS } from './seam-bugs.ts';
+import { STREAM_BUGS } from './stream-bugs.ts';
+import { VOLUME_BUGS } from './volume-bugs.ts';
+
+export const ALL_BUGS: readonly PlantedBug[] = [
+  ...SEAM_BUGS,
+  ...JOURNAL_BUGS,
+  ...VOLUME_BUGS,
+  ...STREAM_BUGS,
+  ...REPLICA_BUGS,
+];

@@ -1,0 +1,341 @@
+import type { PlantedBug } from './planted-bug.ts';
+import { both, failingBackings, inPieces, striking, zeroing } from './striking.ts';
+
+const GROUP = 'test/volume/group.test.ts';
+const ROOM = 'test/volume/room-and-seed.test.ts';
+
+/** Bugs in what guests write to: volumes, overlays, backings. */
+export const VOLUME_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'a bookmark is told before it is durable',
+    rules: [1],
+    invariant: 'R5',
+    changes: [
+      {
+        file: 'daemon/volume/protected-group.ts',
+        find: '    await this.#syncs.sync();\n    return { lsn: appended.firstLsn',
+        replace: '    await Promise.resolve();\n    return { lsn: appended.firstLsn',
+      },
+    ],
+    noticedBy: { simulation: striking('power-source'), as: ['D2', 'B1'] },
+  },
+  {
+    name: 'a write with FUA is answered like any other',
+    rules: [1],
+    invariant: 'D3',
+    changes: [
+      {
+        file: 'daemon/volume/volume-client.ts',
+        find: '(flags[index]! & CommandFlag.fua) !== 0) {',
+        replace: '(flags[index]! & CommandFlag.fua) === CommandFlag.fua + 1) {',
+      },
+    ],
+    noticedBy: { simulation: striking('power-source'), as: ['D2'] },
+    quick: true,
+  },
+  {
+    name: 'a piece is read before its request is whole',
+    rules: [5],
+    invariant: 'D6',
+    changes: [
+      {
+        file: 'daemon/volume/volume-client.ts',
+        find: '          this.#pieces.push({ start, end, source });\n',
+        replace: '          overlay.insert(start, end, source, stamp);\n',
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-source'), inPieces), as: ['D6', 'D1'] },
+  },
+  {
+    name: 'the checkpoint passes an open request',
+    rules: [5, 9],
+    invariant: 'D1',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: '    const open = this.#positionOpen;',
+        replace: '    const open = this.#positionOpen === undefined ? undefined : reached;',
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-source'), inPieces), as: ['D1', 'D2', 'D6', 'L1', 'P1'] },
+  },
+  {
+    name: 'a request goes on over a restart of its source',
+    rules: [5],
+    invariant: 'D8',
+    changes: [
+      {
+        file: 'journal/piece-assembler.ts',
+        find: '      this.#open.clear();\n      return [];',
+        replace: '      return [];',
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-source'), inPieces), as: ['D1', 'P1', 'D6'] },
+  },
+  {
+    name: 'writing out begins again and writes over what is newer',
+    rules: [5, 9],
+    invariant: 'D1',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: '          if (effect.stamp >= this.#applied.address) this.#pending.push(effect);',
+        replace: '          this.#pending.push(effect);',
+      },
+    ],
+    noticedBy: {
+      test: GROUP,
+      title: 'beginning again below an open request does not write again what the backing holds safely',
+    },
+  },
+  {
+    name: 'a trim is not read as zeroes before it reaches the disk',
+    rules: [10],
+    invariant: 'D8',
+    changes: [
+      {
+        file: 'daemon/volume/volume-client.ts',
+        find: '        overlay.insert(start, end, ZERO_SOURCE, stamp);',
+        replace: '        if (kind[index] !== WindowKind.trim) overlay.insert(start, end, ZERO_SOURCE, stamp);',
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-source'), zeroing), as: ['D6', 'D1'] },
+    quick: true,
+  },
+  {
+    name: 'a trim never reaches the backing',
+    rules: [10],
+    invariant: 'D8',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: '      this.#window.zero(device, effect.sector, effect.sectors, keep);',
+        replace:
+          '      if (effect.kind === RecordKind.zero) this.#window.zero(device, effect.sector, effect.sectors, keep);',
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-source'), zeroing), as: ['D6', 'D1'] },
+  },
+  {
+    name: 'holes are read one sector at a time: a terabyte of trim holds everybody up',
+    rules: [10],
+    invariant: 'D8',
+    changes: [
+      {
+        file: 'daemon/backing/file-backing.ts',
+        find: '    if (!this.#isBlockDevice && mayUnmap && this.#punches) {',
+        replace: '    if (!this.#isBlockDevice && mayUnmap && this.#punches && length < 0) {',
+      },
+    ],
+    noticedBy: {
+      test: 'test/backing/backing.test.ts',
+      title: 'a trim gives the space of a file back, zeroes that must stay allocated do not',
+    },
+  },
+  {
+    name: 'the checkpoint moves before the backings are synced',
+    rules: [9],
+    invariant: 'D2',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: '[...this.#dirty].map((device) => device.flush())',
+        replace: '[...this.#dirty].map((device) => Promise.resolve(device.size))',
+      },
+    ],
+    noticedBy: { simulation: striking('power-source'), as: ['D1', 'D2', 'L1'] },
+  },
+  {
+    name: 'a backing that failed does not get again what it forgot',
+    rules: [9],
+    invariant: 'D2',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: '    this.#reader.seek(this.#checkpoint.address);\n    this.#position = this.#checkpoint;',
+        replace: '    this.#checkpoint = this.#position;\n    this.#reader.seek(this.#checkpoint.address);',
+      },
+    ],
+    noticedBy: { test: GROUP, title: 'a backing that fails and forgets gets everything again; guests notice nothing' },
+  },
+  {
+    name: 'a failed sync of a backing counts as done',
+    rules: [9, 14],
+    invariant: 'D2',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: "    for (const result of results) if (result.status === 'rejected') throw result.reason;\n    const open",
+        replace: '    const open',
+      },
+    ],
+    noticedBy: { simulation: both(striking('power-source'), failingBackings), as: ['D1', 'D2'] },
+  },
+  {
+    name: 'overlapping writes to a backing are under way together',
+    rules: [9],
+    invariant: 'D1',
+    changes: [
+      {
+        file: 'daemon/volume/destager.ts',
+        find: '        if (moved) await this.#writeWindow();',
+        replace: '        if (moved) void this.#writeWindow();',
+      },
+    ],
+    noticedBy: { simulation: striking('kill-source'), as: ['D1', 'D6'] },
+  },
+  {
+    name: 'a slow read of the backing misses what was written meanwhile',
+    rules: [9],
+    invariant: 'D6',
+    changes: [
+      {
+        file: 'daemon/volume/protected-volume.ts',
+        find: '    if (this.changes === changes) return;',
+        replace: '    if (this.changes >= changes) return;',
+      },
+    ],
+    noticedBy: { test: GROUP, title: 'a read under way on the backing misses nothing that is acknowledged meanwhile' },
+  },
+  {
+    name: 'the overlay forgets what is not in the backing yet',
+    rules: [9],
+    invariant: 'D6',
+    changes: [
+      {
+        file: 'daemon/volume/protected-group.ts',
+        find: "    const applied = this.#marks.address('applied');",
+        replace: "    const applied = this.#marks.address('durable');",
+      },
+    ],
+    noticedBy: { simulation: striking('kill-source'), as: ['D6', 'D1'] },
+  },
+  {
+    name: 'a disk that was written to behind our back is taken',
+    rules: [8],
+    invariant: 'D1',
+    changes: [
+      {
+        file: 'daemon/backing/backing-stamp.ts',
+        find: "  if (stamp.state !== 'dirty' && identity.modifiedNanos !== found.modifiedNanos) {",
+        replace: "  if (stamp.state === 'detached' && identity.modifiedNanos === '') {",
+      },
+    ],
+    noticedBy: {
+      test: GROUP,
+      title: 'a disk that was written to while nobody looked is refused; one that was not is taken back',
+    },
+  },
+  {
+    name: 'a volume is detached before all of it is on its disk',
+    rules: [8],
+    invariant: 'D1',
+    changes: [
+      {
+        file: 'daemon/volume/protected-group.ts',
+        find: '      await this.#destager.drainTo(this.journal.lastLsn);\n      const identity',
+        replace: '      const identity',
+      },
+    ],
+    noticedBy: {
+      test: GROUP,
+      title: 'a detached volume is a plain disk with everything in it, and comes back if nobody wrote to it',
+    },
+  },
+  {
+    name: 'a disk with content is taken without a seed',
+    rules: [11],
+    invariant: 'P1',
+    changes: [
+      {
+        file: 'daemon/volume/group-open.ts',
+        find: '!(await isEmpty(wanted.backing))',
+        replace: 'wanted.backing.size < 0',
+      },
+    ],
+    noticedBy: {
+      test: ROOM,
+      title: 'a disk that is not empty is refused without a seed; with one, all of it but zeroes is journalled first',
+    },
+  },
+  {
+    name: 'remote guests are let on after a power loss',
+    rules: [12],
+    invariant: 'D2',
+    changes: [
+      {
+        file: 'daemon/volume/remote-hold.ts',
+        find: 'const lostPower = report.bootChanged && !report.cleanStop;',
+        replace: 'const lostPower = report.bootChanged && report.cleanStop;',
+      },
+    ],
+    noticedBy: {
+      test: GROUP,
+      title: 'after a power loss remote guests stay out until they are released; local ones are let on',
+    },
+  },
+  {
+    name: 'the hold on remote guests ends with the next restart',
+    rules: [12],
+    invariant: 'D2',
+    changes: [
+      {
+        file: 'daemon/volume/remote-hold.ts',
+        find: '    if (hold.held && !before) await writeStateFile(host, place, NAME, { afterLsn: report.lastLsn });\n',
+        replace: '',
+      },
+    ],
+    noticedBy: {
+      test: GROUP,
+      title: 'after a power loss remote guests stay out until they are released; local ones are let on',
+    },
+  },
+  {
+    name: 'history is given up without noting what changed',
+    rules: [13],
+    invariant: 'P3',
+    changes: [
+      {
+        file: 'daemon/volume/group-retention.ts',
+        find: '          if (changesVolume(record.kind)) map.mark(record.volume, record.sector, record.sectors);',
+        replace: '          if (!changesVolume(record.kind)) map.mark(record.volume, record.sector, record.sectors);',
+      },
+    ],
+    noticedBy: {
+      test: ROOM,
+      title: 'out of room with the policy stop-protecting: the guest goes on, what was given up is known and recorded',
+    },
+  },
+  {
+    name: 'history that is given up leaves no record of it',
+    rules: [13],
+    invariant: 'P3',
+    changes: [
+      {
+        file: 'daemon/volume/group-retention.ts',
+        find: '    this.#journal.append(RecordKind.gap, { body: encodeGap({ fromLsn, toLsn, reason: GAP_REASON }) });\n',
+        replace: '    void [encodeGap({ fromLsn, toLsn, reason: GAP_REASON }), RecordKind.gap];\n',
+      },
+    ],
+    noticedBy: {
+      test: ROOM,
+      title: 'out of room with the policy stop-protecting: the guest goes on, what was given up is known and recorded',
+    },
+  },
+  {
+    name: 'a group that failed by its surroundings is not started again',
+    rules: [14],
+    invariant: 'D4',
+    changes: [
+      {
+        file: 'daemon/worker/group-host.ts',
+        find: "const restarting = operating && error.next !== 'ask-operator' && !this.#stopping;",
+        replace: "const restarting = operating && error.next === 'ask-operator' && !this.#stopping;",
+      },
+    ],
+    noticedBy: {
+      test: 'test/worker/group-host.test.ts',
+      title: 'what the surroundings did is recovered from by a new worker; what needs a person is not',
+    },
+  },
+];
