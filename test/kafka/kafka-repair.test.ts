@@ -1,0 +1,23 @@
+import { KafkaLog } from '../../daemon/stream/kafka/kafka-log.ts';
+import { KafkaSource } from '../../daemon/stream/kafka/kafka-source.ts';
+import { damageOnBothSides, GROUP_ID } from '../repair/both-sides.ts';
+import { KafkaTests } from './kafka-tests.ts';
+import { newGroup } from './stream-ends.ts';
+
+const kafka = new KafkaTests({});
+
+kafka.run(
+  'over Kafka: damage at the replica and at the source is put back from the topic, and both go on',
+  async (t) => {
+    const site = kafka.newSite(kafka.broker.address, { ...newGroup(), groupId: GROUP_ID });
+    const log = new KafkaLog(kafka.broker.client({ connectTimeoutMs: 2_000 }));
+    await damageOnBothSides(t, {
+      sink: () => kafka.newSink(site),
+      source: () => {
+        const source = new KafkaSource(kafka.host, log, { ...site, checkIntervalMs: 500 });
+        kafka.atEnd(() => source.close());
+        return source;
+      },
+    });
+  },
+);
