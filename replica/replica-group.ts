@@ -231,6 +231,7 @@ export class ReplicaGroup {
       this.#store,
       this.#frames,
       this.#catalog.snapshot(),
+      this.#book.open,
       this.headLsn,
       fromTime,
       toTime,

@@ -43,7 +43,8 @@ export interface CatalogEvent {
     | 'seeding'
     | 'seeded'
     | 'volume-added'
-    | 'volume-resized';
+    | 'volume-resized'
+    | 'damaged';
   readonly lsn: Lsn;
   readonly time: JournalTime;
   readonly text: string;

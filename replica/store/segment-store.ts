@@ -18,7 +18,7 @@ import {
 } from './segment-format.ts';
 import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
 import { quarantineTail, scanSegment } from './segment-recovery.ts';
-import { SharedFile } from './shared-file.ts';
+import { evictOldest, SharedFile } from './shared-file.ts';
 
 export interface SegmentStoreOptions {
   readonly directory: string;
@@ -391,12 +391,4 @@ export class SegmentStore {
       this.#host.disk.unlink(path);
     }
   }
-}
-
-function evictOldest<T>(map: Map<number, T>, countMax: number): T | undefined {
-  if (map.size <= countMax) return undefined;
-  const oldest = map.entries().next();
-  if (oldest.done === true) return undefined;
-  map.delete(oldest.value[0]);
-  return oldest.value[1];
 }

@@ -27,3 +27,12 @@ export class SharedFile {
     if (this.#users === 0) await this.#file.close();
   }
 }
+
+/** Takes the entry out that was put in first when there are more than `countMax`. */
+export function evictOldest<T>(map: Map<number, T>, countMax: number): T | undefined {
+  if (map.size <= countMax) return undefined;
+  const oldest = map.entries().next();
+  if (oldest.done === true) return undefined;
+  map.delete(oldest.value[0]);
+  return oldest.value[1];
+}

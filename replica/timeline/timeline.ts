@@ -2,7 +2,9 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import { type JournalTime, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { changesVolume } from '../../journal/record.ts';
 import type { Catalog, CatalogBookmark, CatalogEvent } from '../catalog/catalog.ts';
+import { layoutOrMissing } from '../index/rebuild.ts';
 import type { FrameReader } from '../store/frame-reader.ts';
+import type { Damage } from '../store/replica-state.ts';
 import type { SegmentStore } from '../store/segment-store.ts';
 
 export interface TimelineInterval {
@@ -23,11 +25,12 @@ export interface Timeline {
 
 const INTERVALS_MAX = 10_000;
 
-/** Counts what changed per interval of [fromTime, toTime) from the record lists; payloads are not read. */
+/** Counts what changed and names what is damaged per interval of [fromTime, toTime) from the record lists; payloads are not read. */
 export async function timelineOf(
   store: SegmentStore,
   frames: FrameReader,
   catalog: Catalog,
+  damage: readonly Damage[],
   headLsn: Lsn,
   fromTime: JournalTime,
   toTime: JournalTime,
@@ -44,10 +47,21 @@ export async function timelineOf(
     firstLsn: 0,
     lastLsn: 0,
   }));
+  const damaged: CatalogEvent[] = [];
   const first = await store.findTime(fromTime);
   for await (const frame of store.frames(first?.firstLsn ?? headLsn + 1, headLsn)) {
     if (frame.firstTime >= toTime) break;
-    const layout = await frames.layout(frame.segment, frame.offset);
+    let unread = '';
+    const layout = await layoutOrMissing(frames, frame, (_, { message }) => {
+      unread = message;
+    });
+    const known = damage.find(({ fromLsn, toLsn }) => fromLsn <= frame.lastLsn && toLsn >= frame.firstLsn);
+    const { firstLsn: lsn, lastLsn, firstTime } = frame;
+    if (known !== undefined || unread !== '') {
+      const text = `LSN ${lsn}-${lastLsn} cannot be read: ${known?.reason ?? unread}`;
+      damaged.push({ kind: 'damaged', lsn, time: Math.max(firstTime, fromTime), text });
+    }
+    if (layout === undefined) continue;
     for (let i = frame.firstLsn - layout.firstLsn; i < layout.recordCount; i += 1) {
       const record = layout.record(i);
       const interval = intervals[Math.floor((record.time - fromTime) / intervalMicros)];
@@ -60,5 +74,9 @@ export async function timelineOf(
     }
   }
   const inside = ({ time }: { time: JournalTime }): boolean => time >= fromTime && time < toTime;
-  return { intervals, bookmarks: catalog.bookmarks.filter(inside), events: catalog.events.filter(inside) };
+  return {
+    intervals,
+    bookmarks: catalog.bookmarks.filter(inside),
+    events: [...catalog.events, ...damaged].filter(inside).toSorted((one, other) => one.lsn - other.lsn),
+  };
 }

@@ -2,7 +2,7 @@ import test, { type ExecutionContext } from 'ava';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
-import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
+import { EPOCH_MICROS, GROUP, HandSource, History, Model, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost, SeededRandom } from './support/memory-host.ts';
 
 const RECORDS = 300;
@@ -176,6 +176,11 @@ test('what nobody has any more stays named and is asked for no longer; history g
   const { damage } = await group.status();
   t.is(damage.length, 1);
   await repairing(host, () => Promise.resolve(source.asked > 1));
+  const { events } = await group.points(EPOCH_MICROS, EPOCH_MICROS + 3_600_000_000, 60_000_000);
+  t.deepEqual(
+    events.filter(({ kind }) => kind === 'damaged').map(({ lsn }) => lsn),
+    [damage[0]?.fromLsn],
+  );
   t.is(source.last?.damagedFrom, damage[0]?.fromLsn);
   source.refusal = new TidemarkError('trimmed', 'gone');
   await repairing(host, () => Promise.resolve(source.last?.damagedFrom === undefined));
