@@ -22,10 +22,22 @@ export interface FloorParts {
 }
 
 const COPY_BYTES = 1024 * 1024;
+/** Pieces sorted together, about 25 MB of memory. */
+const PIECES_MAX = 262_144;
+
+/** Where a piece of the new base lies now, and where it goes. */
+interface Piece {
+  readonly segment: number;
+  readonly frame: number;
+  readonly payload: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
 const floorChannel = replicaChannel('tidemark:replica:floor');
 
 /**
- * Moves the floor: the newest version at or below the new floor of every range goes into the base, in order of place.
+ * Moves the floor: the newest version at or below the new floor of every range goes into the base.
  * The order of steps makes a crash anywhere harmless: the intent is durable first, and from then on nobody opens a view
  * below it; views above find every range the merge touches in the index, so a half-merged base is never looked at; the
  * base is synced before the floor is stated; segments and index entries go last. Doing it again from the intent writes
@@ -97,10 +109,10 @@ export class FloorMover {
   }
 
   async #mergeVolume(volume: CatalogVolume, lsn: Lsn): Promise<number> {
-    const { index, frames } = this.#parts;
+    const { index } = this.#parts;
     const base = await this.#parts.base(volume.id);
     const size = Math.max(...volume.sizes.map((change) => change.size));
-    const buffer = new Uint8Array(COPY_BYTES);
+    const pieces: Piece[] = [];
     let bytes = 0;
     for await (const part of index.survey(volume.id, 0, size / SECTOR_BYTES, lsn)) {
       const offset = part.sector * SECTOR_BYTES;
@@ -108,13 +120,29 @@ export class FloorMover {
       if (part.kind === 'zero') await base.zero(offset, length);
       if (part.kind !== 'data') continue;
       for (let at = 0; at < length; at += COPY_BYTES) {
-        const piece = buffer.subarray(0, Math.min(COPY_BYTES, length - at));
-        await frames.read(part.segment, part.frame, part.payload + at, piece);
-        await base.write(offset + at, piece);
+        const { segment, frame } = part;
+        const piece = { segment, frame, payload: part.payload + at, offset: offset + at };
+        pieces.push({ ...piece, length: Math.min(COPY_BYTES, length - at) });
+        if (pieces.length >= PIECES_MAX) await this.#copy(pieces.splice(0), base);
       }
       bytes += length;
     }
+    await this.#copy(pieces, base);
     return bytes;
+  }
+
+  /**
+   * In the order of the log, so that each chunk of a frame is read, checked and unpacked once: by place every scattered
+   * write took a chunk of its own. The pieces do not overlap, and the page cache sorts what goes into the image.
+   */
+  async #copy(pieces: Piece[], base: BaseImage): Promise<void> {
+    pieces.sort((one, other) => one.segment - other.segment || one.frame - other.frame || one.payload - other.payload);
+    const buffer = new Uint8Array(COPY_BYTES);
+    for (const { segment, frame, payload, offset, length } of pieces) {
+      const bytes = buffer.subarray(0, length);
+      await this.#parts.frames.read(segment, frame, payload, bytes);
+      await base.write(offset, bytes);
+    }
   }
 
   async #clean(): Promise<void> {
