@@ -4,6 +4,8 @@ import path from 'node:path';
 
 const CHECKOUT = path.join(import.meta.dirname, '../..');
 const KILL_AFTER_SECONDS = 30;
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
+const INTERRUPTED = 130;
 /** The last of what it printed, characters. */
 const PRINTED_MAX = 1024 * 1024;
 
@@ -33,10 +35,17 @@ export async function runScript(
     process.stdout.write(text);
     printed = (printed + text).slice(-PRINTED_MAX);
   });
+  // its group is not the terminal's: Ctrl-C ends it, and this program with it
+  const interrupt = (): void => {
+    child.kill('SIGTERM');
+    child.once('close', () => process.exit(INTERRUPTED));
+  };
+  for (const signal of SIGNALS) process.once(signal, interrupt);
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', resolve);
   });
+  for (const signal of SIGNALS) process.off(signal, interrupt);
   return { code, printed, seconds: (performance.now() - began) / 1000 };
 }
 
