@@ -1,5 +1,6 @@
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
+import { crc32 } from '@node-rs/crc32';
 import test from 'ava';
 import fc from 'fast-check';
 import { hasCode } from '../../journal/base/errors.ts';
@@ -64,6 +65,38 @@ test('a record header reads back as written, for disks of any size', (t) => {
   );
 });
 
+test('a record header that no writer writes is damage', (t) => {
+  const read = (
+    kind: number,
+    payloadBytes: number,
+    sectors: number,
+    flags = 0,
+    end = 28 + payloadBytes,
+  ): (() => unknown) => {
+    const view = new DataView(new ArrayBuffer(28));
+    writeRecordHeader(view, 0, kind as RecordKind, flags, 1, payloadBytes, 0, sectors, 0);
+    return () => readRecordHeader(view, 0, end);
+  };
+  const damaged = { code: 'journal-damaged' };
+  for (const kind of [RecordKind.write, RecordKind.seed]) {
+    t.notThrows(read(kind, 4096, 8));
+    t.throws(read(kind, 4096, 7), damaged);
+    t.throws(read(kind, 0, 8), damaged);
+    t.notThrows(read(kind, 1024 * 1024, 2048));
+    t.throws(read(kind, 1024 * 1024 + 512, 2049), damaged);
+  }
+  for (const kind of [RecordKind.zero, RecordKind.trim]) {
+    t.notThrows(read(kind, 0, 8));
+    t.throws(read(kind, 512, 1), damaged);
+  }
+  t.throws(read(RecordKind.bookmark, 1024 * 1024 + 1, 0), damaged);
+  t.notThrows(read(RecordKind.pad, 2 * 1024 * 1024, 0), 'a pad may be longer');
+  t.throws(read(RecordKind.bookmark, 10, 0, 0, 28 + 9), damaged);
+  t.throws(read(RecordKind.bookmark, 0, 0, 0, 27), damaged);
+  t.throws(read(RecordKind.bookmark, 0, 0, 0x80), damaged);
+  t.throws(read(99, 0, 0), damaged);
+});
+
 test('a batch reads back as written; any flipped bit and any truncation is found', (t) => {
   fc.assert(
     fc.property(batches, fc.double({ min: 0, max: 1, noNaN: true }), ({ fields, payload, salt }, where) => {
@@ -83,6 +116,58 @@ test('a batch reads back as written; any flipped bit and any truncation is found
     }),
     { numRuns: 500 },
   );
+});
+
+test('a body says numbers within their field only: a volume id of 65535 is one, 65536 is damage', (t) => {
+  const damaged = { code: 'journal-damaged' };
+  const volume = { id: 65_535, name: 'v', size: 2 ** 50, blockBytes: 512 };
+  t.deepEqual(bodies.decodeVolumeAdded(bodies.encodeVolumeAdded(volume)), volume);
+  t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, id: 65_536 })), damaged);
+  t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, blockBytes: 2 ** 32 })), damaged);
+  t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, size: 0.5 })), damaged);
+  t.deepEqual(bodies.decodeVolumeResized(bodies.encodeVolumeResized({ id: 65_535, size: 1 })), { id: 65_535, size: 1 });
+  t.throws(() => bodies.decodeVolumeResized(bodies.encodeVolumeResized({ id: 65_536, size: 1 })), damaged);
+  t.throws(() => bodies.decodeSeedEnd(bodies.encodeSeedEnd({ volume: 65_536 })), damaged);
+  t.deepEqual(bodies.decodeSeedEnd(bodies.encodeSeedEnd({ volume: 65_535 })), { volume: 65_535 });
+  const epoch = { epoch: 0xffff_ffff, reason: '' };
+  t.deepEqual(bodies.decodeEpoch(bodies.encodeEpoch(epoch)), epoch);
+  t.throws(() => bodies.decodeEpoch(bodies.encodeEpoch({ ...epoch, epoch: 2 ** 32 })), damaged);
+});
+
+test('a header whose numbers cannot be is refused, though its crc holds', (t) => {
+  const salt = 7;
+  const fields = { firstLsn: 1, durableLsn: 0, time: 1, incarnation: 1, previousCrc: 0, epoch: 1, address: 64 };
+  const batch = encodeBatch({ ...fields, count: 1, closesFile: false }, new Uint8Array(8), salt);
+  /** The header with a u32 changed and its crc made anew. */
+  const changed = (at: number, value: number, repaired = false): ReturnType<typeof readBatchHeader> => {
+    const bytes = Buffer.from(batch);
+    if (repaired) bytes.writeUInt32LE(0x4000_0001, 48);
+    bytes.writeUInt32LE(value, at);
+    bytes.writeUInt32LE(0, 4);
+    bytes.writeUInt32LE(crc32(bytes.subarray(0, BATCH_HEADER_BYTES), salt), 4);
+    return readBatchHeader(bytes, 0, fields.address, salt);
+  };
+  for (const high of [20, 28, 36, 60]) t.is(changed(high, 0x20_0000), 'a number is larger than 2^53', `${high}`);
+  for (const high of [20, 28, 36]) t.is(typeof changed(high, 0x1f_ffff), 'object', `${high}`);
+  // a repaired batch has other things where the watermark stood
+  t.like(changed(28, 0x20_0000, true), { durableLsn: 0, count: 1, closesFile: false });
+  for (const high of [20, 36, 60]) t.is(changed(high, 0x20_0000, true), 'a number is larger than 2^53', `${high}`);
+  t.like(changed(8, 4 * 1024 * 1024), { bodyBytes: 4 * 1024 * 1024 });
+  t.is(changed(8, 4 * 1024 * 1024 + 1), 'the body is longer than a batch may be');
+  t.is(changed(56, 72), 'the batch belongs to address 72');
+  for (const cut of [1, 63]) {
+    t.is(readBatchHeader(batch.subarray(0, cut), 0, fields.address, salt), 'a batch header is cut off');
+    t.is(readBatchHeader(batch, batch.length - cut, fields.address, salt), 'a batch header is cut off');
+  }
+
+  const whole = readBatchHeader(batch, 0, fields.address, salt);
+  if (typeof whole === 'string') return t.fail(whole);
+  t.true(bodyIsWhole(batch, BATCH_HEADER_BYTES, whole));
+  t.false(bodyIsWhole(batch.subarray(0, -1), BATCH_HEADER_BYTES, whole));
+  const empty = { ...whole, bodyBytes: 0, bodyCrc: 0, count: 0 };
+  t.true(bodyIsWhole(batch, BATCH_HEADER_BYTES, empty), 'a watermark has no body');
+  t.false(bodyIsWhole(batch, BATCH_HEADER_BYTES, { ...empty, count: 1 }));
+  t.false(bodyIsWhole(batch, BATCH_HEADER_BYTES, { ...empty, bodyCrc: 1 }));
 });
 
 test('a file header reads back as written; any flipped bit is found', (t) => {

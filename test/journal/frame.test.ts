@@ -10,14 +10,16 @@ import {
   FRAME_HEADER_BYTES,
   FRAME_RECORDS_MAX,
   framePrefixBytes,
+  readEntry,
   readFrameHeader,
   unpack,
+  writeEntry,
 } from '../../journal/frame-codec.ts';
 import { FrameLayout } from '../../journal/frame-layout.ts';
 import { FrameSealer, type SealedFrame, type SealerOptions, type SealRecord } from '../../journal/frame-sealer.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import { zstdInto, zstdIntoByZlib, zstdOut, zstdOutByZlib } from '../../journal/host/zstd.ts';
-import { RecordKind } from '../../journal/record.ts';
+import { RECORD_PAYLOAD_BYTES_MAX, RecordKind } from '../../journal/record.ts';
 import { goldenRecords } from '../golden/frame-v1.ts';
 
 const IDENTITY = {
@@ -229,6 +231,39 @@ test('a newer format and an unknown feature say "upgrade the replica first"; a d
       'upgrade-replica-first',
     ),
   );
+});
+
+test('a frame whose crcs hold and whose chain or records cannot be is damaged', (t) => {
+  const good = seal([write(1, new Uint8Array(512)), trim(2, 8)], { ...OPTIONS, compress: false }).bytes;
+  for (const at of [80, 84, 88, 92, 96, 100]) {
+    const bytes = good.slice();
+    new DataView(bytes.buffer).setUint32(at, 12_345, true);
+    t.throws(
+      () => FrameView.open(withHeaderCrc(bytes)).verifyPayload(),
+      { code: 'frame-damaged' },
+      `header byte ${at}`,
+    );
+  }
+  const entry = (kind: number, payloadBytes: number, sectors: number): (() => unknown) => {
+    const view = new DataView(new ArrayBuffer(FRAME_ENTRY_BYTES));
+    writeEntry(view, 0, { ...write(1, new Uint8Array(0)), kind: kind as RecordKind, sectors }, payloadBytes, 0);
+    return () => readEntry(view, 0, 1, 0);
+  };
+  for (const kind of [RecordKind.write, RecordKind.seed]) {
+    t.notThrows(entry(kind, 4096, 8));
+    t.throws(entry(kind, 4096, 7), { code: 'frame-damaged' });
+    t.throws(entry(kind, 0, 8), { code: 'frame-damaged' });
+  }
+  for (const kind of [RecordKind.zero, RecordKind.trim]) {
+    t.notThrows(entry(kind, 0, 8));
+    t.throws(entry(kind, 4096, 8), { code: 'frame-damaged' });
+  }
+  const sectorsMax = RECORD_PAYLOAD_BYTES_MAX / 512;
+  t.notThrows(entry(RecordKind.write, RECORD_PAYLOAD_BYTES_MAX, sectorsMax));
+  t.throws(entry(RecordKind.write, RECORD_PAYLOAD_BYTES_MAX + 512, sectorsMax + 1), { code: 'frame-damaged' });
+  t.throws(entry(RecordKind.bookmark, RECORD_PAYLOAD_BYTES_MAX + 1, 0), { code: 'frame-damaged' });
+  t.throws(entry(RecordKind.pad, 0, 0), { code: 'frame-damaged' });
+  t.throws(entry(200, 0, 0), { code: 'frame-damaged' });
 });
 
 test('the native and the plain way to zstd unpack to the same bytes, and neither writes beyond its room', (t) => {

@@ -4,10 +4,14 @@ import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
+import { ClockWatch } from '../../journal/clock-watch.ts';
+import { FilePool } from '../../journal/file-pool.ts';
+import { FileReads, journalFileName } from '../../journal/file-reads.ts';
 import { Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
 import { listBatches, listFiles } from '../../journal/journal-list.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
+import { LocalMarks } from '../../journal/local-marks.ts';
 import { PieceAssembler } from '../../journal/piece-assembler.ts';
 import { RecordFlag, RecordKind, writePad, writeRecordHeader } from '../../journal/record.ts';
 import { decodeClockJump, encodeClockJump } from '../../journal/record-bodies.ts';
@@ -367,4 +371,132 @@ test('marks in shared memory wake the other thread and are never seen early', as
   t.is(marks.lsn('checkpoint'), 2 ** 40);
   t.is(marks.address('written'), 2 ** 52);
   t.throws(() => marks.advanceLsn('durable', 5), { name: 'AssertionError' });
+});
+
+test('files that lie about are used again: the next ones by name, the others in order, those of another size not', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const path = (sequence: number): string => `${directory}/${journalFileName(sequence)}`;
+  const make = (sequence: number, bytes: number): void =>
+    fs.writeFileSync(path(sequence), Buffer.alloc(bytes, sequence));
+  for (const sequence of [2, 3, 7, 8]) make(sequence, FILE_BYTES);
+  make(9, FILE_BYTES / 2);
+  fs.writeFileSync(`${directory}/prepare.tmj`, 'half of a file');
+  const options = { directory, groupName: 'g', fileBytes: FILE_BYTES, budgetBytes: 6 * FILE_BYTES };
+  // two files hold the log, 7 comes next and 8 behind it
+  const pool = new FilePool(host, options, 2, 7, [2, 3, 7, 8, 9]);
+  t.false(fs.existsSync(path(9)), 'a file of another size');
+  t.false(fs.existsSync(`${directory}/prepare.tmj`), 'what was being prepared');
+  t.is(pool.filesLeft, 4);
+  const taken: number[] = [];
+  for (let count = 0; count < 4; count++) {
+    const { file, prepared } = pool.take(false);
+    t.true(prepared);
+    taken.push(file.sequence);
+    t.is(fs.readFileSync(path(file.sequence))[0], [7, 8, 2, 3][count], 'the oldest first');
+    await Promise.all([file.file.close(), file.blockingSync.close()]);
+  }
+  t.deepEqual(taken, [7, 8, 9, 10]);
+  t.is(pool.filesLeft, 0);
+  t.false(pool.canTake(false));
+  t.throws(() => pool.take(false), { code: 'journal-full', message: /budget/ });
+  t.true(pool.canTake(true), 'one for the reserve');
+  await pool.close();
+});
+
+test('the files of a reader: the one used longest ago is closed, and what was dropped is opened anew', async (t) => {
+  const directory = temporaryDirectory(t);
+  const path = (sequence: number): string => `${directory}/${journalFileName(sequence)}`;
+  for (const sequence of [1, 2, 3]) fs.writeFileSync(path(sequence), Buffer.alloc(64, sequence));
+  const { disk } = testHost();
+  const reads = new FileReads(disk, directory, 2);
+  const first = (sequence: number): number => {
+    const into = new Uint8Array(64);
+    t.is(reads.read(sequence, 0, into, 0, 64), 64);
+    return into[0] as number;
+  };
+  const replace = (sequence: number, byte: number): void => {
+    fs.writeFileSync(`${directory}/new`, Buffer.alloc(64, byte));
+    fs.renameSync(`${directory}/new`, path(sequence));
+  };
+  t.deepEqual([first(1), first(2), first(1)], [1, 2, 1]);
+  replace(1, 11);
+  replace(2, 12);
+  t.is(first(3), 3);
+  t.is(first(1), 1, 'used last before: still open');
+  t.is(first(2), 12, 'used longest ago: was closed');
+  reads.drop(1);
+  t.is(first(1), 11);
+  reads.drop(1);
+  fs.unlinkSync(path(1));
+  t.is(reads.header(1), 'missing');
+  t.throws(() => reads.size(1), { code: 'trimmed' });
+  await reads.close();
+});
+
+test('a clock that drifts up to a second between two looks has not jumped, one beyond it has', (t) => {
+  const { clock } = testHost();
+  const watch = new ClockWatch(clock, 0);
+  const step = (micros: number): ReturnType<ClockWatch['jump']> => {
+    clock.advance(100);
+    clock.wall += micros;
+    return watch.jump();
+  };
+  t.is(step(1_000_000), undefined);
+  t.is(step(-1_000_000), undefined);
+  t.is(step(0), undefined);
+  const expected = clock.wall + 100_000;
+  t.deepEqual(step(1_000_001), { fromMicros: expected, toMicros: expected + 1_000_001 });
+  t.is(step(0), undefined, 'told once');
+  t.truthy(step(-1_000_001));
+  const later = watch.now() + 5_000_000;
+  watch.raise(later);
+  t.is(watch.now(), later, 'never back');
+  watch.raise(later - 1);
+  t.is(watch.now(), later);
+});
+
+test('marks in one thread: many moves of one turn are told once, each listener for itself, and none goes back', async (t) => {
+  const marks = new LocalMarks();
+  let told = 0;
+  const listener = (): void => {
+    told++;
+  };
+  const stop = marks.onMove(listener);
+  marks.onMove(listener);
+  marks.advanceAddress('written', 512);
+  marks.advanceLsn('written', 3);
+  marks.advanceLsn('durable', 2);
+  t.is(told, 0, 'not before the turn ends');
+  await Promise.resolve();
+  t.is(told, 2);
+  marks.advanceLsn('durable', 2);
+  marks.advanceAddress('written', 512);
+  await Promise.resolve();
+  t.is(told, 2, 'nothing moved');
+  stop();
+  marks.advanceLsn('durable', 3);
+  await Promise.resolve();
+  t.is(told, 3);
+  t.throws(() => marks.advanceLsn('durable', 2), { name: 'AssertionError' });
+  t.throws(() => marks.advanceAddress('written', 511), { name: 'AssertionError' });
+  t.deepEqual([marks.lsn('durable'), marks.address('written')], [3, 512]);
+});
+
+test('a reader that stands where files were taken back says trimmed, not damaged', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const reader = journal.reader(journal.oldestAddress);
+  for (let count = 0; count < 30; count++) appendWrites(journal, 10);
+  await journal.sync();
+  for (const name of fs.readdirSync(directory).filter((one) => /^journal-0{15}[01]\.tmj$/.test(one))) {
+    fs.unlinkSync(`${directory}/${name}`);
+  }
+  t.throws(() => reader.next(journal.endAddress), { code: 'trimmed' });
+  await reader.close();
+  const damaged = JournalReader.open(testHost(), { directory, groupId: GROUP_ID }, 2 * FILE_BYTES + 1024);
+  t.throws(() => damaged.next(journal.endAddress), { code: 'journal-damaged' });
+  await damaged.close();
+  await journal.close();
 });

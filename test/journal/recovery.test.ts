@@ -9,9 +9,12 @@ import { FileReads } from '../../journal/file-reads.ts';
 import type { Appended } from '../../journal/journal.ts';
 import { Journal, type RestoredRecord } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
+import { listBatches } from '../../journal/journal-list.ts';
 import { readShape } from '../../journal/journal-reader.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeBookmark } from '../../journal/record-bodies.ts';
+import type { LogRun } from '../../journal/recovery-scan.ts';
+import { judge } from '../../journal/recovery-verdict.ts';
 import {
   appendWrites,
   changeAt,
@@ -117,6 +120,13 @@ test('damage at or below the watermark is reported and never truncated', async (
     await again.begin();
     t.deepEqual(readLsns(again), [...range(1, 201), ...range(212, 302)]);
     t.like(auditJournal(testHost(), place).damage[0], { fromLsn: 202, toLsn: 211 });
+    const listed = [...listBatches(testHost(), place)].map((one) =>
+      'reason' in one ? `break at ${one.address}` : one.lastLsn,
+    );
+    const gap = listed.indexOf(`break at ${(victim?.address ?? 0) - 64}`);
+    t.is(listed[gap - 1], 201);
+    t.is(listed[gap + 1], 221, 'the batch behind the damaged one');
+    t.is(listed.filter((one) => typeof one === 'string').length, 1);
     await again.close();
   }
 });
@@ -436,4 +446,74 @@ test('a position is durable before it can be told', async (t) => {
   t.is(again.report.incarnation.counter, 1);
   t.is(GROUP_ID.length, 32);
   await again.close();
+});
+
+test('torn tail or damage: what is kept, cut and reported, for every order of proof and break', (t) => {
+  const fileBytes = FILE_BYTES;
+  const run = (firstLsn: number, nextLsn: number, from: number, end: number, more: Partial<LogRun> = {}): LogRun => ({
+    ...{
+      from,
+      end,
+      firstLsn,
+      nextLsn,
+      chain: 0,
+      incarnation: { counter: 1, nonce: '0'.repeat(16) },
+      bootId: FIRST_BOOT,
+    },
+    ...{ epoch: 1, time: 1, durableLsn: 0, bytes: end - from, notes: [], endReason: 'broken', ...more },
+  });
+  const first = run(1, 11, 0, 1000);
+  const second = run(13, 21, FILE_BYTES + 1200, FILE_BYTES + 2000, { bytes: 800 });
+  const lost = {
+    fromLsn: 11,
+    toLsn: 12,
+    address: 1000,
+    resumeAddress: FILE_BYTES + 1200,
+    offset: 1000,
+    reason: 'broken',
+  };
+  const verdict = (runs: LogRun[], witnessed: number, boot: string, tornBytes = 0): ReturnType<typeof judge> =>
+    judge({ runs, tornBytes }, witnessed, boot, fileBytes);
+
+  // one stretch that ends cleanly, or torn
+  t.like(verdict([first], 5, SECOND_BOOT), { lastLsn: 10, provenLsn: 5, endDamaged: false, bootChanged: true });
+  t.is(verdict([first], 5, SECOND_BOOT).cut, undefined);
+  t.deepEqual(verdict([first], 5, FIRST_BOOT, 64).cut, { afterLsn: 10, droppedBytes: 64, reason: 'broken' });
+  t.false(verdict([first], 5, FIRST_BOOT).bootChanged);
+  t.false(verdict([{ ...first, bootId: '' }], 5, FIRST_BOOT).bootChanged, 'no boot is known');
+  // proven up to the very end, and one further: gone
+  t.false(verdict([first], 10, SECOND_BOOT).endDamaged);
+  const gone = verdict([first], 11, SECOND_BOOT);
+  t.like(gone, { lastLsn: 11, endDamaged: true });
+  t.like(gone.damage[0], { fromLsn: 11, toLsn: 11, address: 1000, resumeAddress: 1000 });
+  t.like(verdict([first], 15, SECOND_BOOT).damage[0], { fromLsn: 11, toLsn: 15 });
+  t.true(verdict([{ ...first, endReason: 'the medium cannot be read here' }], 5, FIRST_BOOT).endDamaged);
+
+  // a hole after a new boot: behind it nothing is kept unless all up to its end is proven
+  for (const witnessed of [0, 10, 11]) {
+    const cut = verdict([first, second], witnessed, SECOND_BOOT);
+    t.is(cut.kept.length, 1, `${witnessed} proven`);
+    t.is(cut.cut?.droppedBytes, 800);
+    t.is(cut.damage.length, witnessed === 11 ? 1 : 0);
+  }
+  for (const witnessed of [12, 13, 20]) {
+    const kept = verdict([first, second], witnessed, SECOND_BOOT);
+    t.is(kept.kept.length, 2, `${witnessed} proven`);
+    t.is(kept.cut, undefined);
+    t.like(kept.damage, [lost]);
+    t.is(kept.lastLsn, 20);
+  }
+  t.is(verdict([first, second], 12, SECOND_BOOT, 10).cut?.afterLsn, 20);
+  // a watermark in a later stretch proves as well
+  t.is(verdict([first, { ...second, durableLsn: 12 }], 0, SECOND_BOOT).kept.length, 2);
+  // within one boot a hole is damage even without a witness
+  t.like(verdict([first, second], 0, FIRST_BOOT), {
+    kept: { length: 2 },
+    provenLsn: 0,
+    lastLsn: 20,
+    bootChanged: false,
+  });
+  t.like(verdict([first, second], 0, FIRST_BOOT).damage, [{ ...lost, file: 'journal-0000000000000000.tmj' }]);
+  const later = run(13, 21, 2 * FILE_BYTES, 2 * FILE_BYTES + 500);
+  t.like(verdict([later], 30, SECOND_BOOT).damage[0], { file: 'journal-0000000000000002.tmj', offset: 500, toLsn: 30 });
 });

@@ -27,20 +27,33 @@ const MEASURE_CPU_MS_MAX = 300_000;
 
 /**
  * Every unit as it runs without a mutant. Throws when one does not pass: then nothing can be judged. Kept per test file
- * until the file or something it imports changes.
+ * until the file or something it imports changes; with `takeOld` longer, which is quick and leaves out new tests.
  */
-export async function measureUnits(say: (line: string) => void): Promise<MeasuredUnit[]> {
+export async function measureUnits(takeOld: boolean, say: (line: string) => void): Promise<MeasuredUnit[]> {
   const files = TEST_FILES.flatMap((pattern) => globSync(pattern, { cwd: PROJECT })).toSorted();
   const units: MeasuredUnit[] = [];
-  for (const file of files) units.push(...(await measured(file, [], say)));
-  const seeds = await measured(SIMULATOR, SEEDS, say);
+  for (const file of files) units.push(...(await measured(file, [], takeOld, say)));
+  const seeds = await measured(SIMULATOR, SEEDS, takeOld, say);
   units.push(...seeds.filter(({ cpuMs }) => cpuMs <= SEED_CPU_MS_MAX).slice(0, SEEDS_KEPT));
   return units;
 }
 
-async function measured(file: string, seeds: readonly number[], say: (line: string) => void): Promise<MeasuredUnit[]> {
-  const kept = `${CACHE}/${closureHash(file, seeds)}.json`;
-  if (existsSync(kept)) return JSON.parse(readFileSync(kept, 'utf8')) as MeasuredUnit[];
+interface KeptUnits {
+  /** Of the test file and all it imports when it was measured. */
+  readonly hash: string;
+  readonly units: readonly MeasuredUnit[];
+}
+
+async function measured(
+  file: string,
+  seeds: readonly number[],
+  takeOld: boolean,
+  say: (line: string) => void,
+): Promise<MeasuredUnit[]> {
+  const path = `${CACHE}/${file.replaceAll('/', '-')}.json`;
+  const hash = closureHash(file, seeds);
+  const kept = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as KeptUnits) : undefined;
+  if (kept !== undefined && (kept.hash === hash || takeOld)) return [...kept.units];
   const outcome = await runJudge({ task: 'measure', file, seeds }, [], () => MEASURE_CPU_MS_MAX);
   if (outcome.how !== 'clean') {
     throw new Error(`${file} does not pass without a mutant (unit ${outcome.index}): ${outcome.message}`);
@@ -48,14 +61,14 @@ async function measured(file: string, seeds: readonly number[], say: (line: stri
   const cpuMs = outcome.measured.reduce((sum, unit) => sum + unit.cpuMs, 0);
   say(`measured ${file}: ${outcome.measured.length} units, ${(cpuMs / 1000).toFixed(1)} s`);
   mkdirSync(CACHE, { recursive: true });
-  writeFileSync(kept, JSON.stringify(outcome.measured));
+  writeFileSync(path, JSON.stringify({ hash, units: outcome.measured } satisfies KeptUnits));
   return [...outcome.measured];
 }
 
 /** Of a file and all it imports by a relative path, however far. */
 function closureHash(file: string, seeds: readonly number[]): string {
   const texts = new Map<string, string>();
-  const queue = [file, 'test/mutation/judge.ts', 'test/mutation/serial-tests.ts'];
+  const queue = [file, 'test/mutation/serial-tests.ts'];
   for (let next = queue.pop(); next !== undefined; next = queue.pop()) {
     if (texts.has(next) || !existsSync(`${PROJECT}/${next}`)) continue;
     const text = readFileSync(`${PROJECT}/${next}`, 'utf8');

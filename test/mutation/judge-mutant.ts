@@ -1,6 +1,6 @@
 import { type Mutant, mutate } from './mutant.ts';
 import { type Outcome, runJudge } from './run-judge.ts';
-import { type MeasuredUnit, unitName } from './unit.ts';
+import { type MeasuredUnit, type Unit, unitName } from './unit.ts';
 
 /** What became of a mutant. */
 export interface Verdict {
@@ -45,10 +45,8 @@ export class MutantJudge {
     const base = { mutant, units: units.length };
     if (units.length === 0) return { ...base, killed: false, how: 'not-run', by: '', message: '', seconds: seconds() };
     const patch = { file: mutant.file, text: mutate(text, mutant) };
-    const outcome = await runJudge(
-      { task: 'judge', units: units.map(({ file, title }) => ({ file, title })) },
-      [patch],
-      (index) => cpuLimitMs(units[index]),
+    const outcome = await runJudge({ task: 'judge', units: named(units) }, [patch], (index) =>
+      cpuLimitMs(units[index]),
     );
     if (outcome.how === 'clean') {
       return { ...base, killed: false, how: 'survived', by: '', message: '', seconds: seconds() };
@@ -60,6 +58,12 @@ export class MutantJudge {
     return { ...base, killed: true, how, by: unitName(by), message: message.slice(0, 300), seconds: seconds() };
   }
 
+  /** The units that a mutant gets which every one of them runs, with nothing changed. */
+  control(): Promise<Outcome> {
+    const units = this.#affordable(this.#units.toSorted((a, b) => a.cpuMs - b.cpuMs));
+    return runJudge({ task: 'judge', units: named(units) }, [], (index) => cpuLimitMs(units[index]));
+  }
+
   /** Cheap ones first, and those that found another mutant of the file. */
   #unitsFor(mutant: Mutant): MeasuredUnit[] {
     const files = mutant.inFunction ? [mutant.file] : (this.#importers.get(mutant.file) ?? [mutant.file]);
@@ -68,14 +72,20 @@ export class MutantJudge {
     const able = this.#units
       .filter((unit) => files.some((file) => reaches(unit.covers[file], mutant.inFunction ? mutant.start : undefined)))
       .toSorted((a, b) => cost(a) - cost(b));
+    return this.#affordable(able);
+  }
+
+  #affordable(units: readonly MeasuredUnit[]): MeasuredUnit[] {
     let spentMs = 0;
-    return able.filter(({ cpuMs }, index) => {
+    return units.filter(({ cpuMs }, index) => {
       if (index > 0 && spentMs + cpuMs > this.#cpuMsMax) return false;
       spentMs += cpuMs;
       return true;
     });
   }
 }
+
+const named = (units: readonly MeasuredUnit[]): Unit[] => units.map(({ file, title }) => ({ file, title }));
 
 /** Four times as much, and time to load. */
 function cpuLimitMs(unit: MeasuredUnit | undefined): number {

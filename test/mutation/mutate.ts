@@ -8,15 +8,16 @@ import { Compiler } from './compiler.ts';
 import { findMutants } from './find-mutants.ts';
 import { MutantJudge, type Verdict } from './judge-mutant.ts';
 import type { Mutant } from './mutant.ts';
-import { printReport, report, verdictLine } from './report.ts';
-import { runJudge } from './run-judge.ts';
+import { type MutationReport, printReport, report, sourceLine, verdictLine } from './report.ts';
 import { shareOut } from './select.ts';
 
 /**
  * Changes the product in small ways and sees whether the tests and the simulator notice:
  *
- *     npm run mutate -- [--mutants 300] [--seed 1] [--files 'journal/recovery*.ts'] [--jobs 2] [--cpu 15] [--json FILE] [--list]
+ *     npm run mutate -- [--mutants 300] [--seed 1] [--files 'journal/recovery*.ts'] [--jobs 2] [--cpu 15] [--json FILE] [--list] [--again FILE] [--old-times]
  *
+ * `--again` takes up only what survived in a run saved with `--json`, as for a test that was written since;
+ * `--old-times` does not measure the tests again although the code has changed.
  * `--cpu` is how many seconds of tests and simulation a mutant is given at most. Ends with 1 below 80 percent.
  */
 const { values } = parseArgs({
@@ -27,6 +28,8 @@ const { values } = parseArgs({
     cpu: { type: 'string', default: '15' },
     jobs: { type: 'string', default: '2' },
     json: { type: 'string' },
+    again: { type: 'string' },
+    'old-times': { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
   },
 });
@@ -55,7 +58,7 @@ const files = (values.files.length > 0 ? values.files : FILES)
   .toSorted();
 const texts = new Map(files.map((file) => [file, readFileSync(`${PROJECT}/${file}`, 'utf8')]));
 
-const { mutants, found, refused } = chooseMutants();
+const { mutants, found, refused } = values.again === undefined ? chooseMutants() : survivorsOf(values.again);
 say(`${mutants.length} of ${found} mutants of ${files.length} files; ${refused} more were refused by the compiler`);
 if (values.list) {
   for (const { file, line, kind, original, replacement } of mutants) {
@@ -71,16 +74,21 @@ function chooseMutants(): { mutants: Mutant[]; found: number; refused: number } 
     const byFile = new Map(files.map((file) => [file, findMutants(file, compiler.tree(file))]));
     const chosen: Mutant[] = [];
     let refusals = 0;
-    for (const { file, wanted, order } of shareOut(byFile, Number(values.mutants), seed)) {
-      let taken = 0;
-      for (const mutant of order) {
-        if (taken === wanted) break;
-        if (compiler.compiles(texts.get(file) as string, mutant)) {
-          chosen.push(mutant);
-          taken++;
-        } else refusals++;
+    const shares = shareOut(byFile, Number(values.mutants), seed);
+    const rests = shares.map(({ order }) => order.values());
+    /** The next mutant of the file that the compiler lets pass is chosen; false when there is none. */
+    const choose = (index: number): boolean => {
+      for (const mutant of rests[index % rests.length] ?? []) {
+        if (compiler.compiles(texts.get(mutant.file) as string, mutant)) return chosen.push(mutant) > 0;
+        refusals++;
       }
+      return false;
+    };
+    for (const [index, { wanted }] of shares.entries()) {
+      for (let taken = 0; taken < wanted && choose(index); ) taken++;
     }
+    // what a file of few mutants could not give comes from the others in turn
+    for (let turn = 0; chosen.length < Number(values.mutants) && turn < 10 * shares.length; turn++) choose(turn);
     const all = [...byFile.values()].reduce((sum, ofFile) => sum + ofFile.length, 0);
     return { mutants: chosen, found: all, refused: refusals };
   } finally {
@@ -88,19 +96,31 @@ function chooseMutants(): { mutants: Mutant[]; found: number; refused: number } 
   }
 }
 
+/** The mutants of the product as it is now that are the survivors of a saved run. */
+function survivorsOf(path: string): { mutants: Mutant[]; found: number; refused: number } {
+  const { survivors } = JSON.parse(readFileSync(path, 'utf8')) as MutationReport;
+  const compiler = new Compiler();
+  try {
+    const known = new Set(
+      survivors.map(({ file, source, kind, replacement }) => [file, source, kind, replacement].join()),
+    );
+    const all = files.flatMap((file) => findMutants(file, compiler.tree(file)));
+    const again = all.filter((one) => known.has([one.file, sourceLine(one), one.kind, one.replacement].join()));
+    return { mutants: again, found: all.length, refused: 0 };
+  } finally {
+    compiler.close();
+  }
+}
+
 async function judgeAll(): Promise<void> {
-  const units = await measureUnits(say);
+  const units = await measureUnits(values['old-times'], say);
   const cpuSeconds = units.reduce((sum, { cpuMs }) => sum + cpuMs, 0) / 1000;
   say(`${units.length} units judge, ${cpuSeconds.toFixed(0)} s of processor together`);
-  // once as for a mutant, with nothing changed: what fails here would be taken for a find
-  const control = await runJudge(
-    { task: 'judge', units: units.map(({ file, title }) => ({ file, title })) },
-    [],
-    () => 120_000,
-  );
-  if (control.how !== 'clean') throw new Error(`nothing is changed and ${control.index} fails: ${control.message}`);
-
   const judge = new MutantJudge(units, importersOf(files), Number(values.cpu));
+  // as for a mutant, with nothing changed: what fails here would be taken for a find
+  const control = await judge.control();
+  if (control.how !== 'clean') throw new Error(`nothing is changed and a unit fails: ${control.message}`);
+
   const queue = mutants.entries();
   const verdicts: Verdict[] = [];
   const jobs = Array.from({ length: Number(values.jobs) }, async () => {

@@ -108,7 +108,8 @@ export function verdictLine({ mutant, killed, how, by, seconds }: Verdict): stri
   return `${killed ? 'killed  ' : 'SURVIVED'} ${seconds.toFixed(1).padStart(5)} s  ${describe(mutant)}${killed ? `  [${how}: ${by}]` : ''}`;
 }
 
-function sourceLine({ file, line }: Mutant): string {
+/** The whole line of the product that a mutant begins on. */
+export function sourceLine({ file, line }: Mutant): string {
   return (readFileSync(`${PROJECT}/${file}`, 'utf8').split('\n')[line - 1] ?? '').trim();
 }
 
