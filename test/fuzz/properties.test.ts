@@ -1,3 +1,4 @@
+import { crc32c } from '@node-rs/crc32';
 import test from 'ava';
 import fc from 'fast-check';
 import { parseDuration, parseSize } from '../../daemon/config/units.ts';
@@ -111,6 +112,11 @@ test('pages and footers of index runs: as written, and any flipped bit is found'
       const end = encodeFooter(footer);
       t.deepEqual(decodeFooter(Buffer.from(end), 'x'), footer);
       t.true(refuses(() => decodeFooter(flipped(end, bit), 'x')));
+      const newer = Buffer.from(end);
+      newer.writeUInt16LE(newer.readUInt16LE(4) + 1, 4);
+      newer.writeUInt32LE(0, 8);
+      newer.writeUInt32LE(crc32c(newer), 8);
+      t.throws(() => decodeFooter(newer, 'x'), { code: 'format-too-new' });
       const page = Buffer.alloc(PAGE_BYTES);
       page.set(content, 8);
       sealPage(page);

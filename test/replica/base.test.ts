@@ -37,3 +37,59 @@ test('the map of a base is refused when it is of another group, and read when it
   await base.close();
   await t.throwsAsync(BaseImage.open(host, PLACE, 1), { code: 'journal-foreign', message: /group cdcd/ });
 });
+
+test('a base whose map is damaged counts as full of data: slower, never wrong', async (t) => {
+  for (const bit of [0, 33, 70, 16 * 8 + 1, 32 * 8 + 3]) {
+    const host = memoryHost(1);
+    const map = Buffer.from(await written(host));
+    const at = Math.floor(bit / 8);
+    map[at] = (map[at] ?? 0) ^ (1 << (bit & 7));
+    await replaceFile(host.disk, '/base', '1.map', map);
+    const base = await BaseImage.open(host, PLACE, 1);
+    t.true(base.mayHoldData(0, 4096), `bit ${bit}`);
+    const into = Buffer.alloc(4096, 9);
+    await base.read(3 * 65_536, into);
+    t.true(into.every((byte) => byte === 7));
+    await base.read(0, into);
+    t.true(into.every((byte) => byte === 0));
+    await base.close();
+  }
+});
+
+test('a base knows which units may hold data, counts them, and forgets those that are zeroed whole', async (t) => {
+  const host = memoryHost(1);
+  const unit = 65_536;
+  const base = await BaseImage.open(host, PLACE, 1);
+  t.is(base.dataBytes, 0);
+  t.false(base.mayHoldData(0, 100 * unit));
+  // over a border, and far beyond what the map covered
+  await base.write(2 * unit - 512, Buffer.alloc(1024, 5));
+  await base.write(40 * unit, Buffer.alloc(unit, 6));
+  t.is(base.dataBytes, 3 * unit);
+  t.deepEqual(
+    [0, 1, 2, 3, 39, 40, 41].map((at) => base.mayHoldData(at * unit, unit)),
+    [false, true, true, false, false, true, false],
+  );
+  t.true(base.mayHoldData(0, unit + 1));
+  t.false(base.mayHoldData(0, unit));
+  t.deepEqual(base.stretch(0, 10 * unit), { data: false, bytes: unit });
+  t.deepEqual(base.stretch(unit + 100, 10 * unit), { data: true, bytes: 2 * unit - 100 });
+  t.deepEqual(base.stretch(unit, 512), { data: true, bytes: 512 });
+  // two whole units go, of the third a part stays
+  await base.zero(unit, 2 * unit);
+  await base.zero(40 * unit, 4096);
+  t.is(base.dataBytes, unit);
+  const into = Buffer.alloc(unit, 9);
+  await base.read(40 * unit, into);
+  t.true(into.subarray(0, 4096).every((byte) => byte === 0));
+  t.true(into.subarray(4096).every((byte) => byte === 6));
+  await base.sync();
+  await base.close();
+  const again = await BaseImage.open(host, PLACE, 1);
+  t.is(again.dataBytes, unit);
+  t.deepEqual(
+    [1, 2, 40].map((at) => again.mayHoldData(at * unit, unit)),
+    [false, false, true],
+  );
+  await again.close();
+});
