@@ -17,13 +17,19 @@ export class SimulatedBacking implements Backing {
   readonly readOnly = false;
   readonly #file: DiskFile;
   readonly #path: string;
+  readonly #modified: () => string;
   #closed = false;
 
-  /** Makes the file, empty and durable, when there is none. */
-  static async open(host: Host, path: string, size: number): Promise<SimulatedBacking> {
+  /** Makes the file, empty and durable, when there is none. `modified`: the time of its last change, as it is told. */
+  static async open(
+    host: Host,
+    path: string,
+    size: number,
+    modified: () => string = () => '',
+  ): Promise<SimulatedBacking> {
     if (host.disk.exists(path)) {
       const file = host.disk.open(path, 'write');
-      if (file.size() === size) return new SimulatedBacking(file, path, size);
+      if (file.size() === size) return new SimulatedBacking(file, path, size, modified);
       await file.close();
       host.disk.unlink(path);
     }
@@ -34,10 +40,11 @@ export class SimulatedBacking implements Backing {
     await file.dataSync();
     await host.disk.syncDirectory(directory);
     await host.disk.syncDirectory(directory.slice(0, directory.lastIndexOf('/')));
-    return new SimulatedBacking(file, path, size);
+    return new SimulatedBacking(file, path, size, modified);
   }
 
-  private constructor(file: DiskFile, path: string, size: number) {
+  private constructor(file: DiskFile, path: string, size: number, modified: () => string) {
+    this.#modified = modified;
     this.#file = file;
     this.#path = path;
     this.size = size;
@@ -87,8 +94,11 @@ export class SimulatedBacking implements Backing {
     return extents;
   }
 
-  identity(): Promise<BackingIdentity> {
-    return Promise.resolve({ kind: 'file', location: this.#path, node: '1', size: this.size, modifiedNanos: '' });
+  async identity(): Promise<BackingIdentity> {
+    // As the real one: the time of the last change must be on disk before it is put into a stamp.
+    await this.flush();
+    const modifiedNanos = this.#modified();
+    return { kind: 'file', location: this.#path, node: '1', size: this.size, modifiedNanos };
   }
 
   async close(): Promise<void> {

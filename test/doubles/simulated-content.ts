@@ -39,6 +39,8 @@ export class SimulatedContent {
   #size = 0;
   #durableSize = 0;
   #changes = 0;
+  /** Time of the last write, as a number; a power loss that takes writes back changes it. A copy may keep it. */
+  modified = 0;
 
   get size(): number {
     return this.#size;
@@ -58,6 +60,7 @@ export class SimulatedContent {
   write(from: Uint8Array, position: number): void {
     if (from.length === 0) return;
     this.#changes++;
+    this.modified++;
     const end = position + from.length;
     this.#reserve(end);
     this.#remember(position, end);
@@ -67,6 +70,7 @@ export class SimulatedContent {
 
   truncate(length: number): void {
     this.#changes++;
+    this.modified++;
     if (length < this.#size) {
       this.#remember(length, this.#size);
       this.#bytes.fill(0, length, this.#size);
@@ -103,6 +107,7 @@ export class SimulatedContent {
   /** Power is gone: each sector not proven durable keeps its new bytes when `keep` says so, else has the old ones. */
   losePower(keep: () => boolean, sizeAfter: SizeAfterLoss): void {
     const unsynced = this.#dirty.size > 0 || this.#syncs.length > 0;
+    if (unsynced || this.#lost.size > 0) this.modified++;
     let keptEnd = this.#durableSize;
     const layers = [...this.#syncs.map(({ pages }) => pages), this.#dirty].reverse();
     this.#reserve(this.#durableSize);

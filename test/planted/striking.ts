@@ -1,4 +1,5 @@
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { CALM_LIFE } from '../simulation/life-options.ts';
 import type { NemesisAction, RunOptions } from '../simulation/run-options.ts';
 import { DIRECT, type KafkaAction } from '../simulation/stream-options.ts';
 
@@ -17,6 +18,7 @@ export function striking(...nemesis: readonly NemesisAction[]): OptionBias {
     sourceDisk: NO_DISK_FAULTS,
     replicaDisk: NO_DISK_FAULTS,
     stream: DIRECT,
+    life: CALM_LIFE,
   });
 }
 

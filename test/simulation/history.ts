@@ -1,6 +1,7 @@
 import { assert } from '../../journal/base/assert.ts';
 import type { Lsn } from '../../journal/position.ts';
-import type { RecordKind } from '../../journal/record.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { decodeGap, decodeSeedEnd, decodeVolumeAdded } from '../../journal/record-bodies.ts';
 import type { SectorId } from './sector-pattern.ts';
 
 /** A change of one volume as the model sees it: one id per sector. */
@@ -56,6 +57,7 @@ export function describeRecord({ flags, ids, kind, lsn, sector, sectors, volume 
 export type GroupContent = ReadonlyMap<number, Uint32Array>;
 
 const SNAPSHOT_EVERY = 128;
+const CONTROLS: ReadonlySet<RecordKind> = new Set([RecordKind.volumeAdded, RecordKind.seedEnd, RecordKind.gap]);
 
 /** The order of a group's changes over all its volumes, and what they add up to at any LSN. */
 export class History {
@@ -64,6 +66,8 @@ export class History {
   /** Content at LSN `index * SNAPSHOT_EVERY`. */
   readonly #snapshots: Map<number, Uint32Array>[] = [];
   readonly #head: Map<number, Uint32Array>;
+  /** Records that decide what may be shown, in order. */
+  #controls: ModelRecord[] = [];
 
   /** `sizes`: volume id -> sectors. All volumes begin as zeroes. */
   constructor(sizes: ReadonlyMap<number, number>) {
@@ -87,12 +91,14 @@ export class History {
   append(record: ModelRecord): void {
     assert(record.lsn === this.lastLsn + 1, 'the model learns records in order');
     this.#records.push(record);
+    if (CONTROLS.has(record.kind)) this.#controls.push(record);
     apply(this.#head, record);
     if (record.lsn % SNAPSHOT_EVERY === 0) this.#snapshots.push(copied(this.#head));
   }
 
   /** Everything behind this LSN never was. */
   truncate(afterLsn: Lsn): void {
+    this.#controls = this.#controls.filter(({ lsn }) => lsn <= afterLsn);
     this.#records.length = Math.min(this.#records.length, afterLsn);
     this.#snapshots.length = Math.floor(this.lastLsn / SNAPSHOT_EVERY) + 1;
     for (const [volume, ids] of this.contentAt(this.lastLsn)) this.#head.get(volume)?.set(ids);
@@ -104,6 +110,24 @@ export class History {
     const content = copied(this.#snapshots[index] as Map<number, Uint32Array>);
     for (let next = index * SNAPSHOT_EVERY; next < lsn; next++) apply(content, this.#records[next] as ModelRecord);
     return content;
+  }
+
+  /** Whether volumes that began with content of their own (`seeded`) are whole at this LSN. */
+  seededAt(lsn: Lsn, seeded: (volume: number) => boolean): boolean {
+    const open = new Set<number>();
+    for (const { content, kind, lsn: at } of this.#controls) {
+      if (at > lsn) break;
+      const body = Buffer.from(content, 'hex');
+      if (kind === RecordKind.volumeAdded) open.add(decodeVolumeAdded(body).id);
+      else if (kind === RecordKind.seedEnd) open.delete(decodeSeedEnd(body).volume);
+    }
+    return [...open].every((volume) => !seeded(volume));
+  }
+
+  /** What the source said it gave up. */
+  gaps(): { readonly fromLsn: Lsn; readonly toLsn: Lsn }[] {
+    const gaps = this.#controls.filter(({ kind }) => kind === RecordKind.gap);
+    return gaps.map(({ content }) => decodeGap(Buffer.from(content, 'hex')));
   }
 
   /** Whose bytes stand in `count` sectors of a volume at one LSN. */

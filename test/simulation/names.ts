@@ -4,6 +4,8 @@ export const GROUP_NAME = 'g';
 export const TOPIC = 'tidemark.g';
 export const FEEDBACK_TOPIC = 'tidemark.g.feedback';
 export const JOURNAL_DIRECTORY = '/source/journal';
+/** What frames leave free on a replica's disk that fills up. */
+export const REPLICA_RESERVE_BYTES: number = 128 * 1024;
 export const REPLICA_DIRECTORY = '/replica/g';
 
 /** One replica of the group: its name at the source, and where it listens. Each has a machine of its own. */

@@ -19,7 +19,13 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   P5: { text: 'what the replica called durable it still holds after any crash', file: 'replica-node.ts' },
   P7: { text: 'the source never says that a replica holds more than it does', file: 'replica-node.ts' },
   V1: { text: 'a view that stays open reads the same, whatever arrives meanwhile', file: 'replica-node.ts' },
+  V2: {
+    text: 'an open view, a restore and a replica that lags keep the history they need',
+    file: 'replica-life.ts',
+  },
   V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
+  B8: { text: 'a disk given back is whole at its stamp; one changed outside is refused', file: 'source-life.ts' },
+  R13: { text: 'what was given up is announced, and in the durable change map', file: 'source-life.ts' },
   B1: { text: 'a bookmark that was told is there, at its position', file: 'end-check.ts' },
   L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
   X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },

@@ -1,9 +1,10 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Host } from '../../journal/host/host.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import type { ModelChange } from './history.ts';
-import { GROUP_ID, REPLICA_DIRECTORY, type ReplicaPlace } from './names.ts';
+import { GROUP_ID, REPLICA_DIRECTORY, REPLICA_RESERVE_BYTES, type ReplicaPlace } from './names.ts';
 import type { Seams } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
@@ -17,6 +18,9 @@ const SCRATCH_BYTES = 8 * 1024 * 1024;
 type View = ReturnType<ReplicaGroup['openView']>;
 /** How damage is named. */
 const DAMAGE: ReadonlySet<string> = new Set(['frame-damaged', 'journal-damaged']);
+
+/** The floor stands at a segment's end: a run of seconds needs small ones. */
+const SMALL_SEGMENT_BYTES = 64 * 1024;
 
 /** The replica's machine with what runs on it. */
 export class ReplicaNode {
@@ -37,6 +41,8 @@ export class ReplicaNode {
   rotten = false;
   /** How often a read was refused because of that. */
   refusals = 0;
+  /** Of the process started last. */
+  host: Host | undefined;
   starts = 0;
   viewsChecked = 0;
 
@@ -63,14 +69,17 @@ export class ReplicaNode {
 
   async start(): Promise<void> {
     const { host, process } = this.machine.start();
+    this.host = host;
     this.starts++;
+    const { historyBytes, replicaFills } = this.#options.life;
     const group = await ReplicaGroup.open(this.#seams.replicaHost(host), {
       ...REPLICA_DEFAULTS,
       directory: REPLICA_DIRECTORY,
       groupId: GROUP_ID,
       replica: this.place.name,
-      segmentBytes: this.#options.segmentBytes,
-      reserveBytes: 0,
+      segmentBytes: historyBytes > 0 ? SMALL_SEGMENT_BYTES : this.#options.segmentBytes,
+      policy: { ...REPLICA_DEFAULTS.policy, bytesMax: historyBytes },
+      reserveBytes: replicaFills ? REPLICA_RESERVE_BYTES : 0,
       indexCacheBytesMax: 256 * 1024,
       memtableEntries: this.#options.memtableEntries,
       chunkCacheBytesMax: 1024 * 1024,
@@ -136,6 +145,21 @@ export class ReplicaNode {
     return status?.receiver.state === 'stopped' ? status.receiver.reason : '';
   }
 
+  /** What it has called durable. */
+  get durableLsn(): Lsn {
+    return this.#durableLsn;
+  }
+
+  /** Whether a volume that began with content of its own is whole at this LSN: it is no point before. */
+  isSeeded(lsn: Lsn): boolean {
+    return this.#model.history.seededAt(lsn, (volume) => this.#options.life.seeded && volume === 1);
+  }
+
+  /** Whether the group must be shown at this LSN: not before its seed is whole; from a gap on it may be refused. */
+  isPoint(lsn: Lsn): boolean {
+    return this.isSeeded(lsn) && this.#model.history.gaps().every(({ fromLsn }) => lsn < fromLsn);
+  }
+
   /** All volumes of the view at this LSN are, to the byte, what the model has at it; nothing when it is being stopped. */
   async checkView(lsn: Lsn): Promise<void> {
     const group = this.#group;
@@ -165,6 +189,7 @@ export class ReplicaNode {
         await this.#readWhole(held.view, held.lsn, 'V1');
         await group.views.close(held.view.id);
       }
+      if (!this.isPoint(lsn)) return;
       const view = group.openView({ lsn, owner: 'held', scratchBytesMax: 0 });
       this.#held = { group, view, lsn };
     } catch (error) {
@@ -187,9 +212,11 @@ export class ReplicaNode {
     try {
       view = group.openView({ lsn, owner: 'simulation', scratchBytesMax: 0 });
     } catch (error) {
-      if (error instanceof TidemarkError && error.code === 'not-found') return;
+      if (!(error instanceof TidemarkError)) throw error;
+      if (error.code === 'not-found' || (error.code === 'precondition-failed' && !this.isPoint(lsn))) return;
       throw error;
     }
+    must('P1', this.isSeeded(lsn), () => `LSN ${lsn} was shown while a seed is under way`);
     try {
       await this.#readWhole(view, lsn, 'P1');
     } finally {
@@ -217,6 +244,7 @@ export class ReplicaNode {
     const changes = this.#model.history.record(lsn)?.changes ?? [];
     if (group === undefined || changes.length === 0 || lsn <= group.floorLsn) return;
     for (const at of before || changes.length > 1 ? [lsn - 1, lsn] : [lsn]) {
+      if (!this.isPoint(at)) continue;
       try {
         await this.#checkChanges(group, at, changes);
       } catch (error) {

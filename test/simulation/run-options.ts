@@ -1,5 +1,6 @@
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
+import { drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { drawStream, type StreamOptions } from './stream-options.ts';
 import type { Habits } from './volume-client.ts';
@@ -24,6 +25,7 @@ export interface RunOptions {
   readonly replicaDisk: DiskFaults;
   readonly network: NetworkFaults;
   readonly stream: StreamOptions;
+  readonly life: LifeOptions;
 }
 
 export const NEMESIS_ACTIONS = [
@@ -103,5 +105,6 @@ export function drawOptions(random: SeededRandom): RunOptions {
       silentDeaths: maybe(0.5, 0.5),
     },
     stream: drawStream(random),
+    life: drawLife(random),
   };
 }

@@ -1,3 +1,4 @@
+import type { NbdExport } from '../../daemon/nbd/export.ts';
 import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { LocalMarks } from '../../journal/local-marks.ts';
@@ -10,6 +11,7 @@ import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
 import type { SeededRandom } from './seeded-random.ts';
+import { SourceLife } from './source-life.ts';
 import { compareSectors, type SourceModel } from './source-model.ts';
 import type { Streams } from './streams.ts';
 import { SimulatedClient } from './volume-client.ts';
@@ -21,6 +23,7 @@ const JOURNAL_FILE = /\/journal-[0-9a-f]+\.tmj$/;
 /** The source's machine with what runs on it: the group, its shipping, its guests. Started and killed by the world. */
 export class SourceNode {
   readonly machine: SimulatedMachine;
+  readonly life: SourceLife;
   readonly #options: RunOptions;
   readonly #model: SourceModel;
   readonly #random: SeededRandom;
@@ -40,6 +43,7 @@ export class SourceNode {
     seams: Seams,
   ) {
     this.machine = machine;
+    this.life = new SourceLife(machine, options, model, random.fork());
     this.#options = options;
     this.#model = model;
     this.#random = random;
@@ -83,11 +87,15 @@ export class SourceNode {
     const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
     const volumes = [];
     for (const { id, sectors } of this.#options.volumes) {
-      const backing = await SimulatedBacking.open(parts.host, `/source/disks/${id}.raw`, sectors * SECTOR_BYTES);
-      volumes.push({ name: `v${id}`, id, backing });
+      if (this.life.isAway(id)) continue;
+      this.life.prepare(id, sectors);
+      const modified = (): string => this.life.modified(id);
+      const path = SourceLife.pathOf(id);
+      const backing = await SimulatedBacking.open(parts.host, path, sectors * SECTOR_BYTES, modified);
+      volumes.push({ name: `v${id}`, id, backing, seed: this.life.isSeeded(id) });
     }
     const { journalFileBytes, journalFiles } = this.#options;
-    const group = await ProtectedGroup.open(
+    const opening = ProtectedGroup.open(
       parts.host,
       {
         journal: {
@@ -100,7 +108,7 @@ export class SourceNode {
         },
         volumes,
         overlayBytesMax: this.#options.overlayBytesMax,
-        outOfRoom: 'block',
+        outOfRoom: this.#options.life.outOfRoom,
         afterPowerLoss: 'serve',
         destageWindowBytes: 1024 * 1024,
         flushBytes: 512 * 1024,
@@ -109,6 +117,9 @@ export class SourceNode {
       },
       parts.groupMarks,
     );
+    opening.catch((error: unknown) => this.life.refused(error));
+    const group = await opening;
+    this.life.accepted();
     this.#model.follower = new JournalFollower(
       this.machine.observe(),
       JOURNAL_DIRECTORY,
@@ -133,10 +144,11 @@ export class SourceNode {
 
   /** All volumes read as the model says. */
   async checkContent(group: ProtectedGroup): Promise<void> {
-    for (const device of group.exports('local')) {
+    for (const device of openExports(group)) {
       const client = device.attach(NOBODY);
       const bytes = new Uint8Array(device.size);
       await client.read(0, bytes);
+      this.#model.catchUp();
       const volume = Number(device.name.slice(1));
       const { history } = this.#model;
       const expected = history.rangeAt(history.lastLsn, volume, 0, device.size / SECTOR_BYTES);
@@ -166,10 +178,20 @@ export class SourceNode {
     try {
       await this.#parts?.close();
       await group.close();
+      this.life.stopped();
     } catch (error) {
       // A disk that fails during the stop makes it an unclean one.
       if (!(error instanceof TidemarkError)) throw error;
     }
+  }
+
+  /** What an operator does with its disks, now and then. */
+  async lookAfter(): Promise<void> {
+    const group = this.#group;
+    if (group === undefined) return;
+    await this.life.detach(group, (volume) => {
+      for (const client of this.#clients) if (client.volume === volume) client.leave();
+    });
   }
 
   async bookmark(name: string): Promise<void> {
@@ -189,6 +211,7 @@ export class SourceNode {
   }
 
   #down(): void {
+    this.life.down();
     this.#model.catchUp();
     this.#model.follower = undefined;
     this.#group = undefined;
@@ -198,7 +221,7 @@ export class SourceNode {
 
   #admitClients(group: ProtectedGroup): void {
     this.#clients = this.#clients.filter((client) => !client.gone);
-    for (const device of group.exports('local')) {
+    for (const device of openExports(group)) {
       const id = Number(device.name.slice(1));
       const wanted = this.#options.volumes.find((volume) => volume.id === id)?.clients ?? 0;
       const present = this.#clients.filter((client) => client.volume === id).length;
@@ -207,4 +230,10 @@ export class SourceNode {
       }
     }
   }
+}
+
+/** A volume that is being seeded lets nobody on. */
+function openExports(group: ProtectedGroup): NbdExport[] {
+  const open = group.status().volumes.filter(({ state }) => state === 'open');
+  return group.exports('local').filter(({ name }) => open.some((volume) => volume.name === name));
 }

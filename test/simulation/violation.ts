@@ -11,7 +11,10 @@ export type Invariant =
   | 'P5'
   | 'P7'
   | 'V1'
+  | 'V2'
   | 'V4'
+  | 'B8'
+  | 'R13'
   | 'B1'
   | 'L1'
   | 'X1';

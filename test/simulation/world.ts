@@ -9,13 +9,14 @@ import { KafkaNemesis } from './kafka-nemesis.ts';
 import { REPLICA } from './names.ts';
 import { Nemesis } from './nemesis.ts';
 import { NO_SEAMS, type Seams } from './parts.ts';
+import { ReplicaLife } from './replica-life.ts';
 import { ReplicaNode } from './replica-node.ts';
 import { drawOptions, type RunOptions } from './run-options.ts';
 import { Scheduler } from './scheduler.ts';
 import { SourceModel } from './source-model.ts';
 import { SourceNode } from './source-node.ts';
 import { Streams } from './streams.ts';
-import { Violation } from './violation.ts';
+import { must, Violation } from './violation.ts';
 
 const DISK_BYTES = 256 * 1024 * 1024;
 const NAMED_DAMAGE = /^replica: (?:frame|journal)-damaged: /;
@@ -51,6 +52,7 @@ export class World {
   readonly #seed: number;
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
+  readonly #replicaLife: ReplicaLife;
   #failure: Error | undefined;
   #loaded = true;
   #idleUntilMicros = 0;
@@ -74,6 +76,7 @@ export class World {
     const streams = new Streams(stream, network, kafka, [REPLICA]);
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
+    this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
     if (stream.kind === 'kafka') this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork());
   }
@@ -169,7 +172,11 @@ export class World {
     this.#kafkaNemesis?.begin();
     await this.#until(() => false, this.options.activeMicros);
     this.#heal();
-    const up = (): boolean => this.source.group !== undefined && this.replica.group !== undefined;
+    const up = (): boolean => {
+      const { group } = this.source;
+      const whole = group !== undefined && group.status().state !== 'seeding' && !this.source.life.someAway;
+      return whole && this.replica.group !== undefined;
+    };
     const isUp = await this.#until(up, CATCH_UP_MICROS);
     // Its damage is named and nothing is shown: what the operator replaces is no broken promise.
     if (!isUp && this.replica.rotten && NAMED_DAMAGE.test(this.#lastStartError)) return;
@@ -179,7 +186,7 @@ export class World {
     this.model.catchUp();
     const goal = this.model.history.lastLsn;
     const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
-    const reached = await this.#until(level, CATCH_UP_MICROS);
+    const reached = await this.#until(() => level() || this.#isNamed(), CATCH_UP_MICROS);
     const why = reached ? '' : JSON.stringify((await this.#finish(this.replica.group?.status()))?.receiver);
     this.#demand(
       reached,
@@ -187,6 +194,19 @@ export class World {
       () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${this.source.shipping}`,
     );
     await this.#finish(checkAtEnd(this));
+  }
+
+  /** The journal gave up what the replica needs, and says so (rules 13 and 22). */
+  #isNamed(): boolean {
+    const { group } = this.source;
+    const headLsn = this.replica.group?.headLsn ?? 0;
+    if (group?.status().givenUp === undefined) return false;
+    if (this.source.shippingStopped === 'needs-resync' && this.source.shipping.includes('the chain at record'))
+      return true;
+    if (group.journal.oldestLsn <= headLsn + 1) return false;
+    this.model.catchUp();
+    const announced = this.model.history.gaps().some(({ fromLsn, toLsn }) => fromLsn <= headLsn + 1 && headLsn < toLsn);
+    return announced && this.source.shippingStopped === 'needs-resync';
   }
 
   /** Runs the world until a promise of the simulator is settled. */
@@ -240,8 +260,15 @@ export class World {
     }
     this.source.admitMore();
     if (this.#loaded && random.chance(0.2)) this.#watch(this.source.bookmark(`b${this.scheduler.nowMicros}`));
+    if (this.#loaded) this.#watch(this.source.lookAfter());
+    if (this.source.life.someAway && this.source.group !== undefined && (random.chance(0.1) || !this.#loaded)) {
+      this.source.life.takeBack();
+      this.#watch(this.source.stop().then(() => this.restart('source')));
+    }
     this.replica.note();
     this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
+    this.#checkTrim();
+    if (this.#loaded) this.#watch(this.#replicaLife.act());
     const { group } = this.replica;
     if (group === undefined) return;
     this.#watch(
@@ -253,6 +280,19 @@ export class World {
       this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
       if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
     }
+  }
+
+  /** The journal keeps what the replica does not hold, unless it was told to give history up (rule 22). */
+  #checkTrim(): void {
+    const journal = this.source.group?.journal;
+    if (journal === undefined || this.options.life.outOfRoom !== 'block') return;
+    const { durableLsn } = this.replica;
+    const { oldestLsn } = journal;
+    must(
+      'V2',
+      oldestLsn <= durableLsn + 1,
+      () => `the journal begins at ${oldestLsn}, the replica holds ${durableLsn}`,
+    );
   }
 
   #heal(): void {
