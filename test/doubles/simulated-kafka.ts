@@ -296,7 +296,7 @@ class Port {
   }
 
   reset(): void {
-    for (const fail of [...this.#underWay]) fail('reset');
+    for (const fail of this.#underWay) fail('reset');
   }
 
   close(): void {
