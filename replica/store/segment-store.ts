@@ -41,6 +41,8 @@ export class SegmentStore {
   /** Written since the last sync: sealed files and the active one. */
   readonly #dirty = new Set<DiskFile>();
   #directoryDirty = false;
+  /** While opening: of the segment opened last frames above the durable mark may be missing. */
+  #endIsLost = false;
   /** Readers' descriptors, least lately used first: never the writer's, which ends with its segment. */
   readonly #files = new Map<number, SharedFile>();
   readonly #directories = new Map<number, FrameDirectory>();
@@ -319,7 +321,7 @@ export class SegmentStore {
     const path = this.#path(sequence);
     const file = this.#host.disk.open(path, 'write');
     const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
-    if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, newest, 'shorter than its header');
+    if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, 'shorter than its header');
     await readFully(file, page, 0);
     let firstLsn: Lsn;
     try {
@@ -333,25 +335,29 @@ export class SegmentStore {
         await file.close();
         throw error;
       }
-      return this.#dropEmpty(file, path, newest, error.message);
+      return this.#dropEmpty(file, path, error.message);
+    }
+    if (this.#endIsLost && firstLsn > this.lastLsn + 1 && firstLsn > this.#options.durableLsn) {
+      // What it continues did not survive a power loss, and none of it was acknowledged.
+      this.droppedBytes += file.size();
+      this.#host.disk.unlink(path);
+      return file.close();
     }
     const footer = await sealedFooter(file, path);
-    if (footer !== undefined) {
+    // A footer that nobody proved durable may have reached the disk before the frames it speaks of.
+    if (footer !== undefined && footer.lastLsn <= this.#options.durableLsn) {
       const { lastLsn, firstTime, lastTime, openFromLsn } = footer;
       const bytes = file.size();
       this.#segments.push({ sequence, firstLsn, lastLsn, bytes, firstTime, lastTime, openFromLsn, sealed: true });
-      await file.close();
-      return;
+      return file.close();
     }
     const scanned = await scanSegment(file, this.#options.groupId, firstLsn, this.#options.durableLsn);
     for (const offset of scanned.holes) this.holes.push({ segment: sequence, ...entryAt(scanned.directory, offset) });
     const last = scanned.directory.count === 0 ? undefined : scanned.directory.entry(scanned.directory.count - 1);
-    const size = file.size();
-    if (size > scanned.end)
-      await this.#cut(file, sequence, scanned.end, size, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
+    await this.#cut(file, sequence, scanned.end, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
     if (last === undefined && newest && this.#segments.length > 0 && firstLsn !== this.lastLsn + 1) {
       // It holds nothing, and its header would stand for LSNs before it that are damaged.
-      return this.#dropEmpty(file, path, newest, `no frame at LSN ${firstLsn}`);
+      return this.#dropEmpty(file, path, `no frame at LSN ${firstLsn}`);
     }
     this.#segments.push({
       sequence,
@@ -365,12 +371,16 @@ export class SegmentStore {
     });
     this.#active = { file, directory: scanned.directory, end: scanned.end };
     this.#dirty.add(file);
+    const isWhole = footer !== undefined && footer.lastLsn === last?.lastLsn;
+    this.#endIsLost = !isWhole;
     // Its seal did not survive a power loss: seal again; how far back it was open is not known any more, so as far as before.
-    if (!newest) await this.seal(this.#segments.at(-2)?.openFromLsn ?? firstLsn);
+    if (!newest) await this.seal(isWhole ? footer.openFromLsn : (this.#segments.at(-2)?.openFromLsn ?? firstLsn));
   }
 
-  async #cut(file: DiskFile, sequence: number, end: number, size: number, lastLsn: Lsn, reason: string): Promise<void> {
+  async #cut(file: DiskFile, sequence: number, end: number, lastLsn: Lsn, reason: string): Promise<void> {
     const { durableLsn, directory } = this.#options;
+    const size = file.size();
+    if (size <= end) return;
     if (lastLsn < durableLsn) {
       const where = await quarantineTail(this.#host, directory, file, `${segmentName(sequence)}.${end}`, end, size);
       this.damage.push({ fromLsn: lastLsn + 1, toLsn: durableLsn, where, reason });
@@ -380,15 +390,11 @@ export class SegmentStore {
     file.truncate(end);
   }
 
-  async #dropEmpty(file: DiskFile, path: string, newest: boolean, reason: string): Promise<void> {
+  async #dropEmpty(file: DiskFile, path: string, reason: string): Promise<void> {
     await file.close();
-    const held = this.lastLsn;
-    if (!newest || held < this.#options.durableLsn) {
-      const toLsn = this.#options.durableLsn;
-      this.damage.push({ fromLsn: held + 1, toLsn, where: path, reason });
-      this.#host.disk.rename(path, `${path}.damaged`);
-    } else {
-      this.#host.disk.unlink(path);
-    }
+    this.#endIsLost = true;
+    if (this.lastLsn >= this.#options.durableLsn) return this.#host.disk.unlink(path);
+    this.damage.push({ fromLsn: this.lastLsn + 1, toLsn: this.#options.durableLsn, where: path, reason });
+    this.#host.disk.rename(path, `${path}.damaged`);
   }
 }
