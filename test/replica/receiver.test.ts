@@ -1,9 +1,13 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { crc32c } from '@node-rs/crc32';
 import test from 'ava';
-import type { SealedFrame } from '../../journal/frame-sealer.ts';
+import { CHAIN_START } from '../../journal/chain.ts';
+import { FrameSealer, type SealedFrame } from '../../journal/frame-sealer.ts';
+import { FrameView } from '../../journal/frame-view.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeGap, encodeIncarnation } from '../../journal/record-bodies.ts';
+import { declaresGap } from '../../replica/receive/frame-checks.ts';
+import { receiverState } from '../../replica/receive/receiver-state.ts';
 import { SpaceWatch } from '../../replica/receive/space-watch.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { SegmentStore } from '../../replica/store/segment-store.ts';
@@ -437,4 +441,61 @@ test('a segment that is sealed while its sync runs stays open until its footer i
   await t.notThrowsAsync(store.sync());
   t.is((await store.find(31)).firstLsn, 31);
   await store.close();
+});
+
+test('nothing is acknowledged, told or entered into the catalog before the segments are synced', async (t) => {
+  const history = madeHistory(71);
+  history.bookmark('before the sync');
+  const host = memoryHost(71);
+  const { group, source } = await opened(host);
+  const told: number[] = [];
+  group.onDurable((lsn) => told.push(lsn));
+  const synced = Promise.withResolvers<void>();
+  host.disk.syncOf = (path) => (path.endsWith('.seg') ? synced.promise : undefined);
+  for (const frame of seal(history)) source.push(frame);
+  for (let turn = 0; turn < 300; turn++) {
+    host.clock.advance(10);
+    await new Promise(setImmediate);
+  }
+  t.deepEqual(told, []);
+  t.is((await group.status()).receiver.durable.durableLsn, 0);
+  t.true(source.feedbacks.every(({ durableLsn }) => durableLsn === 0));
+  t.is(group.bookmarks().length, 0);
+  synced.resolve();
+  await group.idle();
+  host.clock.advance(300);
+  t.is(told.at(-1), history.lastLsn);
+  t.is(source.last?.durableLsn, history.lastLsn);
+  t.true(group.bookmarks().length > 0);
+  await group.close();
+});
+
+test('a replica tells the gravest of its troubles first', (t) => {
+  const well = { failed: '', halt: undefined, full: '', lost: '', missingFrom: 0 };
+  const halt = { state: 'diverged', reason: 'h' } as const;
+  t.deepEqual(receiverState(well), { state: 'receiving', reason: '' });
+  t.deepEqual(receiverState({ ...well, missingFrom: 7 }), { state: 'receiving', reason: 'waiting for LSN 7' });
+  t.regex(receiverState({ ...well, missingFrom: 7, lost: 'l' }).reason, /lost frames: l/);
+  t.deepEqual(receiverState({ ...well, lost: 'l', full: 'f' }), { state: 'replica-full', reason: 'f' });
+  t.deepEqual(receiverState({ ...well, full: 'f', halt }), halt);
+  t.deepEqual(receiverState({ ...well, halt, failed: 'x' }), { state: 'stopped', reason: 'x' });
+});
+
+test('a frame that begins behind the head counts as a declared gap only when it gives up exactly what is between', (t) => {
+  const frame = (fromLsn: number, toLsn: number): FrameView => {
+    const payload = encodeGap({ fromLsn, toLsn, reason: '' });
+    const sealer = new FrameSealer(
+      { groupId: GROUP, epoch: 1, incarnation: START },
+      { chunkBytes: 4096, targetBytes: 65_536, compress: false },
+    );
+    sealer.begin(20, CHAIN_START);
+    const place = { flags: 0, volume: 0, sector: 0, sectors: 0, requestId: 0, time: 1, lsn: 20 };
+    sealer.add({ ...place, kind: RecordKind.gap, payload });
+    return FrameView.open(sealer.seal(20).bytes);
+  };
+  t.true(declaresGap(frame(11, 19), 10));
+  t.true(declaresGap(frame(5, 19), 10), 'more is given up than is missing');
+  t.false(declaresGap(frame(12, 19), 10), 'LSN 11 is neither held nor given up');
+  t.false(declaresGap(frame(11, 18), 10), 'LSN 19 is neither given up nor in the frame');
+  t.false(declaresGap(frame(12, 18), 10));
 });

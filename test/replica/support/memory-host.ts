@@ -22,6 +22,9 @@ export class MemoryDisk implements Disk {
   /** Bytes all files together may take. */
   capacity: number = Number.MAX_SAFE_INTEGER;
 
+  /** A sync of the file waits for this. */
+  syncOf: (path: string) => Promise<void> | undefined = () => undefined;
+
   /** Told by `freeBytes` but not there, as with a quota. */
   overstatedBytes = 0;
 
@@ -135,7 +138,7 @@ class MemoryFile implements DiskFile {
 
   async dataSync(): Promise<void> {
     this.#alive();
-    await Promise.resolve();
+    await this.#disk.syncOf(this.path);
   }
 
   dataSyncSync(): void {
