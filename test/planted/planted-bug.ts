@@ -1,6 +1,5 @@
 import type { Seams } from '../simulation/parts.ts';
 import type { RunOptions } from '../simulation/run-options.ts';
-import type { Invariant } from '../simulation/violation.ts';
 import { type PatchedFile, patchSource } from './patch-loader.ts';
 
 /** A change of a product file: the text must stand in it exactly once. */
@@ -15,8 +14,6 @@ export type Noticer =
   | {
       /** What the run must be able to do for the bug to show. */
       readonly simulation: (options: RunOptions) => RunOptions;
-      /** Which broken promises may be the first to be noticed. */
-      readonly as: readonly Invariant[];
     }
   | {
       readonly test: string;

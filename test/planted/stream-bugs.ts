@@ -90,7 +90,7 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
         replace: "this.#journal.recycleBelow(Math.max(this.#marks.address('checkpoint'), this.#shippedOrGivenUp));",
       },
     ],
-    noticedBy: { simulation: both(striking('partition'), fewJournalFiles), as: ['P3', 'L1'] },
+    noticedBy: { simulation: both(striking('partition'), fewJournalFiles) },
   },
   {
     name: 'the journal is trimmed behind the fastest replica',
@@ -121,7 +121,7 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
           '      if (this.#closed) await saveShipState(this.#host.disk, this.#directory, this.#group.id, this.#checkpoints.list);',
       },
     ],
-    noticedBy: { simulation: both(striking('kill-source'), fewJournalFiles), as: ['P3', 'L1'] },
+    noticedBy: { simulation: both(striking('kill-source'), fewJournalFiles) },
   },
   {
     name: 'an acknowledgement never goes back',
@@ -218,22 +218,7 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
         replace: '    if (needed !== undefined && needed.fromLsn < 0) ({ fromLsn, reason } = needed);',
       },
     ],
-    noticedBy: { simulation: both(striking('kill-replica'), overKafka('lose-end')), as: ['P3', 'P1', 'L1'] },
-    masked: { by: 'the replica, which asks again for what it misses', changes: ASKED_IN_VAIN },
-  },
-  {
-    name: 'a produce that failed counts as done',
-    rules: [19],
-    invariant: 'P4',
-    changes: [
-      {
-        file: 'daemon/stream/kafka/frame-sender.ts',
-        find: '        this.fail(error);',
-        replace:
-          '        for (const done of this.#window.acknowledge(frame, -1n)) this.#onPrefix(done.lastLsn, done.offset);\n        this.#wake();',
-      },
-    ],
-    noticedBy: { simulation: both(striking('kill-replica'), overKafka()), as: ['P3', 'P1', 'L1'] },
+    noticedBy: { simulation: both(striking('kill-replica'), overKafka('lose-end')) },
     masked: { by: 'the replica, which asks again for what it misses', changes: ASKED_IN_VAIN },
   },
   {

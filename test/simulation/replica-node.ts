@@ -90,10 +90,10 @@ export class ReplicaNode {
     });
     const stream = await this.#streams.source(host, process, this.place);
     this.#stream = stream;
-    const told = (lsn: Lsn): void => {
-      // Told is told, whatever a kill does next.
-      this.#durableLsn = Math.max(this.#durableLsn, lsn);
-    };
+    const told = (lsn: Lsn): void =>
+      this.#model.guard(() => {
+        must('P5', lsn <= group.headLsn, () => `LSN ${lsn} is acknowledged, durable is ${group.headLsn}`);
+      });
     group.start(this.#seams.frames(notingTold(stream.source, told)));
     this.#group = group;
   }
