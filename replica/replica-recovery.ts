@@ -90,10 +90,16 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     rebuildFromSegments(store, frames, options.memtableEntries, (frame, error) => tell(frame, error)),
   );
   for (const gap of index.gaps()) await index.fill(gap);
-  const catalog = new CatalogBuilder(clipCatalog(state.catalog, Math.min(headLsn, (unindexedFrom ?? headLsn + 1) - 1)));
+  const catalog = new CatalogBuilder(
+    clipCatalog(state.catalog, Math.min(headLsn, (book.uncataloguedFrom ?? headLsn + 1) - 1)),
+  );
+  const told = catalog.upToLsn;
   const feed = await feedTail(store, frames, index, catalog, onMissing);
   await book.indexed(missing.map(({ frame }) => frame));
-  for (const { frame, error } of missing) await book.note(frame, true, error.message);
+  for (const { frame, error } of missing) {
+    // the catalog knows what it was told before the frame was damaged
+    await book.note(frame, true, error.message, frame.lastLsn > told);
+  }
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
   // from now on an index run that is built again tells the book itself

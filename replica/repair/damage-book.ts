@@ -11,6 +11,8 @@ export interface DamagedFrame extends Damage {
   readonly records: number;
   /** The index was built without its record list: nothing from `fromLsn` on is certain before it is built again. */
   readonly unindexed: boolean;
+  /** The catalog was brought forward without its control records. */
+  readonly uncatalogued?: boolean;
   /** Another stands in for it; the index is built again at the next opening. */
   readonly repaired?: boolean;
 }
@@ -46,14 +48,32 @@ export class DamageBook {
     return lsns.length === 0 ? undefined : Math.min(...lsns);
   }
 
+  /** From here on the catalog lacks what it has not been told; undefined: it lacks nothing. */
+  get uncataloguedFrom(): Lsn | undefined {
+    const lsns = this.#frames.filter(({ uncatalogued }) => uncatalogued === true).map(({ fromLsn }) => fromLsn);
+    return lsns.length === 0 ? undefined : Math.min(...lsns);
+  }
+
   /** A frame could not be read. In memory at once; resolves when it is durable. */
-  async note(frame: FrameRef, unindexed: boolean, reason: string): Promise<void> {
+  async note(frame: FrameRef, unindexed: boolean, reason: string, uncatalogued = false): Promise<void> {
     const { segment, offset, firstLsn, lastLsn, records } = frame;
     const known = this.#frames.find((one) => one.segment === segment && one.offset === offset);
-    if (known !== undefined && known.repaired !== true && (known.unindexed || !unindexed)) return;
+    const isNew = (unindexed && known?.unindexed !== true) || (uncatalogued && known?.uncatalogued !== true);
+    if (known !== undefined && known.repaired !== true && !isNew) return;
+    const told = uncatalogued || known?.uncatalogued === true;
     const where = `segment ${segment}, byte ${offset}`;
     const lacks = unindexed || known?.unindexed === true;
-    const found = { fromLsn: firstLsn, toLsn: lastLsn, where, reason, segment, offset, records, unindexed: lacks };
+    const found = {
+      fromLsn: firstLsn,
+      toLsn: lastLsn,
+      where,
+      reason,
+      segment,
+      offset,
+      records,
+      unindexed: lacks,
+      uncatalogued: told,
+    };
     this.#frames = [...this.#frames.filter((one) => one !== known), found];
     if (known === undefined) {
       damageChannel.publish({ group: this.#group, fromLsn: firstLsn, toLsn: lastLsn, where, reason });

@@ -31,6 +31,7 @@ export class ReplicaNode {
   readonly #streams: Streams;
   readonly #seams: Seams;
   #group: ReplicaGroup | undefined;
+  #reopens = false;
   #stream: { close(): Promise<void> } | undefined;
   /** What it has called durable, ever. */
   #durableLsn: Lsn = 0;
@@ -84,7 +85,12 @@ export class ReplicaNode {
       memtableEntries: this.#options.memtableEntries,
       chunkCacheBytesMax: 1024 * 1024,
       layoutCacheBytesMax: 1024 * 1024,
+      // the daemon's worker ends and is started again
+      onReopen: () => {
+        this.#reopens = true;
+      },
     });
+    this.#reopens = false;
     must('P5', group.headLsn >= this.#durableLsn, () => {
       return `the replica called LSN ${this.#durableLsn} durable and came up with ${group.headLsn}`;
     });
@@ -141,6 +147,7 @@ export class ReplicaNode {
 
   /** Why it takes nothing any more until somebody starts it anew; '' while it does. */
   async stoppedBecause(): Promise<string> {
+    if (this.#reopens) return 'damaged history was put back: the index is built again';
     const status = await this.#group?.status();
     return status?.receiver.state === 'stopped' ? status.receiver.reason : '';
   }
@@ -186,8 +193,11 @@ export class ReplicaNode {
     this.#held = undefined;
     try {
       if (held !== undefined && held.group === group) {
-        await this.#readWhole(held.view, held.lsn, 'V1');
-        await group.views.close(held.view.id);
+        try {
+          await this.#readWhole(held.view, held.lsn, 'V1');
+        } finally {
+          await group.views.close(held.view.id);
+        }
       }
       if (!this.isPoint(lsn)) return;
       const view = group.openView({ lsn, owner: 'held', scratchBytesMax: 0 });

@@ -11,6 +11,7 @@ export function notingTold(source: FrameSource, told: (durableLsn: Lsn) => void)
       told(feedback.durableLsn);
       source.feedback(feedback);
     },
+    ...(source.fetch === undefined ? {} : { fetch: (fromLsn, signal) => source.fetch!(fromLsn, signal) }),
     status: () => source.status(),
     close: () => source.close(),
   };
