@@ -145,7 +145,8 @@ export class History {
     if (lsn === this.lastLsn) return (this.#head.get(volume) as Uint32Array).slice(sector, sector + count);
     assert(lsn >= 0 && lsn < this.lastLsn, `the model ends at ${this.lastLsn}, asked for ${lsn}`);
     const index = Math.floor(lsn / SNAPSHOT_EVERY);
-    const ids = (this.#snapshots[index]?.get(volume) as Uint32Array).slice(sector, sector + count);
+    const snapshot = this.#snapshots[index] as Map<number, Uint32Array>;
+    const ids = (snapshot.get(volume) as Uint32Array).slice(sector, sector + count);
     for (let next = index * SNAPSHOT_EVERY; next < lsn; next++) {
       for (const change of (this.#records[next] as ModelRecord).changes) {
         if (change.volume !== volume) continue;

@@ -23,7 +23,11 @@ export interface SeedReport {
 }
 
 /** The child of a pool: runs the seeds it is sent, one after the other, until the parent is gone. */
-process.on('message', async (order: SeedOrder) => {
+process.on('message', (order: SeedOrder) => {
+  void runOne(order);
+});
+
+async function runOne(order: SeedOrder): Promise<void> {
   const { seed, options } = order;
   const world = new World(seed, undefined, (drawn) => options ?? drawn);
   const { violation, ...report } = await world.run();
@@ -32,6 +36,6 @@ process.on('message', async (order: SeedOrder) => {
     message: violation.message,
   };
   process.send?.({ ...report, ...(told && { violation: told }) } satisfies SeedReport);
-});
+}
 
 process.on('disconnect', () => process.exit());

@@ -90,8 +90,19 @@ async function runAll(seeds: number): Promise<void> {
     return { seed, ...violation, command: replayOf(seed, drawn) };
   });
   const report = {
-    ...{ commit: commit(), from, seeds, events, simulatedHours, crashes, records, acknowledged, views },
-    ...{ eventsPerSecond, simulatedToReal, seconds, violations },
+    commit: commit(),
+    from,
+    seeds,
+    events,
+    simulatedHours,
+    crashes,
+    records,
+    acknowledged,
+    views,
+    eventsPerSecond,
+    simulatedToReal,
+    seconds,
+    violations,
     ...(seeds <= 1000 && { traceHashes }),
   };
   writeFileSync(values.json, `${JSON.stringify(report, undefined, 2)}\n`);
