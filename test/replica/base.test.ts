@@ -1,7 +1,8 @@
 import { crc32c } from '@node-rs/crc32';
 import test from 'ava';
 import { BaseImage } from '../../replica/base/base-image.ts';
-import { readWhole, replaceFile } from '../../replica/store/file-io.ts';
+import { readFully, readWhole, replaceFile, writeFully } from '../../replica/store/file-io.ts';
+import { FrameDirectory } from '../../replica/store/frame-directory.ts';
 import { GROUP } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
 
@@ -92,4 +93,55 @@ test('a base knows which units may hold data, counts them, and forgets those tha
     [false, false, true],
   );
   await again.close();
+});
+
+test('a file that ends before what is asked for, and a disk that takes a part, are errors', async (t) => {
+  const host = memoryHost(1);
+  const file = host.disk.open('/some', 'create');
+  await writeFully(file, Buffer.alloc(512, 1), 0);
+  const into = Buffer.alloc(512);
+  await readFully(file, into, 0);
+  t.true(into.every((byte) => byte === 1));
+  await t.throwsAsync(readFully(file, into, 1), { code: 'journal-damaged', message: /ends at 512, before 513/ });
+  host.disk.capacity = 600;
+  await t.throwsAsync(writeFully(file, Buffer.alloc(512), 512), { code: 'no-space' });
+  await file.close();
+});
+
+test('a directory of frames covers a stretch only when each LSN of it stands in one frame', (t) => {
+  const made = (...frames: [number, number][]): FrameDirectory => {
+    const directory = new FrameDirectory();
+    for (const [firstLsn, lastLsn] of frames) {
+      const times = { firstTime: firstLsn, lastTime: lastLsn };
+      directory.push({
+        firstLsn,
+        lastLsn,
+        offset: firstLsn * 100,
+        bytes: 100,
+        records: lastLsn - firstLsn + 1,
+        ...times,
+      });
+    }
+    return directory;
+  };
+  const whole = made([5, 9], [10, 10], [11, 20]);
+  t.true(whole.covers(5, 20));
+  for (const [from, to] of [
+    [4, 20],
+    [6, 20],
+    [5, 19],
+    [5, 21],
+  ] as const)
+    t.false(whole.covers(from, to), `${from} ${to}`);
+  t.false(made([5, 9], [11, 20]).covers(5, 20), 'a hole');
+  t.false(made([5, 9], [9, 20]).covers(5, 20), 'an overlap');
+  t.false(made([5, 9], [10, 9], [10, 20]).covers(5, 20), 'a frame of nothing');
+  t.deepEqual(
+    [5, 9, 10, 11, 20, 21].map((lsn) => whole.atLsn(lsn)),
+    [0, 0, 1, 2, 2, 3],
+  );
+  t.deepEqual(
+    [1, 9, 10, 11, 21].map((time) => whole.atTime(time)),
+    [0, 0, 1, 2, 3],
+  );
 });
