@@ -4,6 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { fio } from './fio.ts';
+import { mirror } from './mirror.ts';
 import { cpuSeconds, residentMib, waitForQuiet } from './process-usage.ts';
 import { ROWS, type Row } from './rows.ts';
 import { type BenchDisk, type BenchServer, nbdkit, qemuNbd, tidemark } from './servers.ts';
@@ -23,7 +24,8 @@ const { values } = parseArgs({
   },
 });
 
-const seconds = values.quick ? 2 : 4;
+const seconds = values.quick ? 2 : 5;
+const sustainedSeconds = values.quick ? 15 : 60;
 const repetitions = Number(values.repetitions ?? 3);
 const chosen = values.rows?.split(',');
 const rows = ROWS.filter((row) => chosen === undefined || chosen.includes(row.name));
@@ -36,7 +38,7 @@ async function measure(server: BenchServer, row: Row, disk: BenchDisk): Promise<
   await waitForQuiet(10_000);
   const cpu = (): number => server.pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0);
   const before = cpu();
-  const result = await fio(server.uri, row, row.seconds ?? seconds, disk.areaBytes);
+  const result = await fio(server.uri, row, row.sustained === true ? sustainedSeconds : seconds, disk.areaBytes);
   const used = cpu() - before;
   return {
     ...result,
@@ -49,7 +51,7 @@ const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'tidemark-bench-'));
 const disk: BenchDisk = { directory, sizeBytes: 2 * 1024 ** 3, areaBytes: 512 * 1024 ** 2 };
 const servers: BenchServer[] = [];
 try {
-  for (const start of [tidemark, qemuNbd, nbdkit]) servers.push(await start(disk));
+  for (const start of [tidemark, qemuNbd, nbdkit, mirror]) servers.push(await start(disk));
   console.log(
     `${rows.length} rows, ${repetitions} x ${seconds} s, servers interleaved; ratio = tidemark / peer, medians`,
   );

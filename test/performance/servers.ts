@@ -25,7 +25,8 @@ export interface BenchDisk {
   readonly areaBytes: number;
 }
 
-async function waitForSocket(file: string, child: Child): Promise<void> {
+/** Resolves when the server takes connections. */
+export async function waitForSocket(file: string, child: Child): Promise<void> {
   const end = performance.now() + 20_000;
   for (;;) {
     const answered = await new Promise<boolean>((resolve) => {
@@ -42,7 +43,7 @@ async function waitForSocket(file: string, child: Child): Promise<void> {
 }
 
 /** A raw disk whose first part holds real blocks, so that no server pays for allocation while it is measured. */
-function makeDisk(file: string, disk: BenchDisk): void {
+export function makeDisk(file: string, disk: BenchDisk): void {
   const descriptor = fs.openSync(file, 'w');
   const block = Buffer.alloc(1024 ** 2, 0x5a);
   for (let offset = 0; offset < disk.areaBytes; offset += block.length)
