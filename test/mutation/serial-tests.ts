@@ -168,9 +168,8 @@ function sameValue(actual: unknown, expected: unknown): boolean {
 
 /** Every property of `expected`, however deep, is in `actual`. */
 function isLike(actual: unknown, expected: unknown): boolean {
-  if (typeof expected !== 'object' || expected === null || Array.isArray(expected)) {
-    return sameValue(actual, expected);
-  }
+  if (typeof expected !== 'object' || expected === null) return sameValue(actual, expected);
   if (typeof actual !== 'object' || actual === null) return false;
+  if (Array.isArray(expected) && expected.length !== (actual as unknown[]).length) return false;
   return Object.entries(expected).every(([key, value]) => isLike((actual as Record<string, unknown>)[key], value));
 }
