@@ -451,16 +451,20 @@ test('a position is durable before it can be told', async (t) => {
 test('torn tail or damage: what is kept, cut and reported, for every order of proof and break', (t) => {
   const fileBytes = FILE_BYTES;
   const run = (firstLsn: number, nextLsn: number, from: number, end: number, more: Partial<LogRun> = {}): LogRun => ({
-    ...{
-      from,
-      end,
-      firstLsn,
-      nextLsn,
-      chain: 0,
-      incarnation: { counter: 1, nonce: '0'.repeat(16) },
-      bootId: FIRST_BOOT,
-    },
-    ...{ epoch: 1, time: 1, durableLsn: 0, bytes: end - from, notes: [], endReason: 'broken', ...more },
+    from,
+    end,
+    firstLsn,
+    nextLsn,
+    chain: 0,
+    incarnation: { counter: 1, nonce: '0'.repeat(16) },
+    bootId: FIRST_BOOT,
+    epoch: 1,
+    time: 1,
+    durableLsn: 0,
+    bytes: end - from,
+    notes: [],
+    endReason: 'broken',
+    ...more,
   });
   const first = run(1, 11, 0, 1000);
   const second = run(13, 21, FILE_BYTES + 1200, FILE_BYTES + 2000, { bytes: 800 });
