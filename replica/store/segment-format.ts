@@ -76,6 +76,19 @@ export function decodeSegmentHeader(page: Buffer, what: string): SegmentHeader {
   };
 }
 
+/**
+ * The first LSN of the segment that follows on records up to `heldLsn`. Throws `journal-foreign` when it is another
+ * group's, and `journal-damaged` also when it begins at or before what is held: no segment is made so.
+ */
+export function segmentBegins(page: Buffer, what: string, groupId: string, heldLsn: Lsn): Lsn {
+  const header = decodeSegmentHeader(page, what);
+  if (header.groupId !== groupId) {
+    throw new TidemarkError('journal-foreign', `${what} belongs to group ${header.groupId}`);
+  }
+  if (header.firstLsn <= heldLsn) throw damaged(what, `it begins at LSN ${header.firstLsn}, ${heldLsn} is held`);
+  return header.firstLsn;
+}
+
 export function encodeSegmentFooter(footer: SegmentFooter): Buffer {
   const bytes = Buffer.alloc(SEGMENT_FOOTER_BYTES);
   const view = viewOf(bytes);

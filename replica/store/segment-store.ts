@@ -8,12 +8,12 @@ import { entryAt, FrameDirectory } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
 import { readDirectory, sealedFooter } from './sealed-segment.ts';
 import {
-  decodeSegmentHeader,
   encodeSegmentFooter,
   encodeSegmentHeader,
   parseSegmentName,
   SEGMENT_BYTES_MAX,
   SEGMENT_HEADER_BYTES,
+  segmentBegins,
   segmentName,
 } from './segment-format.ts';
 import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
@@ -325,11 +325,7 @@ export class SegmentStore {
     await readFully(file, page, 0);
     let firstLsn: Lsn;
     try {
-      const header = decodeSegmentHeader(page, path);
-      if (header.groupId !== this.#options.groupId) {
-        throw new TidemarkError('journal-foreign', `${path} belongs to group ${header.groupId}`);
-      }
-      firstLsn = header.firstLsn;
+      firstLsn = segmentBegins(page, path, this.#options.groupId, this.lastLsn);
     } catch (error) {
       if (!hasCode(error, 'journal-damaged')) {
         await file.close();
