@@ -12,6 +12,9 @@ import { type JudgeEvent, type JudgeTask, type MeasuredUnit, SIMULATOR, seedOf, 
 type Runnable = () => Promise<void>;
 
 const task = JSON.parse(readFileSync(process.argv[2] as string, 'utf8')) as JudgeTask;
+const WAIT_MS = 1000;
+/** Of a unit. */
+const WAITS_MAX = 6;
 let ended = false;
 /** Rejected and nobody has asked yet: a fault when the unit ends, as ava has it. */
 const unasked = new Map<Promise<unknown>, unknown>();
@@ -19,9 +22,12 @@ const unasked = new Map<Promise<unknown>, unknown>();
 process.on('uncaughtException', (error) => fail('crash', error));
 process.on('unhandledRejection', (error, promise) => unasked.set(promise, error));
 process.on('rejectionHandled', (promise) => unasked.delete(promise));
-// nothing is left that could go on, and a unit still waits
+// nothing is left that could go on but the product's timers, which keep no process alive: they get some time
+let waits = 0;
 process.on('beforeExit', () => {
-  if (!ended) fail('stuck', new Error('nothing is left to wait for'));
+  if (ended) return;
+  if (waits++ === WAITS_MAX) fail('stuck', new Error('nothing is left to wait for'));
+  setTimeout(() => undefined, WAIT_MS);
 });
 
 if (task.task === 'measure') await measure(task.file, task.seeds);
@@ -34,6 +40,7 @@ async function judge(units: readonly Unit[]): Promise<void> {
   const tests = new Map<string, Map<string, Runnable>>();
   for (const [index, unit] of units.entries()) {
     tell({ event: 'begin', index, title: unit.title });
+    waits = 0;
     let runnable: Runnable | undefined;
     try {
       const known = tests.get(unit.file) ?? (await testsOf(unit.file, [seedOf(unit)]));
@@ -63,6 +70,7 @@ async function measure(file: string, seeds: readonly number[]): Promise<void> {
   let index = 0;
   for (const [title, runnable] of tests) {
     tell({ event: 'begin', index: index++, title });
+    waits = 0;
     const before = process.cpuUsage();
     const began = performance.now();
     try {
