@@ -43,7 +43,10 @@ export type GroupState =
   | 'seeding'
   /** Serving and replicating. */
   | 'protecting'
-  /** Serving; the stream or a required replica is behind or away, the journal keeps what is missing. */
+  /**
+   * Source: serving; the stream or a required replica is behind or away, the journal keeps what is missing. Replica: the
+   * stream lost frames, and they have not come again.
+   */
   | 'behind'
   /** Serving; exports over TCP stay shut until released (rule 12). */
   | 'held'

@@ -175,13 +175,16 @@ export class ReplicaDataPath {
       this.#ended.reject(new TidemarkError('sync-failed', receiver.reason));
     }
     const { epoch } = receiver.durable;
-    const state: GroupState = receiver.state === 'receiving' ? 'receiving' : 'stopped';
+    const state: GroupState =
+      receiver.state !== 'receiving' ? 'stopped' : receiver.lost === '' ? 'receiving' : 'behind';
+    // Lost frames may still be in the source's journal: the source says so, or that a resync is needed.
+    const lostCode = receiver.lost === '' ? null : 'gap';
     return {
       ...base,
       groupId: now.groupId,
       state,
       reason: receiver.reason,
-      code: receiver.state === 'receiving' ? null : receiver.state,
+      code: receiver.state === 'receiving' ? lostCode : receiver.state,
       stream: streamReply(base.stream.kind, receiver.stream),
       head: pointReply(epoch, now.headLsn, now.headTime),
       floor: pointReply(epoch, now.floorLsn, now.floorTime),

@@ -22,6 +22,11 @@ export const ALARM_CODES = {
   },
   'stream-away': { severity: 'warning', action: 'the stream cannot be reached: check network, broker, replica' },
   'stream-stopped': { severity: 'critical', action: 'the stream will not go on by itself: read the reason' },
+  'frames-lost': {
+    severity: 'warning',
+    action:
+      'the stream lost frames, the source is asked for them; if it has them no more it says needs-resync: seed anew',
+  },
   'topic-space': {
     severity: 'warning',
     action: 'the topic nears the cap set on it and drops what replicas have not read: bring them back or raise it',

@@ -17,6 +17,7 @@ const REPLICA_ALARMS: Readonly<Record<string, AlarmCode>> = {
   'replica-full': 'replica-full',
   'needs-resync': 'needs-resync',
   diverged: 'diverged',
+  gap: 'frames-lost',
   'upgrade-required': 'upgrade-required',
   stopped: 'stream-stopped',
 };

@@ -56,6 +56,8 @@ export interface ReceiverParts {
 export interface ReceiverStatus {
   readonly state: ReplicaFeedback['state'];
   readonly reason: string;
+  /** What the stream said that it lost; empty once a frame that continues what is held has come. */
+  readonly lost: string;
   readonly headLsn: Lsn;
   readonly durable: DurablePosition;
   readonly missingFrom: Lsn;

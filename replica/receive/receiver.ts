@@ -89,6 +89,7 @@ export class Receiver {
     return {
       state,
       reason,
+      lost: this.#lost,
       headLsn: this.#head.durableLsn,
       durable: this.#durable,
       missingFrom: this.#missingFrom,

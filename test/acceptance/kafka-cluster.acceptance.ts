@@ -138,8 +138,7 @@ lastCopy('one broker: a replica put back to an old copy when topic and journal h
       await cluster.deleteRecords(topic);
       const end = performance.now() + CATCH_UP_MS;
       const isNamed = async (): Promise<boolean> =>
-        load.statesSeen.some((state) => /^source .*needs-resync/.test(state)) &&
-        /lost frames.*truncated/.test((await site.replicaGroup()).reason);
+        load.statesSeen.some((state) => /^source .*needs-resync/.test(state)) && (await isMissingFrames(site));
       let named = await isNamed();
       while (!named && performance.now() < end) {
         await seconds(0.5);
@@ -156,6 +155,12 @@ lastCopy('one broker: a replica put back to an old copy when topic and journal h
     `${SMALL_JOURNAL_BYTES / 1024 ** 2}MiB`,
   );
 });
+
+/** The replica shows that frames are missing, not that all is well. */
+async function isMissingFrames(site: Site): Promise<boolean> {
+  const { state, code, reason } = await site.replicaGroup();
+  return state === 'behind' && code === 'gap' && /lost frames.*truncated/.test(reason);
+}
 
 /** Resolves when the journal begins behind this record: its file was used again. */
 async function journalPasses(site: Site, lsn: number): Promise<void> {

@@ -5,9 +5,10 @@ import { stripVTControlCharacters } from 'node:util';
 import test from 'ava';
 import pino from 'pino';
 import { statusText } from '../../cli/commands/status.ts';
-import type { SourceGroupReply, StatusReply } from '../../daemon/control/control-api.ts';
+import type { ReplicaGroupReply, SourceGroupReply, StatusReply } from '../../daemon/control/control-api.ts';
+import { unknownReplicaGroup } from '../../daemon/replica/unknown-group.ts';
 import { AlarmCommand } from '../../daemon/telemetry/alarm-command.ts';
-import { sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
+import { replicaConditions, sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
 import { type AlarmChange, AlarmRegistry } from '../../daemon/telemetry/alarms.ts';
 import { METRICS } from '../../daemon/telemetry/metric-definitions.ts';
 import { startTelemetry } from '../../daemon/telemetry/open-telemetry.ts';
@@ -119,6 +120,16 @@ test('a status says what is wrong, each thing once', (t) => {
       ['journal-space', ''],
       ['replica-full', 'b'],
     ],
+  );
+});
+
+test('a replica whose stream lost frames does not look well', (t) => {
+  const well: ReplicaGroupReply = { ...unknownReplicaGroup('shop', 'kafka'), state: 'receiving' };
+  t.deepEqual(replicaConditions([well]), []);
+  const missing: ReplicaGroupReply = { ...well, state: 'behind', code: 'gap', reason: 'the stream lost frames' };
+  t.deepEqual(
+    replicaConditions([missing]).map(({ code, group }) => [code, group]),
+    [['frames-lost', 'shop']],
   );
 });
 
