@@ -35,6 +35,8 @@ export interface VolumeAddedBody {
   /** Bytes. */
   readonly size: number;
   readonly blockBytes: number;
+  /** `seeded`: it has content that is no point before its SEED_END; absent: an older program, which did not say. */
+  readonly starts?: 'empty' | 'seeded';
 }
 
 export interface VolumeResizedBody {
@@ -118,11 +120,14 @@ export function decodeEpoch(bytes: Uint8Array): EpochBody {
 
 export function decodeVolumeAdded(bytes: Uint8Array): VolumeAddedBody {
   const fields = new Fields('volume-added', bytes);
+  const starts = fields.optional('starts') ? fields.text('starts', NAME_LENGTH_MAX) : undefined;
+  if (starts !== undefined && starts !== 'empty' && starts !== 'seeded') throw fields.wrong('starts');
   return {
     id: fields.count('id', 0xffff),
     name: fields.text('name', NAME_LENGTH_MAX),
     size: fields.count('size'),
     blockBytes: fields.count('blockBytes', 0xffff_ffff),
+    ...(starts !== undefined && { starts }),
   };
 }
 

@@ -94,7 +94,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     clipCatalog(state.catalog, Math.min(headLsn, (book.uncataloguedFrom ?? headLsn + 1) - 1)),
   );
   const told = catalog.upToLsn;
-  const feed = await feedTail(store, frames, index, catalog, onMissing);
+  const feed = await feedTail(store, frames, index, catalog, state.floorLsn, onMissing);
   await book.indexed(missing.map(({ frame }) => frame));
   for (const { frame, error } of missing) {
     // the catalog knows what it was told before the frame was damaged
@@ -138,17 +138,22 @@ async function feedTail(
   frames: FrameReader,
   index: VersionIndex,
   catalog: CatalogBuilder,
+  floorLsn: Lsn,
   onMissing: (frame: FrameRef, error: TidemarkError) => void,
 ): Promise<RecordFeed> {
   const from = Math.max(Math.min(index.feedFromLsn, catalog.upToLsn + 1), store.oldestLsn, 1);
   const feed = new RecordFeed(from - 1);
+  // the base holds what is below the floor
+  let heldLsn = Math.min(from - 1, Math.max(catalog.upToLsn, floorLsn));
   for await (const frame of store.frames(from, store.lastLsn)) {
+    const afterLsn = heldLsn;
+    heldLsn = frame.lastLsn;
     const layout = await layoutOrMissing(frames, frame, onMissing);
     if (layout !== undefined) feed.feed(layout, frame.firstLsn, frame, index, index.durableLsn);
     if (frame.lastLsn > index.durableLsn) index.advance(frame.lastLsn);
     if (index.memtableFull) await index.rotate(feed.openFromLsn);
     if (frame.lastLsn <= catalog.upToLsn) continue;
-    const notes = layout === undefined ? [] : await notesOf(frames, layout, frame, onMissing);
+    const notes = layout === undefined ? [] : await notesOf(frames, layout, frame, afterLsn, onMissing);
     for (const note of notes) if (note.lsn > catalog.upToLsn) applyNote(catalog, note);
     catalog.advance(frame.lastLsn);
   }
@@ -161,10 +166,11 @@ async function notesOf(
   frames: FrameReader,
   layout: FrameLayout,
   frame: FrameRef,
+  heldLsn: Lsn,
   onMissing: (frame: FrameRef, error: TidemarkError) => void,
 ): Promise<ControlNote[]> {
   try {
-    return await controlNotes(layout, frame.firstLsn, async (i) => {
+    return await controlNotes(layout, frame.firstLsn, heldLsn, async (i) => {
       const record = layout.record(i);
       const body = new Uint8Array(record.payloadBytes);
       await frames.read(frame.segment, frame.offset, record.payloadOffset, body);

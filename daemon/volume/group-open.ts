@@ -5,7 +5,7 @@ import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { decodeVolumeAdded, encodeVolumeAdded } from '../../journal/record-bodies.ts';
+import { decodeVolumeAdded, encodeSeedEnd, encodeVolumeAdded } from '../../journal/record-bodies.ts';
 import type { Backing } from '../backing/backing.ts';
 import { checkStamp, plainIdentity, readStamp, type StampState, writeStamp } from '../backing/backing-stamp.ts';
 import { readCheckpoint, type WrittenOut } from './checkpoint.ts';
@@ -206,8 +206,13 @@ export async function admitVolumes(
     const registered = learnt ?? opened.registry.add(wanted.name, wanted.backing.size, wanted.id);
     if (learnt === undefined) {
       const { id, name, size } = registered;
-      const body = encodeVolumeAdded({ id, name, size, blockBytes: SECTOR_BYTES });
+      const starts = wanted.seed === true ? 'seeded' : 'empty';
+      const body = encodeVolumeAdded({ id, name, size, blockBytes: SECTOR_BYTES, starts });
       journal.append(RecordKind.volumeAdded, { body });
+      await journal.sync();
+    } else if (wanted.seed !== true) {
+      // The start that was killed may have said that a seed follows: of a disk that is empty now all of it is there.
+      journal.append(RecordKind.seedEnd, { body: encodeSeedEnd({ volume: registered.id }) });
       await journal.sync();
     }
     const { volume } = opened.add(shared, registered, wanted);

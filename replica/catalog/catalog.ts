@@ -166,14 +166,18 @@ export class CatalogBuilder {
   seed(volumeId: number, lsn: Lsn, time: JournalTime): void {
     const volume = this.#volumes.get(volumeId);
     if (volume === undefined || volume.unsettled.at(-1)?.toLsn === 0) return;
-    // Nobody writes to a volume before its first seed is done: it was no point since it was added.
+    // Nobody writes to a volume before its first seed is done: it was no point since it was added, which a source of
+    // an older program did not say then.
     const fromLsn = volume.unsettled.length === 0 && volume.sizes.length === 1 ? volume.addedLsn : lsn;
     this.#unsettle(volume, fromLsn, 'seeding');
     this.#event('seeding', lsn, time, `volume ${volume.name}`);
   }
 
-  /** A control record with its payload. Throws `journal-damaged` when the body cannot be read. */
-  control(kind: number, lsn: Lsn, time: JournalTime, body: Uint8Array): void {
+  /**
+   * A control record with its payload; `afterLsn`: the record held before it. Throws `journal-damaged` when the body
+   * cannot be read.
+   */
+  control(kind: number, lsn: Lsn, time: JournalTime, body: Uint8Array, afterLsn: Lsn = lsn - 1): void {
     switch (kind) {
       case RecordKind.bookmark: {
         const { name, kind: how, note, labels } = decodeBookmark(body);
@@ -193,10 +197,13 @@ export class CatalogBuilder {
         return;
       }
       case RecordKind.volumeAdded: {
-        const { id, name, size, blockBytes } = decodeVolumeAdded(body);
+        const { id, name, size, blockBytes, starts } = decodeVolumeAdded(body);
         const sizes = [{ fromLsn: lsn, size }];
-        this.#volumes.set(id, { id, name, blockBytes, addedLsn: lsn, sizes, unsettled: [] });
+        // Before its first block came nothing else tells that it is not empty.
+        const unsettled = starts === 'seeded' ? [{ fromLsn: lsn, toLsn: 0, reason: 'seeding' }] : [];
+        this.#volumes.set(id, { id, name, blockBytes, addedLsn: lsn, sizes, unsettled });
         this.#event('volume-added', lsn, time, `volume ${name}, ${size} bytes`);
+        if (starts === 'seeded') this.#event('seeding', lsn, time, `volume ${name}`);
         return;
       }
       case RecordKind.volumeResized: {
@@ -217,9 +224,14 @@ export class CatalogBuilder {
       }
       case RecordKind.gap: {
         const { fromLsn, toLsn, reason } = decodeGap(body);
+        // The source gave up what it could not know to be held here: where nothing was stepped over, nothing is missing.
+        if (afterLsn === lsn - 1) {
+          this.#event('gap', lsn, time, `${fromLsn}-${toLsn}: ${reason}; all of it is held here`);
+          return;
+        }
         for (const volume of this.#volumes.values()) {
           if (volume.unsettled.at(-1)?.toLsn !== 0)
-            this.#unsettle(volume, fromLsn, `gap ${fromLsn}-${toLsn}: ${reason}`);
+            this.#unsettle(volume, afterLsn + 1, `gap ${fromLsn}-${toLsn}: ${reason}`);
         }
         this.#event('gap', lsn, time, `${fromLsn}-${toLsn}: ${reason}`);
         return;

@@ -217,7 +217,7 @@ export class Receiver {
       throw new TidemarkError('no-space', `${space.freeBytes} bytes are left above the reserve`);
     }
     const firstLsn = Math.max(frame.firstLsn, this.#head.durableLsn + 1);
-    const notes = await controlNotes(frame.layout, firstLsn, (i) => frame.payloadOf(i));
+    const notes = await controlNotes(frame.layout, firstLsn, this.#head.durableLsn, (i) => frame.payloadOf(i));
     if (store.wantsSeal) await store.seal(feed.openFromLsn);
     const at = await store.append(frame.bytes, {
       firstLsn,

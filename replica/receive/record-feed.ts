@@ -18,6 +18,8 @@ export interface ControlNote {
   readonly time: JournalTime;
   readonly volume: number;
   readonly body: Uint8Array;
+  /** The record that is held before it: its LSN - 1, or lower where the source's gap was stepped over. */
+  readonly afterLsn: Lsn;
 }
 
 const NO_BODY = new Uint8Array(0);
@@ -62,25 +64,28 @@ export class RecordFeed {
   }
 }
 
-/** The control records, and the seeds, from `fromLsn` on, with their bodies. */
+/** The control records, and the seeds, from `fromLsn` on, with their bodies; `heldLsn`: what is held before them. */
 export async function controlNotes(
   layout: FrameLayout,
   fromLsn: Lsn,
+  heldLsn: Lsn,
   bodyOf: (index: number) => Uint8Array | Promise<Uint8Array>,
 ): Promise<ControlNote[]> {
   const notes: ControlNote[] = [];
   let seeding = 0;
   for (let i = fromLsn - layout.firstLsn; i < layout.recordCount; i += 1) {
     const { kind, lsn, time, volume } = layout.record(i);
+    const afterLsn = lsn === fromLsn ? Math.min(heldLsn, lsn - 1) : lsn - 1;
     // Of a volume's seed records one after the other the first tells everything.
-    if (kind === RecordKind.seed && volume !== seeding) notes.push({ kind, lsn, time, volume, body: NO_BODY });
+    if (kind === RecordKind.seed && volume !== seeding)
+      notes.push({ kind, lsn, time, volume, body: NO_BODY, afterLsn });
     seeding = kind === RecordKind.seed ? volume : 0;
-    if (isControl(kind)) notes.push({ kind, lsn, time, volume, body: await bodyOf(i) });
+    if (isControl(kind)) notes.push({ kind, lsn, time, volume, body: await bodyOf(i), afterLsn });
   }
   return notes;
 }
 
 export function applyNote(catalog: CatalogBuilder, note: ControlNote): void {
   if (note.kind === RecordKind.seed) catalog.seed(note.volume, note.lsn, note.time);
-  else catalog.control(note.kind, note.lsn, note.time, note.body);
+  else catalog.control(note.kind, note.lsn, note.time, note.body, note.afterLsn);
 }

@@ -122,6 +122,9 @@ test('a body says numbers within their field only: a volume id of 65535 is one, 
   const damaged = { code: 'journal-damaged' };
   const volume = { id: 65_535, name: 'v', size: 2 ** 50, blockBytes: 512 };
   t.deepEqual(bodies.decodeVolumeAdded(bodies.encodeVolumeAdded(volume)), volume);
+  t.deepEqual(bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, starts: 'seeded' })).starts, 'seeded');
+  const other = { ...volume, starts: 'full' as 'empty' };
+  t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded(other)), damaged);
   t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, id: 65_536 })), damaged);
   t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, blockBytes: 2 ** 32 })), damaged);
   t.throws(() => bodies.decodeVolumeAdded(bodies.encodeVolumeAdded({ ...volume, size: 0.5 })), damaged);

@@ -57,12 +57,7 @@ export function describeRecord({ flags, ids, kind, lsn, sector, sectors, volume 
 export type GroupContent = ReadonlyMap<number, Uint32Array>;
 
 const SNAPSHOT_EVERY = 128;
-const CONTROLS: ReadonlySet<RecordKind> = new Set([
-  RecordKind.volumeAdded,
-  RecordKind.seed,
-  RecordKind.seedEnd,
-  RecordKind.gap,
-]);
+const CONTROLS: ReadonlySet<RecordKind> = new Set([RecordKind.volumeAdded, RecordKind.seedEnd, RecordKind.gap]);
 
 /** The order of a group's changes over all its volumes, and what they add up to at any LSN. */
 export class History {
@@ -127,11 +122,6 @@ export class History {
       else if (kind === RecordKind.seedEnd) open.delete(decodeSeedEnd(body).volume);
     }
     return [...open].every((volume) => !seeded(volume));
-  }
-
-  /** Whether a block of a seed stands at or below this LSN. */
-  showsSeed(lsn: Lsn): boolean {
-    return this.#controls.some((record) => record.kind === RecordKind.seed && record.lsn <= lsn);
   }
 
   /** What the source said it gave up. */

@@ -106,7 +106,7 @@ export class ReplicaLife {
     const held = this.#held;
     if (held === undefined) {
       const lsn = random.between(group.floorLsn, group.headLsn);
-      if (!this.#replica.isPoint(lsn)) return;
+      if (!this.#replica.isSeeded(lsn)) return;
       const scratch = random.chance(0.5);
       const view = group.openView({ lsn, owner: 'life', scratchBytesMax: scratch ? SCRATCH_BYTES : 0 });
       const written = scratch ? new Map(view.volumes.map(({ volume }) => [volume.id, new Map()])) : undefined;
@@ -148,7 +148,7 @@ export class ReplicaLife {
   async #restore(group: ReplicaGroup): Promise<void> {
     const { host } = this.#replica;
     const lsn = this.#random.between(group.floorLsn, group.headLsn);
-    if (host === undefined || !this.#replica.isPoint(lsn)) return;
+    if (host === undefined || !this.#replica.isSeeded(lsn)) return;
     const view = group.openView({ lsn, owner: 'restore', scratchBytesMax: 0, kind: 'restore' });
     try {
       const chosen = this.#random.pick(view.volumes);

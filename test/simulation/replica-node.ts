@@ -162,11 +162,6 @@ export class ReplicaNode {
     return this.#model.history.seededAt(lsn, (volume) => this.#options.life.seeded && volume === 1);
   }
 
-  /** Whether the group must be shown at this LSN: not before its seed is whole; from a gap on it may be refused. */
-  isPoint(lsn: Lsn): boolean {
-    return this.isSeeded(lsn) && this.#model.history.gaps().every(({ fromLsn }) => lsn < fromLsn);
-  }
-
   /** All volumes of the view at this LSN are, to the byte, what the model has at it; nothing when it is being stopped. */
   async checkView(lsn: Lsn): Promise<void> {
     const group = this.#group;
@@ -199,7 +194,7 @@ export class ReplicaNode {
           await group.views.close(held.view.id);
         }
       }
-      if (!this.isPoint(lsn)) return;
+      if (!this.isSeeded(lsn)) return;
       const view = group.openView({ lsn, owner: 'held', scratchBytesMax: 0 });
       this.#held = { group, view, lsn };
     } catch (error) {
@@ -223,12 +218,10 @@ export class ReplicaNode {
       view = group.openView({ lsn, owner: 'simulation', scratchBytesMax: 0 });
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
-      if (error.code === 'not-found' || (error.code === 'precondition-failed' && !this.isPoint(lsn))) return;
+      if (error.code === 'not-found' || (error.code === 'precondition-failed' && !this.isSeeded(lsn))) return;
       throw error;
     }
-    // Known: that a volume is to be seeded is told by the first block of its seed only, not when it is added.
-    const told = this.#model.history.showsSeed(group.headLsn);
-    must('P1', !told || this.isSeeded(lsn), () => `LSN ${lsn} was shown while a seed is under way`);
+    must('P1', this.isSeeded(lsn), () => `LSN ${lsn} was shown while a seed is under way`);
     try {
       await this.#readWhole(view, lsn, 'P1');
     } finally {
@@ -256,7 +249,7 @@ export class ReplicaNode {
     const changes = this.#model.history.record(lsn)?.changes ?? [];
     if (group === undefined || changes.length === 0 || lsn <= group.floorLsn) return;
     for (const at of before || changes.length > 1 ? [lsn - 1, lsn] : [lsn]) {
-      if (!this.isPoint(at)) continue;
+      if (!this.isSeeded(at)) continue;
       try {
         await this.#checkChanges(group, at, changes);
       } catch (error) {

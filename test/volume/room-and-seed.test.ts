@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
@@ -7,7 +7,7 @@ import type { Host } from '../../journal/host/host.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { decodeGap, type GapBody } from '../../journal/record-bodies.ts';
+import { decodeGap, decodeVolumeAdded, type GapBody } from '../../journal/record-bodies.ts';
 import { GroupBench, HandClient, MIB, pattern, randomSource, until } from './support/group-bench.ts';
 
 const SIZE = 16 * MIB;
@@ -145,6 +145,30 @@ test('a disk that is not empty is refused without a seed; with one, all of it bu
   t.true(kinds.indexOf(RecordKind.volumeAdded) < kinds.indexOf(RecordKind.seed));
   await group.close();
   bench.remove();
+});
+
+test('a volume says how it starts; a seed that was announced ends also when the disk of the next start is an empty one', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw'), seed: true }]));
+  await group.seeded();
+  const starts: unknown[] = [];
+  readRecords(bench, 0, (kind, _sector, payload) => {
+    if (kind === RecordKind.volumeAdded) starts.push(decodeVolumeAdded(payload).starts);
+  });
+  t.deepEqual(starts, ['seeded']);
+  // as if it was killed before its own files were written
+  const killed = bench.copy();
+  await group.close();
+  bench.remove();
+  for (const name of ['volumes.state', 'volume-1.stamp']) unlinkSync(`${killed.place.directory}/${name}`);
+  const again = await killed.open(killed.options([{ name: 'a', backing: killed.backing('a.raw') }]));
+  await again.seeded();
+  const kinds = readRecords(killed, 0, () => undefined);
+  t.is(kinds.filter((kind) => kind === RecordKind.volumeAdded).length, 1);
+  t.is(kinds.filter((kind) => kind === RecordKind.seedEnd).length, 2);
+  await again.close();
+  killed.remove();
 });
 
 test('seeding goes on where a restart interrupted it, and the export stays shut until its end', async (t) => {
