@@ -108,7 +108,7 @@ export class ReplicaGroup {
     const base = (volume: number): Promise<BaseImage> => this.#base(volume);
     this.#book = opened.book;
     this.#repaired = opened.repaired;
-    this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.unindexedFrom);
+    this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.uncertainFrom);
     opened.frames.onDamage = (segment, offset, reason) => void this.#damaged(segment, offset, reason);
     this.#repair = new FrameRepair(host, {
       groupId: options.groupId,
@@ -348,7 +348,7 @@ export class ReplicaGroup {
     const { floorLsn, floorIntentLsn } = this.#keeper.state;
     if (floorIntentLsn > floorLsn) await this.#resumeMove();
     const decision = this.retention();
-    const certain = decision.floorLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY);
+    const certain = decision.floorLsn < (this.#book.uncertainFrom ?? Number.POSITIVE_INFINITY);
     if (certain && decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn) {
       await this.#mover.move(decision.floorLsn);
       const kept = new Set(this.#store.segments.map(({ sequence }) => sequence));
@@ -361,7 +361,7 @@ export class ReplicaGroup {
 
   async #resumeMove(): Promise<void> {
     const { floorIntentLsn } = this.#keeper.state;
-    if (floorIntentLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY)) await this.#mover.resume();
+    if (floorIntentLsn < (this.#book.uncertainFrom ?? Number.POSITIVE_INFINITY)) await this.#mover.resume();
   }
 
   async #damaged(segment: number, offset: number, reason: string): Promise<void> {

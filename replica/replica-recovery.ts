@@ -12,6 +12,7 @@ import { DamageBook } from './repair/damage-book.ts';
 import { replicaChannel } from './replica-channels.ts';
 import type { ReplicaGroupOptions } from './replica-options.ts';
 import { DAMAGE, FrameReader } from './store/frame-reader.ts';
+import { firstLost } from './store/lost-stretch.ts';
 import { type DurablePosition, PositionMark } from './store/position-mark.ts';
 import { RepairedFrames } from './store/repaired-frames.ts';
 import { type Damage, type ReplicaState, readReplicaState, StateKeeper } from './store/replica-state.ts';
@@ -75,6 +76,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     chunkBytesMax: options.chunkCacheBytesMax,
     layoutBytesMax: options.layoutCacheBytesMax,
   });
+  book.lostFrom = await firstLost(store, frames, state.floorLsn);
   const headLsn = Math.max(store.lastLsn, state.floorLsn);
   const index = await VersionIndex.open(
     host,

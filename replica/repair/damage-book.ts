@@ -26,6 +26,8 @@ export class DamageBook {
   readonly #keeper: StateKeeper;
   readonly #headLsn: Lsn;
   #frames: readonly DamagedFrame[];
+  /** Records from here on are gone with their segment, and nobody puts them back. */
+  lostFrom: Lsn | undefined;
   /** Told when there is something new to be asked for. */
   onFound: () => void = () => undefined;
 
@@ -46,6 +48,12 @@ export class DamageBook {
   get unindexedFrom(): Lsn | undefined {
     const lsns = this.#frames.filter(({ unindexed }) => unindexed).map(({ fromLsn }) => fromLsn);
     return lsns.length === 0 ? undefined : Math.min(...lsns);
+  }
+
+  /** No point from here on is certain; undefined: all are. */
+  get uncertainFrom(): Lsn | undefined {
+    const from = Math.min(this.unindexedFrom ?? Number.POSITIVE_INFINITY, this.lostFrom ?? Number.POSITIVE_INFINITY);
+    return Number.isFinite(from) ? from : undefined;
   }
 
   /** From here on the catalog lacks what it has not been told; undefined: it lacks nothing. */

@@ -1,11 +1,12 @@
-import { TidemarkError } from '../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
 import { FrameDirectory } from './frame-directory.ts';
-import { SEGMENT_HEADER_BYTES } from './segment-format.ts';
+import { sealedFooter } from './sealed-segment.ts';
+import { decodeSegmentHeader, encodeSegmentHeader, SEGMENT_HEADER_BYTES, segmentBegins } from './segment-format.ts';
 
 const FRAME_MAGIC = 'TMF1';
 
@@ -17,6 +18,58 @@ export interface ScannedSegment {
   readonly end: number;
   /** Why the scan ended before the file did; empty when it did not. */
   readonly stoppedBy: string;
+}
+
+/**
+ * The first LSN of a segment behind records up to `heldLsn`. A header that is damaged is written again when proven
+ * records stand behind it: the footer, or else the first frame, says the same. Throws as `segmentBegins`.
+ */
+export async function beginOfSegment(
+  file: DiskFile,
+  place: {
+    readonly groupId: string;
+    readonly sequence: number;
+    readonly heldLsn: Lsn;
+    readonly durableLsn: Lsn;
+  },
+): Promise<Lsn> {
+  const { groupId, sequence, heldLsn, durableLsn } = place;
+  const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
+  await readFully(file, page, 0);
+  try {
+    return segmentBegins(page, file.path, groupId, heldLsn);
+  } catch (error) {
+    if (!hasCode(error, 'journal-damaged') || isWholeHeader(page)) throw error;
+    const firstLsn = await beginByContent(file, groupId, heldLsn);
+    if (firstLsn === undefined || firstLsn > durableLsn) throw error;
+    await writeFully(file, encodeSegmentHeader({ groupId, sequence, firstLsn }), 0);
+    await file.dataSync();
+    return firstLsn;
+  }
+}
+
+function isWholeHeader(page: Buffer): boolean {
+  try {
+    decodeSegmentHeader(page, '');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function beginByContent(file: DiskFile, groupId: string, heldLsn: Lsn): Promise<Lsn | undefined> {
+  const size = file.size();
+  const buffer = Buffer.allocUnsafeSlow(Math.max(FRAME_HEADER_BYTES, Math.min(FRAME_BYTES_MAX, size)));
+  try {
+    const frame = await readFrame(file, buffer, SEGMENT_HEADER_BYTES, size);
+    const footer = await sealedFooter(file, file.path);
+    const firstLsn = footer?.firstLsn ?? Math.max(frame.firstLsn, heldLsn + 1);
+    const fits = frame.groupId === groupId && frame.firstLsn <= firstLsn && firstLsn <= frame.lastLsn;
+    return fits && firstLsn > heldLsn ? firstLsn : undefined;
+  } catch (error) {
+    if (!hasCode(error, 'frame-damaged') && !hasCode(error, 'journal-damaged')) throw error;
+    return undefined;
+  }
 }
 
 /**

@@ -13,11 +13,10 @@ import {
   parseSegmentName,
   SEGMENT_BYTES_MAX,
   SEGMENT_HEADER_BYTES,
-  segmentBegins,
   segmentName,
 } from './segment-format.ts';
 import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
-import { quarantineTail, scanSegment } from './segment-recovery.ts';
+import { beginOfSegment, quarantineTail, scanSegment } from './segment-recovery.ts';
 import { evictOldest, SharedFile } from './shared-file.ts';
 
 export interface SegmentStoreOptions {
@@ -320,12 +319,10 @@ export class SegmentStore {
   async #openSegment(sequence: number, newest: boolean): Promise<void> {
     const path = this.#path(sequence);
     const file = this.#host.disk.open(path, 'write');
-    const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
     if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, 'shorter than its header');
-    await readFully(file, page, 0);
     let firstLsn: Lsn;
     try {
-      firstLsn = segmentBegins(page, path, this.#options.groupId, this.lastLsn);
+      firstLsn = await beginOfSegment(file, { ...this.#options, sequence, heldLsn: this.lastLsn });
     } catch (error) {
       if (!hasCode(error, 'journal-damaged')) {
         await file.close();

@@ -18,16 +18,16 @@ export class HistoryReader {
   readonly #index: VersionIndex;
   readonly #frames: FrameReader;
   readonly #base: (volume: number) => Promise<BaseImage>;
-  readonly #unindexedFrom: () => Lsn | undefined;
+  readonly #uncertainFrom: () => Lsn | undefined;
 
-  /** `unindexedFrom`: the index lacks records from there on, as long as a damaged frame was not put back. */
+  /** `uncertainFrom`: the index lacks records from there on, as long as a damaged frame was not put back. */
   constructor(
     index: VersionIndex,
     frames: FrameReader,
     base: (volume: number) => Promise<BaseImage>,
-    unindexedFrom: () => Lsn | undefined = () => undefined,
+    uncertainFrom: () => Lsn | undefined = () => undefined,
   ) {
-    this.#unindexedFrom = unindexedFrom;
+    this.#uncertainFrom = uncertainFrom;
     this.#index = index;
     this.#frames = frames;
     this.#base = base;
@@ -35,7 +35,7 @@ export class HistoryReader {
 
   /** Fills `into` with the bytes at `offset` as they were at `atLsn`; whole sectors. */
   async read(volume: number, atLsn: Lsn, offset: number, into: Uint8Array): Promise<void> {
-    this.#refuseUnindexed(atLsn);
+    this.#refuseUncertain(atLsn);
     const end = offset + into.length;
     for (let at = offset; at < end; ) {
       const sectors = Math.min((end - at) / SECTOR_BYTES, WINDOW_SECTORS_MAX);
@@ -53,7 +53,7 @@ export class HistoryReader {
 
   /** The stretches of [offset, offset + length) in order, neighbours of one kind joined. */
   async *stretches(volume: number, atLsn: Lsn, offset: number, length: number): AsyncGenerator<HistoryStretch> {
-    this.#refuseUnindexed(atLsn);
+    this.#refuseUncertain(atLsn);
     const base = await this.#base(volume);
     let open: { offset: number; length: number; data: boolean } | undefined;
     const sector = offset / SECTOR_BYTES;
@@ -78,8 +78,8 @@ export class HistoryReader {
     return extents;
   }
 
-  #refuseUnindexed(atLsn: Lsn): void {
-    const from = this.#unindexedFrom();
+  #refuseUncertain(atLsn: Lsn): void {
+    const from = this.#uncertainFrom();
     if (from === undefined || from > atLsn) return;
     throw new TidemarkError('frame-damaged', `LSN ${from} and what follows it cannot be told: a frame is damaged`, {
       details: { lsn: from },

@@ -1,0 +1,96 @@
+import test from 'ava';
+import { hasCode } from '../../journal/base/errors.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
+import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
+import { type MemoryHost, memoryHost } from './support/memory-host.ts';
+
+/* A segment in the middle of history whose header page is damaged, or that is gone. */
+
+const FIRST_POINT = 12;
+
+function open(host: MemoryHost): Promise<ReplicaGroup> {
+  const small = { segmentBytes: 64 * 1024, reserveBytes: 4096, memtableEntries: 128 };
+  return ReplicaGroup.open(host, {
+    ...REPLICA_DEFAULTS,
+    directory: '/replica',
+    groupId: GROUP,
+    replica: 'r1',
+    ...small,
+  });
+}
+
+async function received(history: History): Promise<MemoryHost> {
+  const host = memoryHost(history.lastLsn);
+  const group = await open(host);
+  const source = new HandSource();
+  group.start(source);
+  for (const frame of seal(history)) source.push(frame);
+  await group.idle();
+  await group.close();
+  return host;
+}
+
+/** Refused, or the model's bytes: the LSN of the first refusal, 0: none. */
+async function firstRefused(group: ReplicaGroup, history: History, wrong: (lsn: number) => void): Promise<number> {
+  const model = new Model();
+  for (let lsn = FIRST_POINT; lsn <= group.headLsn; lsn += 7) {
+    model.advance(history, lsn);
+    const view = group.openView({ lsn, owner: 't', scratchBytesMax: 0 });
+    for (const { volume, device } of view.volumes) {
+      const bytes = Buffer.alloc(volume.size);
+      try {
+        await device.read(0, bytes);
+      } catch (error) {
+        if (!hasCode(error, 'frame-damaged')) throw error;
+        return lsn;
+      }
+      if (!bytes.equals(model.disk(volume.id))) wrong(lsn);
+    }
+    await group.views.close(view.id);
+  }
+  return 0;
+}
+
+function madeHistory(): History {
+  const history = new History(21);
+  history.addVolumes();
+  return history.fill(400);
+}
+
+const MIDDLE = '/replica/segments/000000000003.seg';
+
+test('a segment whose header page has rotted is read on by its footer and frames, and the page is written again', async (t) => {
+  const history = madeHistory();
+  const host = await received(history);
+  const bytes = host.disk.files.get(MIDDLE)?.bytes;
+  if (bytes === undefined) return t.fail('no segment');
+  const whole = Buffer.from(bytes.subarray(0, 4096));
+  for (const at of [0, 9, 20, 41, 2000]) {
+    bytes.writeUInt8(bytes.readUInt8(at) ^ 4, at);
+    const group = await open(host);
+    t.is(group.headLsn, history.lastLsn);
+    t.deepEqual((await group.status()).damage, []);
+    t.is(await firstRefused(group, history, (lsn) => t.fail(`wrong bytes at LSN ${lsn}, byte ${at}`)), 0);
+    await group.close();
+    t.true(whole.equals(host.disk.files.get(MIDDLE)!.bytes.subarray(0, 4096)), `byte ${at}`);
+  }
+});
+
+test('behind a segment that is gone no point is shown, at this start and the next; those before it are', async (t) => {
+  const history = madeHistory();
+  const host = await received(history);
+  const bytes = host.disk.files.get(MIDDLE)!.bytes;
+  const firstLost = Number(bytes.readBigUInt64LE(40));
+  t.true(firstLost > FIRST_POINT && firstLost < history.lastLsn);
+  // header and first frame: nothing tells any more where it begins
+  bytes.writeUInt8(bytes.readUInt8(9) ^ 4, 9);
+  bytes.writeUInt8(bytes.readUInt8(4100) ^ 4, 4100);
+  for (let start = 0; start < 2; start += 1) {
+    const again = await open(host);
+    t.is(again.headLsn, history.lastLsn);
+    const refused = await firstRefused(again, history, (lsn) => t.fail(`wrong bytes at LSN ${lsn}`));
+    t.true(refused >= firstLost && refused < firstLost + 7, `${refused}, lost from ${firstLost}`);
+    t.true((await again.status()).damage.some(({ fromLsn }) => fromLsn === firstLost));
+    await again.close();
+  }
+});
