@@ -69,7 +69,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   let tell = onMissing;
   const repaired = new RepairedFrames(host, `${directory}/segments`);
   for (const frame of store.holes) {
-    if (repaired.size(frame.segment, frame.offset) !== undefined) continue;
+    if (await repaired.covers(frame)) continue;
     onMissing(frame, new TidemarkError('frame-damaged', 'no whole frame stands here'));
   }
   const frames = new FrameReader(store, repaired, {

@@ -3,9 +3,10 @@ import type { ReceiverParts } from './receiver-parts.ts';
 import { applyNote, type ControlNote } from './record-feed.ts';
 
 /**
- * Makes everything appended up to `head` durable: segments first, then the mark, then the catalog learns the control
- * records (rule 1: nobody is told of a bookmark before it is durable). Takes what it used out of `notes`. Returns the
- * position that may be acknowledged.
+ * Makes everything appended up to `head` durable: segments first, then the catalog learns the control records (rule 1:
+ * nobody is told of a bookmark before it is durable), then the mark. Takes what it used out of `notes`. Returns the
+ * position that may be acknowledged: the mark is durable first, so that what was acknowledged is never taken for a torn
+ * tail when it is damaged.
  */
 export async function commitGroup(
   parts: Pick<ReceiverParts, 'store' | 'mark' | 'catalog'>,
@@ -13,8 +14,7 @@ export async function commitGroup(
   notes: ControlNote[],
 ): Promise<DurablePosition> {
   const { store, mark, catalog } = parts;
-  // The mark of the group before becomes durable along with this one.
-  await Promise.all([store.sync(), mark.sync()]);
+  await store.sync();
   let count = 0;
   for (const note of notes) {
     if (note.lsn > head.durableLsn) break;
@@ -25,5 +25,6 @@ export async function commitGroup(
   catalog.advance(head.durableLsn);
   const durable = { ...head, heartbeatMs: catalog.heartbeat?.monotonicMs ?? head.heartbeatMs };
   await mark.write(durable);
+  await mark.sync();
   return durable;
 }

@@ -365,7 +365,7 @@ export class Receiver {
   }
 
   async #syncGroup(): Promise<void> {
-    const { mark, space } = this.#parts;
+    const { space } = this.#parts;
     const bytes = this.#unsyncedBytes;
     const frames = this.#unsyncedFrames;
     this.#unsyncedBytes = 0;
@@ -379,8 +379,6 @@ export class Receiver {
     space.check();
     this.#feedback.after(bytes);
     for (const run of this.#durableListeners) run(durable.durableLsn);
-    // Nothing follows whose sync would carry the mark along.
-    if (this.#queue.length === 0) await mark.sync();
   }
 
   #state(): Pick<ReplicaFeedback, 'state' | 'reason'> {

@@ -66,7 +66,10 @@ export class DamageBook {
   async note(frame: FrameRef, unindexed: boolean, reason: string, uncatalogued = false): Promise<void> {
     const { segment, offset, firstLsn, lastLsn, records } = frame;
     const known = this.#frames.find((one) => one.segment === segment && one.offset === offset);
-    const isNew = (unindexed && known?.unindexed !== true) || (uncatalogued && known?.uncatalogued !== true);
+    const isNew =
+      known?.toLsn !== lastLsn ||
+      (unindexed && known.unindexed !== true) ||
+      (uncatalogued && known.uncatalogued !== true);
     if (known !== undefined && known.repaired !== true && !isNew) return;
     const told = uncatalogued || known?.uncatalogued === true;
     const where = `segment ${segment}, byte ${offset}`;

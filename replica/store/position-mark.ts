@@ -33,8 +33,9 @@ const RESUME_OFFSET_BYTES_MAX = 400;
 
 /**
  * The durable position, in two slots written by turns, so that a torn write leaves the one before. It is written after
- * the segments are synced and synced along with the next group: after a power loss it may be one group behind, never
- * ahead; recovery keeps whole frames beyond it, and calls damage at or below it by its name.
+ * the segments are synced, and synced before the position is told: after a power loss it is never ahead of the segments
+ * and never behind what was acknowledged; recovery keeps whole frames beyond it, and calls damage at or below it by its
+ * name.
  */
 export class PositionMark {
   readonly #file: DiskFile;

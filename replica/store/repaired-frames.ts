@@ -1,5 +1,8 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
+import { FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
 import type { Host } from '../../journal/host/host.ts';
 import { readFully, replaceFile } from './file-io.ts';
+import type { FrameRef } from './segment-info.ts';
 
 const NAME = /^(\d{12})-(\d{10})\.frame$/;
 
@@ -34,6 +37,24 @@ export class RepairedFrames {
   /** Bytes of the frame that stands in for this one; undefined: none does. */
   size(segment: number, offset: number): number | undefined {
     return this.#sizes.get(`${segment}:${offset}`);
+  }
+
+  /**
+   * Whether a frame with exactly these records stands in for this one. One with others is not read any more: it stood in
+   * for a hole with other borders, and would hide what is missing now.
+   */
+  async covers({ segment, offset, lastLsn, records }: FrameRef): Promise<boolean> {
+    if (this.size(segment, offset) === undefined) return false;
+    const bytes = new Uint8Array(FRAME_HEADER_BYTES);
+    try {
+      await this.read(segment, offset, 0, bytes);
+      const header = readFrameHeader(bytes);
+      if (header.recordCount === records && header.firstLsn + records - 1 === lastLsn) return true;
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+    }
+    this.#sizes.delete(`${segment}:${offset}`);
+    return false;
   }
 
   /** Bytes of a frame that `size` knows, from `position` of it on. */

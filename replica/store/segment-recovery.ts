@@ -1,12 +1,19 @@
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
-import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
+import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, readFrameHeader } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
 import { FrameDirectory } from './frame-directory.ts';
+import type { Damage } from './replica-state.ts';
 import { sealedFooter } from './sealed-segment.ts';
-import { decodeSegmentHeader, encodeSegmentHeader, SEGMENT_HEADER_BYTES, segmentBegins } from './segment-format.ts';
+import {
+  decodeSegmentHeader,
+  encodeSegmentHeader,
+  SEGMENT_HEADER_BYTES,
+  segmentBegins,
+  segmentName,
+} from './segment-format.ts';
 
 const FRAME_MAGIC = 'TMF1';
 
@@ -75,13 +82,16 @@ async function beginByContent(file: DiskFile, groupId: string, heldLsn: Lsn): Pr
 /**
  * Reads an unsealed segment frame by frame and checks every byte of it. Frames whose last LSN is above `durableLsn`
  * are written again in place: they may be in the page cache only, and after a failed sync the cache may show what the
- * disk never took. The caller syncs. Throws `format-too-new` as `upgrade-replica-first`.
+ * disk never took. The caller syncs. `endLsn` is the newest LSN that was acknowledged and stands in this segment: what
+ * cannot be read at its end, in bytes that are there, is a hole up to there. Throws `format-too-new` as
+ * `upgrade-replica-first`.
  */
 export async function scanSegment(
   file: DiskFile,
   groupId: string,
   firstLsn: Lsn,
   durableLsn: Lsn,
+  endLsn: Lsn,
 ): Promise<ScannedSegment> {
   const directory = new FrameDirectory();
   const size = file.size();
@@ -113,7 +123,13 @@ export async function scanSegment(
     } catch (error) {
       if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
       if (!['frame-damaged', 'frame-foreign', 'gap', 'journal-damaged'].includes(error.code)) throw error;
-      const behind = nextLsn <= durableLsn ? await nextWholeFrame(file, buffer, groupId, at, size, nextLsn) : undefined;
+      const where = { file, buffer, groupId, at, size, nextLsn };
+      const behind =
+        nextLsn > durableLsn
+          ? undefined
+          : ((await byOwnHeader(where, durableLsn)) ??
+            (await nextFrame(where)) ??
+            acknowledgedEnd(at, size, nextLsn, endLsn));
       if (behind === undefined) {
         stoppedBy = `byte ${at} of ${file.path}: ${error.message}`;
         break;
@@ -125,9 +141,9 @@ export async function scanSegment(
         lastLsn: behind.firstLsn - 1,
         offset: at,
         bytes: behind.at - at,
-        records: behind.firstLsn - nextLsn,
+        records: behind.records ?? behind.firstLsn - nextLsn,
         firstTime: before?.lastTime ?? behind.time,
-        lastTime: behind.time,
+        lastTime: Math.max(before?.lastTime ?? 0, behind.time),
       });
       nextLsn = behind.firstLsn;
       at = behind.at;
@@ -136,29 +152,65 @@ export async function scanSegment(
   return { directory, holes, end: at, stoppedBy };
 }
 
-/** What was acknowledged and stands behind damage is kept: the next whole frame, at most one frame's length away. */
-async function nextWholeFrame(
-  file: DiskFile,
-  buffer: Buffer,
-  groupId: string,
-  from: number,
-  size: number,
-  nextLsn: Lsn,
-): Promise<{ readonly at: number; readonly firstLsn: Lsn; readonly time: JournalTime } | undefined> {
-  const window = Buffer.alloc(Math.min(FRAME_BYTES_MAX + FRAME_HEADER_BYTES, size - from));
-  await readFully(file, window, from);
+/** Where damage ends: what goes on there, and how many records the damaged frame held when its header says so. */
+interface Behind {
+  readonly at: number;
+  readonly firstLsn: Lsn;
+  readonly time: JournalTime;
+  readonly records?: number;
+}
+
+interface DamagedPlace {
+  readonly file: DiskFile;
+  readonly buffer: Buffer;
+  readonly groupId: string;
+  readonly at: number;
+  readonly size: number;
+  readonly nextLsn: Lsn;
+}
+
+/** The header is whole and only what stands behind it is damaged: then the hole is this frame, and no other. */
+async function byOwnHeader(place: DamagedPlace, durableLsn: Lsn): Promise<Behind | undefined> {
+  const { file, buffer, groupId, at, size, nextLsn } = place;
+  if (size - at < FRAME_HEADER_BYTES) return undefined;
+  const bytes = buffer.subarray(0, FRAME_HEADER_BYTES);
+  await readFully(file, bytes, at);
+  const header = headerOrNothing(bytes, groupId);
+  if (header === undefined) return undefined;
+  const { firstLsn, recordCount, frameBytes, lastTime } = header;
+  const lastLsn = firstLsn + recordCount - 1;
+  if (firstLsn > nextLsn || lastLsn < nextLsn || lastLsn > durableLsn || at + frameBytes > size) return undefined;
+  return { at: at + frameBytes, firstLsn: lastLsn + 1, time: lastTime, records: recordCount };
+}
+
+function headerOrNothing(bytes: Uint8Array, groupId: string): ReturnType<typeof readFrameHeader> | undefined {
+  try {
+    const header = readFrameHeader(bytes);
+    return header.groupId === groupId ? header : undefined;
+  } catch (error) {
+    if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
+    return undefined;
+  }
+}
+
+/** As far as one frame can give it back, the end counts as a frame that is damaged; more than that has to come again. */
+function acknowledgedEnd(at: number, size: number, nextLsn: Lsn, endLsn: Lsn): Behind | undefined {
+  if (nextLsn > endLsn || size - at > FRAME_BYTES_MAX || endLsn - nextLsn >= FRAME_RECORDS_MAX) return undefined;
+  return { at: size, firstLsn: endLsn + 1, time: 0 };
+}
+
+/** What was acknowledged and stands behind damage is kept: the next frame with a whole header, at most one frame's length away. */
+async function nextFrame({ file, groupId, at, size, nextLsn }: DamagedPlace): Promise<Behind | undefined> {
+  const window = Buffer.alloc(Math.min(FRAME_BYTES_MAX + FRAME_HEADER_BYTES, size - at));
+  await readFully(file, window, at);
   for (
     let hit = window.indexOf(FRAME_MAGIC, 1, 'latin1');
-    hit >= 0;
+    hit >= 0 && hit + FRAME_HEADER_BYTES <= window.length;
     hit = window.indexOf(FRAME_MAGIC, hit + 1, 'latin1')
   ) {
-    try {
-      const frame = await readFrame(file, buffer, from + hit, size);
-      if (frame.groupId !== groupId || frame.firstLsn <= nextLsn) continue;
-      return { at: from + hit, firstLsn: frame.firstLsn, time: frame.firstTime };
-    } catch (error) {
-      if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
-    }
+    const header = headerOrNothing(window.subarray(hit, hit + FRAME_HEADER_BYTES), groupId);
+    if (header === undefined || header.firstLsn <= nextLsn || at + hit + header.frameBytes > size) continue;
+    return { at: at + hit, firstLsn: header.firstLsn, time: header.firstTime };
   }
   return undefined;
 }
@@ -176,8 +228,42 @@ async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: numbe
   return frame;
 }
 
+/** Where a segment begins, by its header page; 0 when that does not say. */
+export async function beginOf(host: Host, path: string, groupId: string): Promise<Lsn> {
+  const file = host.disk.open(path, 'read');
+  try {
+    const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
+    await readFully(file, page, 0);
+    return segmentBegins(page, path, groupId, 0);
+  } catch (error) {
+    if (!(error instanceof TidemarkError)) throw error;
+    return 0;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Cuts what stands behind the last frame of a scanned segment; what was acknowledged goes to `quarantine/` and has a name. */
+export async function cutTail(
+  host: Host,
+  { directory, durableLsn }: { readonly directory: string; readonly durableLsn: Lsn },
+  file: DiskFile,
+  scanned: Pick<ScannedSegment, 'end' | 'stoppedBy'> & { readonly sequence: number; readonly lastLsn: Lsn },
+): Promise<{ readonly damage?: Damage; readonly droppedBytes: number }> {
+  const { end, stoppedBy, sequence, lastLsn } = scanned;
+  const size = file.size();
+  if (size <= end) return { droppedBytes: 0 };
+  if (lastLsn >= durableLsn) {
+    file.truncate(end);
+    return { droppedBytes: size - end };
+  }
+  const where = await quarantineTail(host, directory, file, `${segmentName(sequence)}.${end}`, end, size);
+  file.truncate(end);
+  return { damage: { fromLsn: lastLsn + 1, toLsn: durableLsn, where, reason: stoppedBy }, droppedBytes: 0 };
+}
+
 /** Copies bytes [from, to) of a segment into `quarantine/`, so that nothing that was acknowledged is thrown away; returns the copy's path. */
-export async function quarantineTail(
+async function quarantineTail(
   host: Host,
   directory: string,
   file: DiskFile,

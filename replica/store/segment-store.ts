@@ -16,7 +16,7 @@ import {
   segmentName,
 } from './segment-format.ts';
 import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
-import { beginOfSegment, quarantineTail, scanSegment } from './segment-recovery.ts';
+import { beginOf, beginOfSegment, cutTail, scanSegment } from './segment-recovery.ts';
 import { evictOldest, SharedFile } from './shared-file.ts';
 
 export interface SegmentStoreOptions {
@@ -67,7 +67,7 @@ export class SegmentStore {
     host.disk.makeDirectory(options.directory);
     const sequences = host.disk.list(options.directory).map(parseSegmentName);
     const known = sequences.filter((sequence) => sequence !== undefined);
-    for (const [i, sequence] of known.entries()) await store.#openSegment(sequence, i === known.length - 1);
+    for (const [i, sequence] of known.entries()) await store.#openSegment(sequence, known[i + 1]);
     // A start that was killed may have made the newest one: its name is not durable by being seen.
     store.#directoryDirty = true;
     await store.sync();
@@ -316,7 +316,9 @@ export class SegmentStore {
     return this.#active;
   }
 
-  async #openSegment(sequence: number, newest: boolean): Promise<void> {
+  async #openSegment(sequence: number, following: number | undefined): Promise<void> {
+    const newest = following === undefined;
+    const { groupId, durableLsn } = this.#options;
     const path = this.#path(sequence);
     const file = this.#host.disk.open(path, 'write');
     if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, 'shorter than its header');
@@ -330,7 +332,7 @@ export class SegmentStore {
       }
       return this.#dropEmpty(file, path, error.message);
     }
-    if (this.#endIsLost && firstLsn > this.lastLsn + 1 && firstLsn > this.#options.durableLsn) {
+    if (this.#endIsLost && firstLsn > this.lastLsn + 1 && firstLsn > durableLsn) {
       // What it continues did not survive a power loss, and none of it was acknowledged.
       this.droppedBytes += file.size();
       this.#host.disk.unlink(path);
@@ -338,16 +340,22 @@ export class SegmentStore {
     }
     const footer = await sealedFooter(file, path);
     // A footer that nobody proved durable may have reached the disk before the frames it speaks of.
-    if (footer !== undefined && footer.lastLsn <= this.#options.durableLsn) {
+    if (footer !== undefined && footer.lastLsn <= durableLsn) {
       const { lastLsn, firstTime, lastTime, openFromLsn } = footer;
       const bytes = file.size();
       this.#segments.push({ sequence, firstLsn, lastLsn, bytes, firstTime, lastTime, openFromLsn, sealed: true });
       return file.close();
     }
-    const scanned = await scanSegment(file, this.#options.groupId, firstLsn, this.#options.durableLsn);
+    const endLsn = newest
+      ? durableLsn
+      : Math.min(durableLsn, (await beginOf(this.#host, this.#path(following), groupId)) - 1);
+    const scanned = await scanSegment(file, groupId, firstLsn, durableLsn, endLsn);
     for (const offset of scanned.holes) this.holes.push({ segment: sequence, ...entryAt(scanned.directory, offset) });
     const last = scanned.directory.count === 0 ? undefined : scanned.directory.entry(scanned.directory.count - 1);
-    await this.#cut(file, sequence, scanned.end, last?.lastLsn ?? firstLsn - 1, scanned.stoppedBy);
+    const lastLsn = last?.lastLsn ?? firstLsn - 1;
+    const cut = await cutTail(this.#host, this.#options, file, { sequence, lastLsn, ...scanned });
+    if (cut.damage !== undefined) this.damage.push(cut.damage);
+    this.droppedBytes += cut.droppedBytes;
     if (last === undefined && newest && this.#segments.length > 0 && firstLsn !== this.lastLsn + 1) {
       // It holds nothing, and its header would stand for LSNs before it that are damaged.
       return this.#dropEmpty(file, path, `no frame at LSN ${firstLsn}`);
@@ -355,7 +363,7 @@ export class SegmentStore {
     this.#segments.push({
       sequence,
       firstLsn,
-      lastLsn: last?.lastLsn ?? firstLsn - 1,
+      lastLsn,
       bytes: scanned.end,
       firstTime: scanned.directory.count === 0 ? 0 : scanned.directory.entry(0).firstTime,
       lastTime: last?.lastTime ?? 0,
@@ -368,19 +376,6 @@ export class SegmentStore {
     this.#endIsLost = !isWhole;
     // Its seal did not survive a power loss: seal again; how far back it was open is not known any more, so as far as before.
     if (!newest) await this.seal(isWhole ? footer.openFromLsn : (this.#segments.at(-2)?.openFromLsn ?? firstLsn));
-  }
-
-  async #cut(file: DiskFile, sequence: number, end: number, lastLsn: Lsn, reason: string): Promise<void> {
-    const { durableLsn, directory } = this.#options;
-    const size = file.size();
-    if (size <= end) return;
-    if (lastLsn < durableLsn) {
-      const where = await quarantineTail(this.#host, directory, file, `${segmentName(sequence)}.${end}`, end, size);
-      this.damage.push({ fromLsn: lastLsn + 1, toLsn: durableLsn, where, reason });
-    } else {
-      this.droppedBytes += size - end;
-    }
-    file.truncate(end);
   }
 
   async #dropEmpty(file: DiskFile, path: string, reason: string): Promise<void> {

@@ -2,6 +2,7 @@ import type { PlantedBug } from './planted-bug.ts';
 import { both, failingReplicaSyncs, inPieces, smallMemtable, striking, zeroing } from './striking.ts';
 
 const RECEIVER = 'test/replica/receiver.test.ts';
+const REPAIR = 'test/replica/repair.test.ts';
 const HISTORY = 'test/replica/history.test.ts';
 const RESTORE = 'test/replica/restore.test.ts';
 
@@ -201,14 +202,46 @@ export const REPLICA_BUGS: readonly PlantedBug[] = [
     invariant: 'R2',
     changes: [
       {
-        file: 'replica/store/segment-store.ts',
-        find: '    if (lastLsn < durableLsn) {\n      const where',
-        replace: '    if (lastLsn < 0) {\n      const where',
+        file: 'replica/store/segment-recovery.ts',
+        find: '  if (lastLsn >= durableLsn) {\n    file.truncate(end);',
+        replace: '  if (lastLsn >= 0) {\n    file.truncate(end);',
       },
     ],
     noticedBy: {
       test: HISTORY,
       title: 'a torn tail is cut and sent again; damage below the mark is quarantined and named',
+    },
+  },
+  {
+    name: 'an acknowledged end of the newest segment is taken for a torn tail',
+    rules: [3],
+    invariant: 'R2',
+    changes: [
+      {
+        file: 'replica/store/segment-recovery.ts',
+        find: '  if (nextLsn > endLsn || ',
+        replace: '  if (nextLsn <= endLsn || ',
+      },
+    ],
+    noticedBy: {
+      test: REPAIR,
+      title: 'a damaged end of the newest segment that was acknowledged is named, held by its number, and put back',
+    },
+  },
+  {
+    name: 'the replica acknowledges before its mark is durable',
+    rules: [1, 3],
+    invariant: 'R2',
+    changes: [
+      {
+        file: 'replica/receive/group-commit.ts',
+        find: '  await mark.sync();\n',
+        replace: '',
+      },
+    ],
+    noticedBy: {
+      test: RECEIVER,
+      title: 'nothing is acknowledged or told before the mark that says so is synced',
     },
   },
   {

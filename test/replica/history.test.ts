@@ -214,7 +214,11 @@ test('a torn tail is cut and sent again; damage below the mark is quarantined an
   const rotten = memoryHost(6, host.disk.copy());
   const bad = rotten.disk.files.get(`/replica/segments/${newest}`);
   if (bad === undefined) return t.fail('no segment');
-  bad.bytes.writeUInt8(bad.bytes.readUInt8(bad.length - 700) ^ 1, bad.length - 700);
+  const header = bad.bytes.lastIndexOf('TMF1', bad.length, 'latin1') + 40;
+  bad.bytes.writeUInt8(bad.bytes.readUInt8(header) ^ 1, header);
+  // more than a frame can give back
+  bad.bytes = Buffer.concat([bad.bytes.subarray(0, bad.length), Buffer.alloc(4 * 1024 * 1024)]);
+  bad.length = bad.bytes.length;
   const group = await ReplicaGroup.open(rotten, options());
   const { damage } = await group.status();
   t.is(damage.length, 1);

@@ -470,6 +470,30 @@ test('nothing is acknowledged, told or entered into the catalog before the segme
   await group.close();
 });
 
+// Simulation seed 30 of 2026-11-21: what is acknowledged has a witness, so that damage is never taken for a torn tail.
+test('nothing is acknowledged or told before the mark that says so is synced', async (t) => {
+  const history = madeHistory(72);
+  const host = memoryHost(72);
+  const { group, source } = await opened(host);
+  const told: number[] = [];
+  group.onDurable((lsn) => told.push(lsn));
+  const synced = Promise.withResolvers<void>();
+  host.disk.syncOf = (path) => (path.endsWith('/position') ? synced.promise : undefined);
+  for (const frame of seal(history)) source.push(frame);
+  for (let turn = 0; turn < 300; turn++) {
+    host.clock.advance(10);
+    await new Promise(setImmediate);
+  }
+  t.deepEqual(told, []);
+  t.true(source.feedbacks.every(({ durableLsn }) => durableLsn === 0));
+  synced.resolve();
+  await group.idle();
+  host.clock.advance(300);
+  t.is(told.at(-1), history.lastLsn);
+  t.is(source.last?.durableLsn, history.lastLsn);
+  await group.close();
+});
+
 test('a replica tells the gravest of its troubles first', (t) => {
   const well = { failed: '', halt: undefined, full: '', lost: '', missingFrom: 0 };
   const halt = { state: 'diverged', reason: 'h' } as const;

@@ -6,5 +6,9 @@ export const PAST_SEEDS: readonly { readonly seed: number; readonly found: strin
   },
   { seed: 7, found: 'a request to send again, answered late, asked for what the journal no longer had to have' },
   { seed: 26, found: 'the same, over several starts of the source' },
+  {
+    seed: 30,
+    found: 'rot in the last frame of a segment without a footer was cut like a torn tail, though it was acknowledged',
+  },
   { seed: 35, found: 'a topic with nothing but somebody else’s frames: named, and given back by the operator' },
 ];

@@ -7,12 +7,16 @@ const SEGMENT_HEADER_BYTES = 4096;
 
 /**
  * The fault atlas: which files may rot. Only what can be made again (index runs) or what the source could still send
- * and the product can name (sealed segments). Never the newest segment: its end has no witness (DURABILITY.md, "What
- * can still be lost"); never the journal or the disks of the source, where there may be no other copy.
+ * and the product can name (segments, also the end of the newest: its mark says what was acknowledged). Never the
+ * journal or the disks of the source, where there may be no other copy.
  */
-function sealedSegments(disk: SimulatedDisk): string[] {
+function segmentFiles(disk: SimulatedDisk): string[] {
   const segments = [...disk.files.keys()].filter((path) => path.startsWith(REPLICA_DIRECTORY) && path.endsWith('.seg'));
-  return segments.sort().slice(0, -1);
+  return segments.sort();
+}
+
+function sealedSegments(disk: SimulatedDisk): string[] {
+  return segmentFiles(disk).slice(0, -1);
 }
 
 function indexRuns(disk: SimulatedDisk): string[] {
@@ -23,7 +27,7 @@ function indexRuns(disk: SimulatedDisk): string[] {
 export function rotReplica(world: World, random: SeededRandom): void {
   const { replica } = world;
   const { disk } = replica.machine;
-  const segments = sealedSegments(disk);
+  const segments = segmentFiles(disk);
   if (random.chance(0.3)) {
     disk.misdirectNext((path, length) => {
       if (!path.endsWith('.run')) return undefined;
