@@ -208,6 +208,9 @@ export class ReplicaEnd {
   frames = 0;
   bytes = 0;
   repeats = 0;
+  /** Frames that reach this far are not taken, as if they had been damaged on the way; the last one of them is noted. */
+  refusesFrom: Lsn = Number.POSITIVE_INFINITY;
+  refusedLsn: Lsn = 0;
   readonly #history: TestHistory;
   readonly #name: string;
   readonly #waiters = new Waiters();
@@ -282,6 +285,11 @@ export class ReplicaEnd {
     // The stream may use its buffer again: what is kept is copied.
     const view = FrameView.open(bytes.slice());
     view.verifyPayload();
+    if (view.lastLsn >= this.refusesFrom) {
+      this.refusedLsn = view.lastLsn;
+      this.#waiters.wake();
+      return;
+    }
     if (view.lastLsn <= this.durableLsn) this.repeats++;
     else if (view.firstLsn > this.durableLsn + 1) this.#early.set(view.firstLsn, view);
     else this.#take(view, offset);
