@@ -54,7 +54,9 @@ const NOTHING: FrameSinkEvents = {
 /**
  * Before a source begins a new incarnation: asks every stream what it holds, and where that is more than the journal
  * has, fetches the difference, so that no LSN is ever given to two records (DESIGN rule 4, invariant R4). Rejects with
- * `divergence` when what the far side holds does not continue what is here.
+ * `divergence` when what the far side holds does not continue what is here. Records behind the end of this journal that
+ * an earlier start of the source sent are no continuation: it was replaced by a start that this journal knows, so they
+ * are passed over, as replicas do (rule 1).
  */
 export async function settleFarSide(host: Host, options: SettleOptions): Promise<Settled> {
   const { journal, sinks, groupId, groupName, timeoutMs } = options;
@@ -78,9 +80,9 @@ export async function settleFarSide(host: Host, options: SettleOptions): Promise
     const { mended, unmended } = await mendFound(host, options);
     // without the end of the journal nobody can tell what continues it
     const whole = unmended.every(({ toLsn }) => toLsn < journal.lastLsn);
-    const restored =
-      whole && ahead !== undefined && highestLsn > journal.lastLsn ? await restore(host, options, ahead) : 0;
-    return { highestLsn, answered, restored, mended, unmended };
+    const more = whole && ahead !== undefined && highestLsn > journal.lastLsn;
+    const { restored, isLate } = more ? await restore(host, options, ahead!) : { restored: 0, isLate: false };
+    return { highestLsn: isLate ? journal.lastLsn : highestLsn, answered, restored, mended, unmended };
   } finally {
     await Promise.all(sinks.map((sink) => sink.close()));
   }
@@ -118,18 +120,29 @@ async function loadCheckpoints(host: Host, { directory, groupId }: SettleOptions
   return new ChainCheckpoints(list);
 }
 
-async function restore(host: Host, options: SettleOptions, sink: FrameSink): Promise<number> {
+async function restore(
+  host: Host,
+  options: SettleOptions,
+  sink: FrameSink,
+): Promise<{ restored: number; isLate: boolean }> {
   const { journal, groupId, timeoutMs } = options;
   const headLsn = journal.lastLsn;
   const checkpoints = await loadCheckpoints(host, options);
   const ours = await chainAt(journal, checkpoints, headLsn, journal.marks.address('durable'));
   const abort = new AbortController();
+  let isLate = false;
   let timer = host.clock.after(timeoutMs, () => abort.abort());
   try {
     for await (const bytes of sink.fetch(headLsn + 1, abort.signal)) {
       timer.cancel();
       const view = FrameView.open(bytes);
-      checkFrame(view, groupId, journal.lastLsn);
+      checkGroup(view, groupId);
+      if (view.lastLsn > journal.lastLsn && isReplaced(view, journal)) {
+        isLate = true;
+        timer = host.clock.after(timeoutMs, () => abort.abort());
+        continue;
+      }
+      checkPlace(view, journal.lastLsn);
       if (view.lastLsn <= journal.lastLsn) continue;
       const first = view.firstLsn <= headLsn + 1;
       if (first && ours !== undefined && chainString(view.chainAt(headLsn)) !== chainString(ours)) {
@@ -145,13 +158,22 @@ async function restore(host: Host, options: SettleOptions, sink: FrameSink): Pro
   } finally {
     timer.cancel();
   }
-  return journal.lastLsn - headLsn;
+  return { restored: journal.lastLsn - headLsn, isLate };
 }
 
-function checkFrame(view: FrameView, groupId: string, lastLsn: Lsn): void {
+/** Sealed by a start before the one that wrote the end of this journal. */
+function isReplaced(view: FrameView, { report }: Journal): boolean {
+  const { epoch, incarnation } = report;
+  return view.epoch < epoch || (view.epoch === epoch && view.incarnation.counter < incarnation.counter);
+}
+
+function checkGroup(view: FrameView, groupId: string): void {
   if (view.groupId !== groupId) {
     throw new TidemarkError('frame-foreign', `a frame of group ${view.groupId} came for group ${groupId}`);
   }
+}
+
+function checkPlace(view: FrameView, lastLsn: Lsn): void {
   if (view.firstLsn > lastLsn + 1) {
     throw new TidemarkError('gap', `the far side sent record ${view.firstLsn} after ${lastLsn}`);
   }

@@ -494,6 +494,33 @@ test('what the far side holds is not taken over when it does not continue what i
   await journal.close();
 });
 
+test('what an earlier start sent behind the end of this journal is passed over at a start, and is no divergence', async (t) => {
+  const one = await Rig.open(t);
+  const zombie = await Rig.open(t);
+  await one.write(10);
+  const last = await zombie.write(20);
+  zombie.sink.seek(1);
+  await zombie.sink.sent(last);
+  const frames = zombie.sink.frames.map((frame) => frame.bytes);
+  await zombie.close();
+  await one.close();
+  const second = await reopen(t, one.directory);
+  await second.begin();
+  await second.sync();
+  await second.close();
+  const journal = await reopen(t, one.directory);
+  const sink = new MemorySink();
+  sink.farLsn = last;
+  sink.farFrames = frames;
+  const options = { journal, directory: one.directory, groupId: GROUP_ID, groupName: 'ship', timeoutMs: 1000 };
+  const { lastLsn } = journal;
+  const settled = await settleFarSide(host, { ...options, sinks: [sink] });
+  t.like(settled, { highestLsn: lastLsn, answered: 1, restored: 0 });
+  t.is((await journal.begin(settled)).counter, 3);
+  t.is(journal.lastLsn, lastLsn + 1);
+  await journal.close();
+});
+
 test('ship.state: any flipped bit is found; a damaged one counts as missing', async (t) => {
   const checkpoints = [1, 2, 3].map((i) => ({ lsn: i * 10, address: i * 4096, chain: { low: i, high: 2 ** 31 + i } }));
   const bytes = encodeShipState(GROUP_ID, checkpoints);
