@@ -107,7 +107,9 @@ export class SimulatedContent {
   /** Power is gone: each sector not proven durable keeps its new bytes when `keep` says so, else has the old ones. */
   losePower(keep: () => boolean, sizeAfter: SizeAfterLoss): void {
     const unsynced = this.#dirty.size > 0 || this.#syncs.length > 0;
-    if (unsynced || this.#lost.size > 0) this.modified++;
+    // a sync under way of what was written long ago takes nothing back
+    const changed = this.#dirty.size > 0 || this.#syncs.some(({ pages }) => pages.size > 0);
+    if (changed || this.#size !== this.#durableSize || this.#lost.size > 0) this.modified++;
     let keptEnd = this.#durableSize;
     const layers = [...this.#syncs.map(({ pages }) => pages), this.#dirty].reverse();
     this.#reserve(this.#durableSize);

@@ -199,7 +199,9 @@ export class ReplicaNode {
       this.#held = { group, view, lsn };
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
-      if (this.#group === group && error.code !== 'not-found' && !this.#mayRefuse(error)) throw error;
+      // The floor may have passed the position while the other view was read.
+      const gone = error.code === 'not-found' || (error.code === 'trimmed' && lsn < group.floorLsn);
+      if (this.#group === group && !gone && !this.#mayRefuse(error)) throw error;
     }
   }
 
