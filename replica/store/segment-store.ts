@@ -281,7 +281,13 @@ export class SegmentStore {
     this.#files.delete(sequence);
     this.#files.set(sequence, shared);
     void evictOldest(this.#files, OPEN_FILES_MAX)?.retire();
-    return shared.use(use);
+    return shared.use((file) =>
+      use(file).catch((error: unknown) => {
+        // An error of the medium that passes is no damage; what is called so is asked for again from far away.
+        if (!hasCode(error, 'device-failed')) throw error;
+        return use(file);
+      }),
+    );
   }
 
   #path(sequence: number): string {

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { hasCode } from '../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
@@ -8,15 +8,18 @@ import { type MemoryHost, memoryHost } from './support/memory-host.ts';
 
 const FIRST_POINT = 12;
 
+const small = {
+  ...REPLICA_DEFAULTS,
+  directory: '/replica',
+  groupId: GROUP,
+  replica: 'r1',
+  segmentBytes: 64 * 1024,
+  reserveBytes: 4096,
+  memtableEntries: 128,
+};
+
 function open(host: MemoryHost): Promise<ReplicaGroup> {
-  const small = { segmentBytes: 64 * 1024, reserveBytes: 4096, memtableEntries: 128 };
-  return ReplicaGroup.open(host, {
-    ...REPLICA_DEFAULTS,
-    directory: '/replica',
-    groupId: GROUP,
-    replica: 'r1',
-    ...small,
-  });
+  return ReplicaGroup.open(host, small);
 }
 
 async function received(history: History): Promise<MemoryHost> {
@@ -93,4 +96,31 @@ test('behind a segment that is gone no point is shown, at this start and the nex
     t.true((await again.status()).damage.some(({ fromLsn }) => fromLsn === firstLost));
     await again.close();
   }
+});
+
+test('an error of the medium that passes is no damage: nothing is named, and nothing is asked for again', async (t) => {
+  const history = madeHistory();
+  const host = await received(history);
+  // the index is gone, so that the next start reads every record list
+  for (const path of [...host.disk.files.keys()]) if (path.includes('/index/')) host.disk.files.delete(path);
+  let failures = 0;
+  const open = host.disk.open.bind(host.disk);
+  host.disk.open = (path, mode) => {
+    const file = open(path, mode);
+    if (mode !== 'read' || !path.endsWith('.seg')) return file;
+    const read = file.read.bind(file);
+    let reads = 0;
+    file.read = (...where) => {
+      reads += 1;
+      if (reads % 5 !== 1) return read(...where);
+      failures += 1;
+      return Promise.reject(new TidemarkError('device-failed', `${path}: EIO`));
+    };
+    return file;
+  };
+  const group = await ReplicaGroup.open(host, { ...small, chunkCacheBytesMax: 4096, layoutCacheBytesMax: 4096 });
+  t.is(await firstRefused(group, history, (lsn) => t.fail(`wrong bytes at LSN ${lsn}`)), 0);
+  t.deepEqual((await group.status()).damage, []);
+  t.true(failures > 20, `${failures}`);
+  await group.close();
 });
