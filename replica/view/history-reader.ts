@@ -35,7 +35,7 @@ export class HistoryReader {
 
   /** Fills `into` with the bytes at `offset` as they were at `atLsn`; whole sectors. */
   async read(volume: number, atLsn: Lsn, offset: number, into: Uint8Array): Promise<void> {
-    this.#refuseUncertain(atLsn);
+    this.refuseUncertain(atLsn);
     const end = offset + into.length;
     for (let at = offset; at < end; ) {
       const sectors = Math.min((end - at) / SECTOR_BYTES, WINDOW_SECTORS_MAX);
@@ -53,7 +53,7 @@ export class HistoryReader {
 
   /** The stretches of [offset, offset + length) in order, neighbours of one kind joined. */
   async *stretches(volume: number, atLsn: Lsn, offset: number, length: number): AsyncGenerator<HistoryStretch> {
-    this.#refuseUncertain(atLsn);
+    this.refuseUncertain(atLsn);
     const base = await this.#base(volume);
     let open: { offset: number; length: number; data: boolean } | undefined;
     const sector = offset / SECTOR_BYTES;
@@ -78,7 +78,8 @@ export class HistoryReader {
     return extents;
   }
 
-  #refuseUncertain(atLsn: Lsn): void {
+  /** Throws `frame-damaged` where records that are damaged, or gone, may matter. */
+  refuseUncertain(atLsn: Lsn): void {
     const from = this.#uncertainFrom();
     if (from === undefined || from > atLsn) return;
     throw new TidemarkError('frame-damaged', `LSN ${from} and what follows it cannot be told: a frame is damaged`, {

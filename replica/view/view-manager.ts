@@ -60,7 +60,7 @@ export class ViewManager {
   }
 
   /**
-   * Throws `not-found` (not there yet, no such volume), `trimmed` (below the floor), `precondition-failed` (seeding, a
+   * Throws `not-found` (not there yet, no such volume), `frame-damaged` (nobody knows whether), `trimmed` (below the floor), `precondition-failed` (seeding, a
    * gap: the reason is in the message).
    */
   open(request: OpenViewRequest): GroupView {
@@ -84,7 +84,12 @@ export class ViewManager {
       );
     }
     const catalog = this.#source.catalog();
-    const names = request.volumes ?? volumesAt(catalog, lsn);
+    const existing = volumesAt(catalog, lsn);
+    const names = request.volumes ?? existing;
+    // The record that tells of a volume may be the damaged one.
+    if (names.length === 0 || names.some((name) => !existing.includes(name))) {
+      this.#source.history.refuseUncertain(lsn);
+    }
     if (names.length === 0) throw new TidemarkError('not-found', `the group has no volume at LSN ${lsn}`);
     const volumes = names.map((name) => volumeAt(catalog, name, lsn));
     this.#lastId += 1;

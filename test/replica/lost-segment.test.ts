@@ -98,6 +98,23 @@ test('behind a segment that is gone no point is shown, at this start and the nex
   }
 });
 
+test('a volume whose first record stands in a damaged frame is not said to be missing', async (t) => {
+  const history = madeHistory();
+  const host = await received(history);
+  for (const path of [...host.disk.files.keys()]) {
+    if (path.includes('/index/') || path.endsWith('/state')) host.disk.files.delete(path);
+  }
+  const { bytes } = host.disk.files.get('/replica/segments/000000000001.seg')!;
+  bytes.writeUInt8(bytes.readUInt8(4100) ^ 4, 4100);
+  const group = await open(host);
+  for (const volumes of [undefined, ['data']]) {
+    const request = { lsn: FIRST_POINT, owner: 't', scratchBytesMax: 0, ...(volumes && { volumes }) };
+    t.throws(() => group.openView(request), { code: 'frame-damaged' });
+  }
+  t.throws(() => group.openView({ lsn: 0, owner: 't', scratchBytesMax: 0 }), { code: 'not-found' });
+  await group.close();
+});
+
 test('an error of the medium that passes is no damage: nothing is named, and nothing is asked for again', async (t) => {
   const history = madeHistory();
   const host = await received(history);

@@ -211,6 +211,8 @@ export class ReplicaNode {
       this.refusals++;
       return true;
     }
+    // A rotten run of the index is built anew by whoever reads through it, which takes room.
+    if (this.rotten && error.code === 'no-space') return true;
     return error.code === 'device-failed' && this.machine.disk.faults.readFails > 0;
   }
 
