@@ -12,6 +12,8 @@ const FULL_MICROS_MAX = 4_000_000;
 const SLOW_MICROS_MAX = 2_000_000;
 /** While a disk is slow, every call takes up to this long. */
 const SLOW_CALL_MICROS = 400_000;
+/** From the answer to a bookmark to the power loss: less than a sync takes, or about as long. */
+const MICROS_AFTER_BOOKMARK = [0, 300, 3000];
 
 /** Breaks things, at moments and in an order the seed decides; what it may do was drawn for the run. */
 export class Nemesis {
@@ -47,7 +49,7 @@ export class Nemesis {
         world.crash('source', 'kill');
         break;
       case 'power-source':
-        world.crash('source', 'losePower');
+        this.#losePower('source');
         break;
       case 'kill-replica':
         world.crash('replica', 'kill');
@@ -56,8 +58,7 @@ export class Nemesis {
         world.crash('replica', 'losePower');
         break;
       case 'power-both':
-        world.crash('source', 'losePower');
-        world.crash('replica', 'losePower');
+        this.#losePower('source', 'replica');
         break;
       case 'cut-network':
         world.network.cutAll();
@@ -98,6 +99,28 @@ export class Nemesis {
         this.#stop('replica');
         break;
     }
+  }
+
+  /** Now, or very soon after a bookmark was told: what was told before it was durable is lost then. */
+  #losePower(...nodes: readonly NodeName[]): void {
+    const world = this.#world;
+    const lose = (): void => {
+      for (const node of nodes) world.crash(node, 'losePower');
+    };
+    const { bookmarkBeforePowerLoss } = world.options;
+    if (bookmarkBeforePowerLoss === 0 || !this.#random.chance(bookmarkBeforePowerLoss)) {
+      lose();
+      return;
+    }
+    const micros = this.#random.pick(MICROS_AFTER_BOOKMARK);
+    const told = world.source.bookmark(`power${world.scheduler.nowMicros}`);
+    world.watch(
+      told.then(() => {
+        world.scheduler.after(micros, () => {
+          if (!this.#ended) lose();
+        });
+      }),
+    );
   }
 
   #partition(blocked: 'both' | 'to-listener' | 'to-dialer'): void {

@@ -26,7 +26,7 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
   B8: { text: 'a disk given back is whole at its stamp; one changed outside is refused', file: 'source-life.ts' },
   R13: { text: 'what was given up is announced, and in the durable change map', file: 'source-life.ts' },
-  B1: { text: 'a bookmark that was told is there, at its position', file: 'end-check.ts' },
+  B1: { text: 'a bookmark that was told survives whatever comes, at its position', file: 'end-check.ts' },
   L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
   X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },
 };

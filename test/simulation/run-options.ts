@@ -21,6 +21,8 @@ export interface RunOptions {
   /** Mean time between two actions of the nemesis. */
   readonly nemesisMicros: number;
   readonly nemesis: readonly NemesisAction[];
+  /** How often somebody takes a bookmark right before the source loses its power, probability. */
+  readonly bookmarkBeforePowerLoss: number;
   readonly sourceDisk: DiskFaults;
   readonly replicaDisk: DiskFaults;
   readonly network: NetworkFaults;
@@ -106,5 +108,6 @@ export function drawOptions(random: SeededRandom): RunOptions {
     },
     stream: drawStream(random),
     life: drawLife(random),
+    bookmarkBeforePowerLoss: maybe(0.4, 0.5),
   };
 }

@@ -93,6 +93,9 @@ export class SourceModel {
     const acked = Math.max(0, ...this.#acked.values());
     const tail = `the journal agrees with what it held up to LSN ${survivedLsn} only`;
     if (!this.#powerLost) must('D1', survivedLsn >= acked, () => `LSN ${acked} was acknowledged, ${tail}`);
+    for (const [name, lsn] of this.bookmarks) {
+      must('B1', survivedLsn >= lsn, () => `bookmark ${name} was told at LSN ${lsn}, ${tail}`);
+    }
     must('D2', survivedLsn >= this.#flushedLsn, () => `LSN ${this.#flushedLsn} was promised durable, ${tail}`);
     for (const [volume, lsn] of this.#acked) this.#acked.set(volume, Math.min(lsn, survivedLsn));
     // What a recovery keeps it has made durable before anybody is answered.

@@ -24,6 +24,8 @@ const RESTART_MICROS_MAX = 400_000;
 /** A replica asks for frames again with a patience that doubles. */
 const CATCH_UP_MICROS = 900_000_000;
 const END_CHECK_MICROS = 600_000_000;
+/** Starts in a row that want a person, for one reason and with the other side there: nothing will come of the next. */
+const REFUSED_STARTS_MAX = 50;
 
 export interface RunReport {
   readonly seed: number;
@@ -57,6 +59,7 @@ export class World {
   #loaded = true;
   #idleUntilMicros = 0;
   #lastStartError = '';
+  #refusedStarts = 0;
   crashes = 0;
 
   constructor(seed: number, seams: Seams = NO_SEAMS, change: (options: RunOptions) => RunOptions = (same) => same) {
@@ -147,11 +150,20 @@ export class World {
       this.#watch(
         this[node].start().catch((error: unknown) => {
           if (!(error instanceof TidemarkError)) throw error;
-          this.#lastStartError = `${node}: ${error.code}: ${error.message}`;
+          this.#noteRefusal(node, error);
           this.restart(node);
         }),
       );
     });
+  }
+
+  /** Faults are over and starts still end the same way: counted as long as nobody else can help. */
+  #noteRefusal(node: 'source' | 'replica', error: TidemarkError): void {
+    const before = this.#lastStartError;
+    this.#lastStartError = `${node}: ${error.code}: ${error.message}`;
+    const other = node === 'source' ? this.replica : this.source;
+    const final = !this.#loaded && ['ask-operator', 'stop'].includes(error.next) && other.group !== undefined;
+    this.#refusedStarts = final && before === this.#lastStartError ? this.#refusedStarts + 1 : 0;
   }
 
   /** What a promise of the simulator itself rejects with ends the run. */
@@ -177,7 +189,8 @@ export class World {
       const whole = group !== undefined && group.status().state !== 'seeding' && !this.source.life.someAway;
       return whole && this.replica.group !== undefined;
     };
-    const isUp = await this.#until(up, CATCH_UP_MICROS);
+    await this.#until(() => up() || this.#refusedStarts >= REFUSED_STARTS_MAX, CATCH_UP_MICROS);
+    const isUp = up();
     // Its damage is named and nothing is shown: what the operator replaces is no broken promise.
     if (!isUp && this.replica.rotten && NAMED_DAMAGE.test(this.#lastStartError)) return;
     this.#demand(isUp, 'L1', () => `not up again: ${this.#lastStartError}`);
