@@ -18,6 +18,7 @@ import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
 import { CountedExport } from './counted-export.ts';
 import type { SourceWorkerData } from './group-worker-protocol.ts';
+import { mendingOf } from './mending.ts';
 import { openVolumes } from './open-volumes.ts';
 import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
 import { sinkFactory } from './source-stream.ts';
@@ -260,16 +261,7 @@ export class SourceDataPath {
       identity: { groupId, groupName: config.name, epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
       sinks,
       replicas: config.replicas,
-      mending: {
-        anchors: () => anchorsOf(group.writtenOut),
-        onDamaged: ({ address, resumeAddress }) => group.unreadable.add(address, resumeAddress),
-        onMended: ({ resumeAddress, fromLsn, toLsn }) => {
-          if (resumeAddress <= journal.marks.address('checkpoint')) return;
-          // overlays name where those records stood before
-          const reason = `records ${fromLsn} to ${toLsn} were put back: the group opens anew`;
-          this.#ended.reject(new TidemarkError('journal-poisoned', reason));
-        },
-      },
+      mending: mendingOf(group, (error) => this.#ended.reject(error)),
     });
   }
 

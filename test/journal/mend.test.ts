@@ -167,6 +167,31 @@ test('a repair that is killed after any record is taken up where it stopped', as
   }
 });
 
+test('a repair is synced, in every file, before it counts as done', async (t) => {
+  const directory = temporaryDirectory(t);
+  await writeAtRandom(directory, new SeededRandom(5));
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+  const records = recordsOf(whole);
+  await whole.close();
+  changeAt(directory, FILE_BYTES, FILE_BYTES + 30_000, (bytes) => bytes.fill(0));
+  changeAt(directory, FILE_BYTES, 2 * FILE_BYTES, (bytes) => bytes.fill(0, 0, 20_000));
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  const written = new Set<string>();
+  const dirty = new Set<string>();
+  host.disk.fault = (operation, path) => {
+    if (operation === 'sync') dirty.delete(path);
+    else for (const files of [written, dirty]) files.add(path);
+    return undefined;
+  };
+  for (let at = firstDamage(journal); at !== undefined; at = firstDamage(journal)) {
+    t.true(await mend(journal, at, records));
+    t.deepEqual([...dirty], [], 'mended and not synced');
+  }
+  t.is(written.size, 2);
+  await journal.close();
+});
+
 test('what points into a damaged stretch points at the same record afterwards, also in a running journal', async (t) => {
   const host = testHost();
   const directory = temporaryDirectory(t);

@@ -1,5 +1,6 @@
 import { JOURNAL_BUGS } from './journal-bugs.ts';
 import type { PlantedBug } from './planted-bug.ts';
+import { REPAIR_BUGS } from './repair-bugs.ts';
 import { REPLICA_BUGS } from './replica-bugs.ts';
 import { SEAM_BUGS } from './seam-bugs.ts';
 import { STREAM_BUGS } from './stream-bugs.ts';
@@ -11,4 +12,5 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...VOLUME_BUGS,
   ...STREAM_BUGS,
   ...REPLICA_BUGS,
+  ...REPAIR_BUGS,
 ];

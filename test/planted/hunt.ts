@@ -6,7 +6,7 @@ import type { Hunt } from './judge.ts';
 
 /**
  * Runs seeds until one ends with a violation: node test/planted/hunt.ts NAME FROM TO [control]. Started by `judge`, with
- * the bug's patches in the environment; as a control without them, and without the bug's seams. Prints a `Hunt` as JSON.
+ * the bug's patches in the environment; as a control with what masks it at most, and without the bug's seams. Prints a `Hunt` as JSON.
  */
 const [name, from, to, control] = process.argv.slice(2);
 const bug = ALL_BUGS.find((one) => one.name === name);

@@ -36,12 +36,15 @@ export async function judge(bug: PlantedBug, seedsMax: number): Promise<Verdict>
   return { bug, ...outcome, seconds: (performance.now() - began) / 1000 };
 }
 
-/** A seed counts when it finds nothing in the product as it is: what was noticed then is the bug, not the weather. */
+/**
+ * A seed counts when it finds nothing in the product as it is, or with the masking mechanism broken alone: what was noticed
+ * then is the bug, not the weather.
+ */
 async function hunt(bug: PlantedBug, changes: readonly SourceChange[], seedsMax: number): Promise<Outcome> {
   for (let from = 1; from <= seedsMax; ) {
     const { invariant, message, seeds } = await seedsOf(bug, changes, from, seedsMax);
     if (invariant === '') break;
-    const control = await seedsOf(bug, [], seeds, seeds, 'control');
+    const control = await seedsOf(bug, bug.masked?.changes ?? [], seeds, seeds, 'control');
     if (control.invariant === '') {
       return { found: true, noticedBy: `simulation ${invariant}`, seeds, message: oneLine(message) };
     }

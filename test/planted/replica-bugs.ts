@@ -1,5 +1,14 @@
 import type { PlantedBug } from './planted-bug.ts';
-import { both, failingReplicaSyncs, inPieces, smallMemtable, striking, zeroing } from './striking.ts';
+import {
+  agingHistory,
+  both,
+  failingReplicaSyncs,
+  inPieces,
+  slowReplica,
+  smallMemtable,
+  striking,
+  zeroing,
+} from './striking.ts';
 
 const RECEIVER = 'test/replica/receiver.test.ts';
 const REPAIR = 'test/replica/repair.test.ts';
@@ -34,6 +43,19 @@ export const REPLICA_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { simulation: striking('power-replica') },
+  },
+  {
+    name: 'what was appended is acknowledged, not what is durable',
+    rules: [1, 20],
+    invariant: 'P5',
+    changes: [
+      {
+        file: 'replica/receive/receiver.ts',
+        find: 'feedbackOf(this.#options, this.#durable, ',
+        replace: 'feedbackOf(this.#options, this.#head, ',
+      },
+    ],
+    noticedBy: { simulation: both(striking('power-replica', 'slow-disk'), slowReplica) },
   },
   {
     name: 'the replica believes its page cache after a failed sync',
@@ -117,6 +139,22 @@ export const REPLICA_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { test: RECEIVER, title: 'frames repeated, straddling, out of order: the history is the source' },
+  },
+  {
+    name: 'the stream is read on behind frames that are in memory only',
+    rules: [19],
+    invariant: 'P3',
+    changes: [
+      {
+        file: 'replica/receive/receiver.ts',
+        find: "this.#early.count > 0 || arrived.streamOffset === '' ?",
+        replace: "arrived.streamOffset === '' ?",
+      },
+    ],
+    noticedBy: {
+      test: RECEIVER,
+      title: 'a gap is never stepped over: it is named, and closed by what is sent again',
+    },
   },
   {
     name: 'frames of a source that was replaced are taken',
@@ -354,6 +392,19 @@ export const REPLICA_BUGS: readonly PlantedBug[] = [
       test: 'test/replica/floor-intent.test.ts',
       title: 'killed at any turn of a floor move, no view is made of a base that is merged in part',
     },
+  },
+  {
+    name: 'segments go before the base that holds their content is synced',
+    rules: [26],
+    invariant: 'V2',
+    changes: [
+      {
+        file: 'replica/base/floor-mover.ts',
+        find: '      await (await base(volume.id)).sync();\n',
+        replace: '',
+      },
+    ],
+    noticedBy: { simulation: both(striking('power-replica'), agingHistory) },
   },
   {
     name: 'the floor passes an open view',

@@ -1,15 +1,18 @@
-import type { PlantedBug, SourceChange } from './planted-bug.ts';
+import type { PlantedBug } from './planted-bug.ts';
 import { both, fewJournalFiles, overKafka, striking } from './striking.ts';
 
 const SHIPPER = 'test/ship/shipper.test.ts';
 /** A replica over Kafka that misses frames is not heard. */
-const ASKED_IN_VAIN: readonly SourceChange[] = [
-  {
-    file: 'daemon/stream/kafka/resend-requests.ts',
-    find: '    if (missingFrom === 0 || missingFrom >= nextLsn) {',
-    replace: '    if (missingFrom >= 0) {',
-  },
-];
+const ASKS_AGAIN: NonNullable<PlantedBug['masked']> = {
+  by: 'the replica, which asks again for what it misses',
+  changes: [
+    {
+      file: 'daemon/stream/kafka/resend-requests.ts',
+      find: '    if (missingFrom === 0 || missingFrom >= nextLsn) {',
+      replace: '    if (missingFrom >= 0) {',
+    },
+  ],
+};
 
 /** Bugs between source and replica: shipping, settling, streams, feedback, what is trimmed when. */
 export const STREAM_BUGS: readonly PlantedBug[] = [
@@ -219,7 +222,82 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { simulation: both(striking('kill-replica'), overKafka('lose-end')) },
-    masked: { by: 'the replica, which asks again for what it misses', changes: ASKED_IN_VAIN },
+    masked: ASKS_AGAIN,
+  },
+  {
+    name: 'a failed produce counts as done',
+    rules: [19],
+    invariant: 'P3',
+    changes: [
+      {
+        file: 'daemon/stream/kafka/frame-sender.ts',
+        find: '        this.fail(error);\n      },',
+        replace: `        if (error.next !== 'retry') this.fail(error);
+        else for (const done of this.#window.acknowledge(frame, 0n)) this.#onPrefix(done.lastLsn, done.offset);
+        this.#wake();
+      },`,
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-replica'), overKafka()) },
+    masked: {
+      by: 'the replica, which asks again, and the offsets of the topic, which went back',
+      changes: [
+        ...ASKS_AGAIN.changes,
+        {
+          file: 'daemon/stream/kafka/kafka-sink.ts',
+          find: '    if (offset <= acknowledged.offset) {',
+          replace: '    if (offset < 0n) {',
+        },
+      ],
+    },
+  },
+  {
+    name: 'an acknowledgement above a missing one counts',
+    rules: [19],
+    invariant: 'P3',
+    changes: [
+      {
+        file: 'daemon/stream/kafka/send-window.ts',
+        find: "    assert(entry !== undefined, 'an acknowledged frame is in the window');\n    entry.acknowledged = offset;",
+        replace:
+          '    if (entry === undefined) return [];\n    for (const one of this.#frames.slice(0, this.#frames.indexOf(entry) + 1)) one.acknowledged ??= offset;',
+      },
+      {
+        file: 'daemon/stream/kafka/send-window.ts',
+        find: '    return complete;',
+        replace: "    assert(complete.length > 0, 'all up to here count');\n    return complete.slice(-1);",
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-replica'), overKafka()) },
+    masked: ASKS_AGAIN,
+  },
+  {
+    name: 'a topic that was made again is read on',
+    rules: [19],
+    invariant: 'P4',
+    changes: [
+      {
+        file: 'daemon/stream/kafka/kafka-source.ts',
+        find: "  if (bounds.topicId !== position.topicId) return 'was deleted and made again';\n",
+        replace: '',
+      },
+    ],
+    noticedBy: { simulation: both(striking('kill-replica'), overKafka('delete')) },
+    masked: ASKS_AGAIN,
+  },
+  {
+    name: 'the journal is trimmed behind what the stream took',
+    rules: [20, 22],
+    invariant: 'V2',
+    changes: [
+      {
+        file: 'daemon/ship/shipper.ts',
+        find: 'this.#release.upTo(this.#registry.keptFor(replicated, oldestLsn));',
+        replace:
+          'this.#release.upTo(this.#lanes.reduce((most, { acceptedLsn }) => Math.max(most, acceptedLsn), Math.min(replicated, oldestLsn)));',
+      },
+    ],
+    noticedBy: { simulation: both(both(striking('kill-replica', 'fill-replica'), fewJournalFiles), overKafka()) },
   },
   {
     name: 'a replica of an older format is sent newer frames',

@@ -74,6 +74,20 @@ export const failingReplicaSyncs: OptionBias = (options) => ({
   replicaDisk: { ...options.replicaDisk, syncFails: 0.05 },
 });
 
+/** A disk of the replica that takes its time, so that much is appended and not synced yet. */
+export const slowReplica: OptionBias = (options) => ({
+  ...options,
+  replicaDisk: { ...options.replicaDisk, latencyMicrosMax: 20_000 },
+});
+
+/** A replica that keeps little history: its floor moves up all the time. */
+export const agingHistory: OptionBias = (options) => ({
+  ...options,
+  actMicros: 4000,
+  habits: { ...options.habits, sectorsMax: 32 },
+  life: { ...options.life, historyBytes: 128 * 1024 },
+});
+
 /** Flushes all the time, syncs that take their time, and a crash before the next one. */
 export const flushing: OptionBias = (options) => ({
   ...options,

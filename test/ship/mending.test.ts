@@ -2,6 +2,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { ChainCheckpoints } from '../../daemon/ship/chain-checkpoints.ts';
+import { mendStretch } from '../../daemon/ship/mend-stretch.ts';
 import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
@@ -168,6 +170,51 @@ test('what the far side gives back is written only when it agrees with everythin
   shipper.mendAt(address);
   await sink.sent(lastLsn);
   t.deepEqual(shipper.damage, []);
+});
+
+test('where no chain leads to the damage, the records beside it say whether what comes is ours', async (t) => {
+  const rig = await openRig(t);
+  const { journal, sink, shipper, directory } = rig;
+  sink.seek(1);
+  const lastLsn = await write(rig, 60);
+  await sink.sent(lastLsn);
+  await shipper.close();
+  const from = journal.addressOf(30);
+  // the first damage breaks the chain from the beginning, and none is known behind the second
+  for (const address of [journal.addressOf(10), from])
+    spoil(directory, address + 90, (bytes) => bytes.fill(0, 0, 5000));
+  const stretch = journal.damageAt(from)!;
+  const mend = (farFrames: Uint8Array[]): Promise<number> => {
+    const far = new MemorySink();
+    far.farFrames = farFrames;
+    const checkpoints = new ChainCheckpoints([]);
+    return mendStretch(host, { journal, groupId: GROUP_ID, sinks: [far], checkpoints, timeoutMs: 1000 }, stretch);
+  };
+  for (const other of [stretch.fromLsn - 1, stretch.toLsn + 1]) {
+    const lie = forge(sink.frames, (lsn, payload) => (lsn === other ? payload.fill(9) : payload));
+    await t.throwsAsync(mend(lie), { code: 'divergence' }, `another record ${other}`);
+    t.is(journal.damageAt(from)?.fromLsn, stretch.fromLsn);
+  }
+  t.true((await mend(sink.frames.map((view) => view.bytes))) > 0);
+  t.is(journal.damageAt(from), undefined);
+});
+
+test('what a replica asks for again is not trimmed from the topic as long as it asks', async (t) => {
+  const rig = await openRig(t);
+  const { sink } = rig;
+  sink.seek(1);
+  const lastLsn = await write(rig, 60);
+  await sink.sent(lastLsn);
+  sink.accept(lastLsn);
+  const [first, second] = sink.frames.map((view) => view.lastLsn);
+  sink.hold(first!);
+  t.is(sink.trimmedLsn, first!);
+  for (const held of [second!, lastLsn]) {
+    sink.hold(held, { damagedFrom: first! + 2 });
+    t.is(sink.trimmedLsn, first! + 1);
+  }
+  sink.hold(lastLsn);
+  t.is(sink.trimmedLsn, lastLsn);
 });
 
 /** The same history sealed anew with other payloads: whole in itself. */
