@@ -76,7 +76,13 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     chunkBytesMax: options.chunkCacheBytesMax,
     layoutBytesMax: options.layoutCacheBytesMax,
   });
-  book.lostFrom = await firstLost(store, frames, state.floorLsn);
+  const lost = await firstLost(store, frames, state.floorLsn);
+  book.lostFrom = lost?.fromLsn;
+  if (lost !== undefined && keeper.state.damage.every(({ fromLsn }) => fromLsn !== lost.fromLsn)) {
+    const gone = { ...lost, where: `${directory}/segments`, reason: 'these were durable, and their files are gone' };
+    await keeper.update((before) => ({ damage: [...before.damage, gone] }));
+    damageChannel.publish({ group: groupId, ...gone });
+  }
   const headLsn = Math.max(store.lastLsn, state.floorLsn);
   const index = await VersionIndex.open(
     host,
@@ -199,7 +205,7 @@ async function positionOf(
     const ref = await store.find(headLsn);
     const known = await layoutOrMissing(frames, ref, () => undefined);
     if (known === undefined && mark?.durableLsn === headLsn) return { ...mark, heartbeatMs };
-    const { header } = known ?? (await frames.layout(ref.segment, ref.offset));
+    const { header } = known ?? (await frames.layout(ref));
     const seen = mark?.incarnation ?? NO_INCARNATION;
     return {
       durableLsn: headLsn,

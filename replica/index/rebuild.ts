@@ -47,7 +47,7 @@ export async function layoutOrMissing(
   onMissing: (frame: FrameRef, error: TidemarkError) => void,
 ): Promise<FrameLayout | undefined> {
   try {
-    return await frames.layout(frame.segment, frame.offset);
+    return await frames.layout(frame);
   } catch (error) {
     const damaged = error instanceof TidemarkError && DAMAGE.includes(error.code);
     if (!damaged) throw error;

@@ -4,7 +4,7 @@ import type { FrameLayout } from '../../journal/frame-layout.ts';
 import type { FrameView } from '../../journal/frame-view.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { decodeGap, decodeIncarnation } from '../../journal/record-bodies.ts';
+import { decodeIncarnation } from '../../journal/record-bodies.ts';
 import type { FrameReader } from '../store/frame-reader.ts';
 import type { DurablePosition } from '../store/position-mark.ts';
 import type { Halt, OrphanBranch } from '../store/replica-state.ts';
@@ -33,20 +33,13 @@ export function judgeTwin(frame: FrameView, held: DurablePosition): Halt | undef
   return { state: 'diverged', reason };
 }
 
-/** True when the records between `heldLsn` and the frame were given up by the source, which says so in its first record. */
-export function declaresGap(frame: FrameView, heldLsn: Lsn): boolean {
-  if (frame.record(0).kind !== RecordKind.gap) return false;
-  const gap = decodeGap(frame.payloadOf(0));
-  return gap.fromLsn <= heldLsn + 1 && gap.toLsn === frame.firstLsn - 1;
-}
-
 /** True when the records of a frame that lies below the head are those that are held (rule 17), or are held no more. */
 export async function repeatsHeld(frame: FrameView, store: SegmentStore, frames: FrameReader): Promise<boolean> {
   if (frame.lastLsn < store.oldestLsn) return true;
   const ref = await store.find(frame.lastLsn);
   let layout: FrameLayout;
   try {
-    layout = await frames.layout(ref.segment, ref.offset);
+    layout = await frames.layout(ref);
   } catch (error) {
     // what is damaged here says nothing against what comes; it is put back by proof of its own
     if (hasCode(error, 'frame-damaged') || hasCode(error, 'journal-damaged')) return true;

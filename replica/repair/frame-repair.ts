@@ -198,7 +198,7 @@ export class FrameRepair {
     if (lsn < store.oldestLsn) return undefined;
     const before = await store.find(lsn);
     if (before.segment === ref.segment && before.offset === ref.offset) return undefined;
-    return orUndefined(async () => (await frames.layout(before.segment, before.offset)).chainAt(lsn));
+    return orUndefined(async () => (await frames.layout(before)).chainAt(lsn));
   }
 
   /** The chain value after the frame: by what follows it, by the position when nothing does, or by its own header. */
@@ -206,10 +206,10 @@ export class FrameRepair {
     const { store, frames, durable } = this.#parts;
     const { durableLsn, chain } = durable();
     if (ref.lastLsn === durableLsn) return parseChain(chain);
-    const own = await orUndefined(async () => (await frames.layout(ref.segment, ref.offset)).header.chainAfter);
+    const own = await orUndefined(async () => (await frames.layout(ref)).header.chainAfter);
     if (own !== undefined || ref.lastLsn >= store.lastLsn) return own;
     const next = await store.find(ref.lastLsn + 1);
-    return orUndefined(async () => (await frames.layout(next.segment, next.offset)).chainAt(ref.lastLsn));
+    return orUndefined(async () => (await frames.layout(next)).chainAt(ref.lastLsn));
   }
 }
 

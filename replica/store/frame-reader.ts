@@ -2,6 +2,7 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_HEADER_BYTES, framePrefixBytes, readFrameHeader } from '../../journal/frame-codec.ts';
 import { copyOverlap, FrameLayout } from '../../journal/frame-layout.ts';
 import { FrameView } from '../../journal/frame-view.ts';
+import type { Lsn } from '../../journal/position.ts';
 import { ByteCache } from './byte-cache.ts';
 import type { RepairedFrames } from './repaired-frames.ts';
 import type { FrameRef } from './segment-info.ts';
@@ -40,9 +41,14 @@ export class FrameReader {
     this.#chunks = new ByteCache(options.chunkBytesMax, (chunk) => chunk.length);
   }
 
-  /** Header, record list and chunk table of the frame at a byte of a segment. */
-  layout(segment: number, offset: number): Promise<FrameLayout> {
-    return this.#layoutOf(segment, offset, this.#repaired.size(segment, offset));
+  /** Header, record list and chunk table of a frame. One with other records, whole as it may be, is damage. */
+  async layout(frame: FrameRef): Promise<FrameLayout> {
+    const { firstLsn, lastLsn, offset, segment } = frame;
+    const layout = await this.#layoutOf(segment, offset, this.#repaired.size(segment, offset));
+    if (layout.header.firstLsn > firstLsn || layout.lastLsn !== lastLsn) {
+      return this.#told(segment, offset, () => Promise.reject(anotherFrame(layout, frame)));
+    }
+    return layout;
   }
 
   /** `standIn`: bytes of the frame that stands in for this one; what is kept in memory is of the one or of the other. */
@@ -97,6 +103,7 @@ export class FrameReader {
     return this.#told(segment, offset, async () => {
       await this.#readBytes(segment, offset, standIn, 0, bytes);
       const view = FrameView.open(bytes);
+      if (view.firstLsn > frame.firstLsn || view.lastLsn !== frame.lastLsn) throw anotherFrame(view, frame);
       view.verifyChunks();
       return view;
     });
@@ -127,4 +134,11 @@ export class FrameReader {
       throw error;
     }
   }
+}
+
+function anotherFrame(found: { readonly lastLsn: Lsn }, { firstLsn, lastLsn }: FrameRef): TidemarkError {
+  return new TidemarkError(
+    'frame-damaged',
+    `a frame up to LSN ${found.lastLsn} stands where ${firstLsn} to ${lastLsn} should`,
+  );
 }

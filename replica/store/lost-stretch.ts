@@ -6,14 +6,20 @@ import { DAMAGE, type FrameReader } from './frame-reader.ts';
 import type { SegmentStore } from './segment-store.ts';
 
 /**
- * The first LSN of records that should be held and whose segment is gone, with none in its place; undefined: none is.
+ * The first records that should be held and whose segment is gone, with none in its place; undefined: none are.
  * What the source declared to be a gap is not lost.
  */
-export async function firstLost(store: SegmentStore, frames: FrameReader, floorLsn: Lsn): Promise<Lsn | undefined> {
+export async function firstLost(
+  store: SegmentStore,
+  frames: FrameReader,
+  floorLsn: Lsn,
+): Promise<{ readonly fromLsn: Lsn; readonly toLsn: Lsn } | undefined> {
   let heldLsn = floorLsn;
   for (const { firstLsn, lastLsn } of store.segments) {
     if (lastLsn < firstLsn) continue;
-    if (firstLsn > heldLsn + 1 && !(await beginsWithGap(store, frames, firstLsn))) return heldLsn + 1;
+    if (firstLsn > heldLsn + 1 && !(await beginsWithGap(store, frames, firstLsn))) {
+      return { fromLsn: heldLsn + 1, toLsn: firstLsn - 1 };
+    }
     heldLsn = Math.max(heldLsn, lastLsn);
   }
   return undefined;
@@ -21,8 +27,9 @@ export async function firstLost(store: SegmentStore, frames: FrameReader, floorL
 
 async function beginsWithGap(store: SegmentStore, frames: FrameReader, firstLsn: Lsn): Promise<boolean> {
   try {
-    const { segment, offset } = await store.find(firstLsn);
-    const layout = await frames.layout(segment, offset);
+    const frame = await store.find(firstLsn);
+    const { segment, offset } = frame;
+    const layout = await frames.layout(frame);
     const record = layout.record(firstLsn - layout.firstLsn);
     if (record.kind !== RecordKind.gap) return false;
     const body = new Uint8Array(record.payloadBytes);

@@ -3,10 +3,11 @@ import { FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_RECORDS_MAX, readFrameHeader
 import { FrameView } from '../../journal/frame-view.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
+import { declaresGap, gapBefore } from './declared-gap.ts';
 import { readFully, writeFully } from './file-io.ts';
 import { FrameDirectory } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
-import { sealedFooter } from './sealed-segment.ts';
+import { sealedFooter } from './sealed-footer.ts';
 import {
   decodeSegmentHeader,
   encodeSegmentHeader,
@@ -228,13 +229,18 @@ async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: numbe
   return frame;
 }
 
-/** Where a segment begins, by its header page; 0 when that does not say. */
-export async function beginOf(host: Host, path: string, groupId: string): Promise<Lsn> {
+/**
+ * The LSN up to which the segments before this one go, by its header page and, where it begins behind a gap that the
+ * source declared, by its first frame; 0 when they do not say.
+ */
+export async function endBefore(host: Host, path: string, groupId: string): Promise<Lsn> {
   const file = host.disk.open(path, 'read');
   try {
     const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
     await readFully(file, page, 0);
-    return segmentBegins(page, path, groupId, 0);
+    const firstLsn = segmentBegins(page, path, groupId, 0);
+    const frame = await firstFrame(file);
+    return Math.min(firstLsn, (frame && gapBefore(frame)?.fromLsn) ?? firstLsn) - 1;
   } catch (error) {
     if (!(error instanceof TidemarkError)) throw error;
     return 0;
@@ -243,7 +249,24 @@ export async function beginOf(host: Host, path: string, groupId: string): Promis
   }
 }
 
-/** Cuts what stands behind the last frame of a scanned segment; what was acknowledged goes to `quarantine/` and has a name. */
+/** Whether a segment's first frame says that all records between `lastLsn` and it were given up by the source. */
+export async function beginsBehindGap(file: DiskFile, lastLsn: Lsn): Promise<boolean> {
+  const frame = await firstFrame(file);
+  return frame !== undefined && declaresGap(frame, lastLsn);
+}
+
+async function firstFrame(file: DiskFile): Promise<FrameView | undefined> {
+  const size = file.size();
+  const buffer = Buffer.allocUnsafeSlow(Math.max(FRAME_HEADER_BYTES, Math.min(FRAME_BYTES_MAX, size)));
+  try {
+    return await readFrame(file, buffer, SEGMENT_HEADER_BYTES, size);
+  } catch (error) {
+    if (hasCode(error, 'frame-damaged') || hasCode(error, 'journal-damaged')) return undefined;
+    throw error;
+  }
+}
+
+/** Cuts what stands behind the last frame of a scanned segment; `durableLsn`: the newest that was acknowledged in it. What was acknowledged goes to `quarantine/` and has a name. */
 export async function cutTail(
   host: Host,
   { directory, durableLsn }: { readonly directory: string; readonly durableLsn: Lsn },

@@ -1,22 +1,14 @@
-import { crc32c } from '@node-rs/crc32';
 import { assert } from '../../journal/base/assert.ts';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
 import { readFully, writeFully } from './file-io.ts';
-import { entryAt, FrameDirectory } from './frame-directory.ts';
+import { FrameDirectory } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
-import { readDirectory, sealedFooter } from './sealed-segment.ts';
-import {
-  encodeSegmentFooter,
-  encodeSegmentHeader,
-  parseSegmentName,
-  SEGMENT_BYTES_MAX,
-  SEGMENT_HEADER_BYTES,
-  segmentName,
-} from './segment-format.ts';
+import { type ActiveSegment, directoryOf, sealSegment } from './sealed-segment.ts';
+import { encodeSegmentHeader, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, segmentName } from './segment-format.ts';
 import type { AppendFrame, FrameRef, SegmentInfo } from './segment-info.ts';
-import { beginOf, beginOfSegment, cutTail, scanSegment } from './segment-recovery.ts';
+import { type OpenedSegments, openSegments } from './segment-opening.ts';
 import { evictOldest, SharedFile } from './shared-file.ts';
 
 export interface SegmentStoreOptions {
@@ -35,26 +27,30 @@ const DIRECTORIES_MAX = 64;
 export class SegmentStore {
   readonly #host: Host;
   readonly #options: SegmentStoreOptions;
-  #segments: SegmentInfo[] = [];
-  #active: { file: DiskFile; directory: FrameDirectory; end: number } | undefined;
+  #segments: SegmentInfo[];
+  #active: ActiveSegment | undefined;
   /** Written since the last sync: sealed files and the active one. */
-  readonly #dirty = new Set<DiskFile>();
+  readonly #dirty: Set<DiskFile>;
   #directoryDirty = false;
-  /** While opening: of the segment opened last frames above the durable mark may be missing. */
-  #endIsLost = false;
   /** Readers' descriptors, least lately used first: never the writer's, which ends with its segment. */
   readonly #files = new Map<number, SharedFile>();
   readonly #directories = new Map<number, FrameDirectory>();
-  readonly damage: Damage[] = [];
+  readonly damage: readonly Damage[];
   /** Stretches between whole frames of a segment that was scanned at the opening; they count as frames. */
-  readonly holes: FrameRef[] = [];
+  readonly holes: readonly FrameRef[];
   /** Bytes above the durable mark that were cut off when the store was opened. */
-  droppedBytes = 0;
+  readonly droppedBytes: number;
 
-  private constructor(host: Host, options: SegmentStoreOptions) {
+  private constructor(host: Host, options: SegmentStoreOptions, opened: OpenedSegments) {
     assert(options.segmentBytes <= SEGMENT_BYTES_MAX, 'a segment stays below 4 GiB');
     this.#host = host;
     this.#options = options;
+    this.#segments = opened.segments;
+    this.#active = opened.active;
+    this.#dirty = opened.dirty;
+    this.damage = opened.damage;
+    this.holes = opened.holes;
+    this.droppedBytes = opened.droppedBytes;
   }
 
   /**
@@ -63,11 +59,7 @@ export class SegmentStore {
    * `format-too-new`.
    */
   static async open(host: Host, options: SegmentStoreOptions): Promise<SegmentStore> {
-    const store = new SegmentStore(host, options);
-    host.disk.makeDirectory(options.directory);
-    const sequences = host.disk.list(options.directory).map(parseSegmentName);
-    const known = sequences.filter((sequence) => sequence !== undefined);
-    for (const [i, sequence] of known.entries()) await store.#openSegment(sequence, known[i + 1]);
+    const store = new SegmentStore(host, options, await openSegments(host, options));
     // A start that was killed may have made the newest one: its name is not durable by being seen.
     store.#directoryDirty = true;
     await store.sync();
@@ -137,25 +129,7 @@ export class SegmentStore {
       this.#host.disk.unlink(this.#path(info.sequence));
       return active.file.close();
     }
-    const directory = active.directory.bytes;
-    const footer = encodeSegmentFooter({
-      directoryCrc: crc32c(directory),
-      entries: active.directory.count,
-      directoryOffset: active.end,
-      firstLsn: info.firstLsn,
-      lastLsn: info.lastLsn,
-      openFromLsn,
-      firstTime: info.firstTime,
-      lastTime: info.lastTime,
-    });
-    try {
-      await writeFully(active.file, Buffer.concat([directory, footer]), active.end);
-    } catch (error) {
-      active.file.truncate(active.end);
-      throw error;
-    }
-    const bytes = active.end + directory.length + footer.length;
-    this.#segments[this.#segments.length - 1] = { ...info, bytes, openFromLsn, sealed: true };
+    this.#segments[this.#segments.length - 1] = await sealSegment(active, info, openFromLsn);
     this.#directories.set(info.sequence, active.directory);
     this.#dirty.add(active.file);
     this.#active = undefined;
@@ -220,7 +194,8 @@ export class SegmentStore {
       this.#directories.set(info.sequence, cached);
       return cached;
     }
-    const directory = await this.#reading(info.sequence, readDirectory);
+    const { groupId } = this.#options;
+    const directory = await this.#reading(info.sequence, (file) => directoryOf(file, groupId, info));
     this.#directories.set(info.sequence, directory);
     evictOldest(this.#directories, DIRECTORIES_MAX);
     return directory;
@@ -294,7 +269,7 @@ export class SegmentStore {
     return `${this.#options.directory}/${segmentName(sequence)}`;
   }
 
-  async #startSegment(frame: AppendFrame): Promise<{ file: DiskFile; directory: FrameDirectory; end: number }> {
+  async #startSegment(frame: AppendFrame): Promise<ActiveSegment> {
     const sequence = (this.#segments.at(-1)?.sequence ?? 0) + 1;
     const { groupId } = this.#options;
     // A leftover of a start that failed for want of space.
@@ -320,75 +295,5 @@ export class SegmentStore {
       sealed: false,
     });
     return this.#active;
-  }
-
-  async #openSegment(sequence: number, following: number | undefined): Promise<void> {
-    const newest = following === undefined;
-    const { groupId, durableLsn } = this.#options;
-    const path = this.#path(sequence);
-    const file = this.#host.disk.open(path, 'write');
-    if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, 'shorter than its header');
-    let firstLsn: Lsn;
-    try {
-      firstLsn = await beginOfSegment(file, { ...this.#options, sequence, heldLsn: this.lastLsn });
-    } catch (error) {
-      if (!hasCode(error, 'journal-damaged')) {
-        await file.close();
-        throw error;
-      }
-      return this.#dropEmpty(file, path, error.message);
-    }
-    if (this.#endIsLost && firstLsn > this.lastLsn + 1 && firstLsn > durableLsn) {
-      // What it continues did not survive a power loss, and none of it was acknowledged.
-      this.droppedBytes += file.size();
-      this.#host.disk.unlink(path);
-      return file.close();
-    }
-    const footer = await sealedFooter(file, path);
-    // A footer that nobody proved durable may have reached the disk before the frames it speaks of.
-    if (footer !== undefined && footer.lastLsn <= durableLsn) {
-      const { lastLsn, firstTime, lastTime, openFromLsn } = footer;
-      const bytes = file.size();
-      this.#segments.push({ sequence, firstLsn, lastLsn, bytes, firstTime, lastTime, openFromLsn, sealed: true });
-      return file.close();
-    }
-    const endLsn = newest
-      ? durableLsn
-      : Math.min(durableLsn, (await beginOf(this.#host, this.#path(following), groupId)) - 1);
-    const scanned = await scanSegment(file, groupId, firstLsn, durableLsn, endLsn);
-    for (const offset of scanned.holes) this.holes.push({ segment: sequence, ...entryAt(scanned.directory, offset) });
-    const last = scanned.directory.count === 0 ? undefined : scanned.directory.entry(scanned.directory.count - 1);
-    const lastLsn = last?.lastLsn ?? firstLsn - 1;
-    const cut = await cutTail(this.#host, this.#options, file, { sequence, lastLsn, ...scanned });
-    if (cut.damage !== undefined) this.damage.push(cut.damage);
-    this.droppedBytes += cut.droppedBytes;
-    if (last === undefined && newest && this.#segments.length > 0 && firstLsn !== this.lastLsn + 1) {
-      // It holds nothing, and its header would stand for LSNs before it that are damaged.
-      return this.#dropEmpty(file, path, `no frame at LSN ${firstLsn}`);
-    }
-    this.#segments.push({
-      sequence,
-      firstLsn,
-      lastLsn,
-      bytes: scanned.end,
-      firstTime: scanned.directory.count === 0 ? 0 : scanned.directory.entry(0).firstTime,
-      lastTime: last?.lastTime ?? 0,
-      openFromLsn: firstLsn,
-      sealed: false,
-    });
-    this.#active = { file, directory: scanned.directory, end: scanned.end };
-    this.#dirty.add(file);
-    const isWhole = footer !== undefined && footer.lastLsn === last?.lastLsn;
-    this.#endIsLost = !isWhole;
-    // Its seal did not survive a power loss: seal again; how far back it was open is not known any more, so as far as before.
-    if (!newest) await this.seal(isWhole ? footer.openFromLsn : (this.#segments.at(-2)?.openFromLsn ?? firstLsn));
-  }
-
-  async #dropEmpty(file: DiskFile, path: string, reason: string): Promise<void> {
-    await file.close();
-    this.#endIsLost = true;
-    if (this.lastLsn >= this.#options.durableLsn) return this.#host.disk.unlink(path);
-    this.damage.push({ fromLsn: this.lastLsn + 1, toLsn: this.#options.durableLsn, where: path, reason });
-    this.#host.disk.rename(path, `${path}.damaged`);
   }
 }

@@ -19,7 +19,7 @@ export async function lastRecordAt(
   const frame = await store.findTime(time + 1);
   let lsn = frame === undefined ? headLsn : frame.firstLsn - 1;
   if (frame !== undefined) {
-    const layout = await frames.layout(frame.segment, frame.offset);
+    const layout = await frames.layout(frame);
     for (let i = frame.firstLsn - layout.firstLsn; i < layout.recordCount; i += 1) {
       const record = layout.record(i);
       if (record.time > time) break;
@@ -48,6 +48,6 @@ export async function recordsAround(
 async function timeOf(store: SegmentStore, frames: FrameReader, lsn: Lsn): Promise<TimedLsn | undefined> {
   if (lsn < Math.max(store.oldestLsn, 1) || lsn > store.lastLsn) return undefined;
   const ref = await store.find(lsn);
-  const layout = await frames.layout(ref.segment, ref.offset);
+  const layout = await frames.layout(ref);
   return { lsn, time: layout.record(lsn - layout.firstLsn).time };
 }
