@@ -133,7 +133,10 @@ export class GroupRetention {
     const before = map.givenUp;
     const from = this.#from;
     const end = this.#fileEnd(from);
-    let firstLsn: Lsn = before?.fromLsn ?? 0;
+    // What lies between was taken by every required replica, and so was what had been given up before it: the map knows
+    // nothing of the records between, and a new stretch begins.
+    const isClosed = before !== undefined && from > before.address;
+    let firstLsn: Lsn = isClosed ? 0 : (before?.fromLsn ?? 0);
     let lastLsn: Lsn = before?.toLsn ?? 0;
     const reader = this.#journal.reader(from);
     try {

@@ -121,6 +121,31 @@ test('out of room with the policy stop-protecting: the guest goes on, what was g
   bench.remove();
 });
 
+test('what replicas took after history was given up is not said to be given up: the change map knows nothing of it', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const group = await bench.open(bench.options(volumes, small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 })));
+  const client = new HandClient(group.exports('local')[0]!);
+  const fill = async (from: number, isEnough: () => boolean): Promise<void> => {
+    for (let window = 0; window < 400 && !isEnough(); window++) {
+      await client.ready();
+      t.is(await client.write(from + (window % 64) * 65_536, pattern(65_536, window)), 'ok');
+    }
+  };
+  await fill(0, () => group.status().givenUp !== undefined);
+  await until(() => group.status().givenUp?.announcedLsn === group.status().givenUp?.toLsn);
+  await client.flush();
+  const shippedLsn = bench.marks.lsn('durable');
+  bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
+  await fill(SIZE / 2, () => (group.status().givenUp?.toLsn ?? 0) > shippedLsn);
+  const { fromLsn = 0, toLsn = 0 } = group.status().givenUp ?? {};
+  t.true(toLsn > shippedLsn, `${toLsn}`);
+  t.true(fromLsn > shippedLsn, `given up from ${fromLsn}, taken up to ${shippedLsn}`);
+  await group.close();
+  bench.remove();
+});
+
 test('a disk that is not empty is refused without a seed; with one, all of it but zeroes is journalled first', async (t) => {
   const bench = new GroupBench();
   const path = bench.disk('a.raw', SIZE);
