@@ -67,16 +67,30 @@ async function seedsOf(
   return JSON.parse(line) as Hunt;
 }
 
+/** The test counts when it passes with the masking mechanism broken alone. */
 async function failedTest(bug: PlantedBug, changes: readonly SourceChange[]): Promise<Outcome> {
   if ('simulation' in bug.noticedBy) throw new Error('no test');
   const { test, title } = bug.noticedBy;
+  const noticedBy = `${test} "${title}"`;
+  const outcome = await failureOf(test, title, changes);
+  if (!outcome.failed || bug.masked === undefined) return { ...outcome, found: outcome.failed, noticedBy };
+  const alone = await failureOf(test, title, bug.masked.changes);
+  if (!alone.failed) return { ...outcome, found: true, noticedBy };
+  return { found: false, noticedBy, message: `what masks it is noticed alone: ${alone.message}` };
+}
+
+async function failureOf(
+  test: string,
+  title: string,
+  changes: readonly SourceChange[],
+): Promise<{ readonly failed: boolean; readonly message: string }> {
   const { stdout } = await run([AVA, '--tap', test, '--match', `*${title}*`], changes);
   const failure = stdout.split('\n').findIndex((line) => line.startsWith('not ok') && line.includes(title));
   const message = stdout
     .split('\n')
     .slice(failure, failure + 40)
     .join(' ');
-  return { found: failure >= 0, noticedBy: `${test} "${title}"`, message: oneLine(failure < 0 ? stdout : message) };
+  return { failed: failure >= 0, message: oneLine(failure < 0 ? stdout : message) };
 }
 
 /** Resolves with what the program printed, whatever its exit code. */

@@ -18,6 +18,7 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { simulation: striking('power-source') },
+    quick: true,
   },
   {
     name: 'a write with FUA is answered like any other',
@@ -31,7 +32,6 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { simulation: striking('power-source') },
-    quick: true,
   },
   {
     name: 'a piece is read before its request is whole',
@@ -71,6 +71,37 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { simulation: both(striking('kill-source'), inPieces) },
+  },
+  {
+    name: 'a restart replays what the backings hold already',
+    rules: [5, 9],
+    invariant: 'D1',
+    changes: [
+      {
+        file: 'daemon/volume/recovery-replay.ts',
+        find: '        if (effect.stamp < options.applied) return;\n',
+        replace: '',
+      },
+    ],
+    noticedBy: {
+      test: GROUP,
+      title: 'a restart whose replay begins in the middle of a closed request keeps all of it',
+    },
+    masked: {
+      by: 'the overlays, which forget at once what the backings hold',
+      changes: [
+        {
+          file: 'daemon/volume/group-open.ts',
+          find: "    volume.overlay.deadBelow = this.#marks.address('applied');",
+          replace: "    volume.overlay.deadBelow = this.#marks.address('checkpoint');",
+        },
+        {
+          file: 'daemon/volume/protected-group.ts',
+          find: '    if (applied !== this.#forgotten) {',
+          replace: '    if (applied !== this.#forgotten && applied > this.#opened.writtenOut.applied.address) {',
+        },
+      ],
+    },
   },
   {
     name: 'writing out begins again and writes over what is newer',
