@@ -220,6 +220,11 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
         find: '    if (needed !== undefined && needed.fromLsn < fromLsn) ({ fromLsn, reason } = needed);',
         replace: '    if (needed !== undefined && needed.fromLsn < 0) ({ fromLsn, reason } = needed);',
       },
+      {
+        file: 'daemon/stream/kafka/seek-decision.ts',
+        find: '  let fromLsn = Math.max(input.tailLsn, lowest) + 1;',
+        replace: '  let fromLsn = Math.max(input.tailLsn, lowest, input.acceptedLsn) + 1;',
+      },
     ],
     noticedBy: { simulation: both(striking('kill-replica'), overKafka('lose-end')) },
     masked: ASKS_AGAIN,
