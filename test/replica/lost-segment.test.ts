@@ -99,7 +99,7 @@ test('behind a segment that is gone no point is shown, at this start and the nex
 test('a volume whose first record stands in a damaged frame is not said to be missing', async (t) => {
   const history = madeHistory();
   const host = await received(history);
-  for (const path of [...host.disk.files.keys()]) {
+  for (const path of host.disk.files.keys()) {
     if (path.includes('/index/') || path.endsWith('/state')) host.disk.files.delete(path);
   }
   const { bytes } = host.disk.files.get('/replica/segments/000000000001.seg')!;
@@ -117,7 +117,7 @@ test('an error of the medium that passes is no damage: nothing is named, and not
   const history = madeHistory();
   const host = await received(history);
   // the index is gone, so that the next start reads every record list
-  for (const path of [...host.disk.files.keys()]) if (path.includes('/index/')) host.disk.files.delete(path);
+  for (const path of host.disk.files.keys()) if (path.includes('/index/')) host.disk.files.delete(path);
   let failures = 0;
   const open = host.disk.open.bind(host.disk);
   host.disk.open = (path, mode) => {
