@@ -227,6 +227,10 @@ test('any bytes as records or bodies are an error with a code, or something vali
   t.deepEqual(bodies.decodeBookmark(bodies.encodeBookmark(bookmark)), bookmark);
   const huge = bodies.encodeGap({ fromLsn: -1, toLsn: 2 ** 60, reason: '' });
   t.throws(() => bodies.decodeGap(huge), { code: 'journal-damaged' });
+  // nil, a number, an empty list
+  for (const byte of [0xc0, 7, 0x90]) {
+    t.throws(() => bodies.decodeGap(Uint8Array.of(byte)), { code: 'journal-damaged' }, `byte ${byte}`);
+  }
 });
 
 test('the golden journal of version 1 is read by this version', async (t) => {

@@ -266,6 +266,30 @@ test('a frame whose crcs hold and whose chain or records cannot be is damaged', 
   t.throws(entry(200, 0, 0), { code: 'frame-damaged' });
 });
 
+test('a frame header that tells of more than 4 MiB is damaged before room is made for it', (t) => {
+  const good = seal([write(1, new Uint8Array(512))], { ...OPTIONS, compress: false }).bytes;
+  const told = readFrameHeader(good);
+  const announcing = (frameBytes: number): (() => unknown) => {
+    const bytes = good.slice();
+    const view = new DataView(bytes.buffer);
+    const chunkBytes = 65_536;
+    const chunkCount = 64;
+    const payloadBytes = frameBytes - framePrefixBytes({ ...told, chunkCount });
+    for (const [at, value] of [
+      [8, frameBytes],
+      [120, chunkBytes],
+      [124, chunkCount],
+      [128, payloadBytes],
+      [132, payloadBytes],
+    ] as const) {
+      view.setUint32(at, value, true);
+    }
+    return () => readFrameHeader(withHeaderCrc(bytes));
+  };
+  t.notThrows(announcing(4 * 1024 * 1024));
+  t.throws(announcing(4 * 1024 * 1024 + 1), { code: 'frame-damaged' });
+});
+
 test('the native and the plain way to zstd unpack to the same bytes, and neither writes beyond its room', (t) => {
   const plain = Buffer.concat([noise(3000, 5), new Uint8Array(5000).fill(7)]);
   for (const zstd of [zstdInto, zstdIntoByZlib]) {

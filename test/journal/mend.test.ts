@@ -3,6 +3,7 @@ import { Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
 import { RecordKind } from '../../journal/record.ts';
 import type { MendedRecord } from '../../journal/stretch-writer.ts';
+import { LateDisk } from '../doubles/late-disk.ts';
 import { SeededRandom } from '../simulation/seeded-random.ts';
 import {
   appendWrites,
@@ -221,4 +222,28 @@ test('what points into a damaged stretch points at the same record afterwards, a
   appendWrites(journal, 2);
   await journal.close();
   t.deepEqual(auditJournal(host, directory).damage, []);
+});
+
+test('a journal that is open and a stretch that is mended are on disk by their names, however late the disk', async (t) => {
+  const random = new SeededRandom(5);
+  const directory = temporaryDirectory(t);
+  await writeAtRandom(directory, random);
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+  const records = recordsOf(whole);
+  await whole.close();
+  changeAt(directory, FILE_BYTES, 20_000, (bytes) => bytes.fill(0, 0, 9000));
+  const disk = new LateDisk(testHost().disk, random);
+  const journal = await Journal.open({ ...testHost(), disk }, journalOptions(directory));
+  t.false(disk.changing.includes(`syncDirectory ${directory}`), 'opened');
+  const stretch = journal.damageAt(firstDamage(journal) ?? 0, []);
+  if (stretch === undefined) return t.fail('nothing is damaged');
+  const writer = journal.mend(stretch);
+  for (let lsn = stretch.fromLsn; lsn <= stretch.toLsn; lsn++) writer.add(records[lsn - 1]!);
+  await writer.finish();
+  t.deepEqual(
+    disk.changing.filter((call) => !call.includes('preparing')),
+    [],
+  );
+  await writer.close();
+  await journal.close();
 });

@@ -1,5 +1,6 @@
 import test from 'ava';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
+import { readReplicaState } from '../../replica/store/replica-state.ts';
 import { GROUP, HandSource, History, Model, seal, VOLUMES } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
 
@@ -41,8 +42,13 @@ test('killed at any turn of a floor move, no view is made of a base that is merg
   await group.close();
   t.true(group.floorLsn > 0 && kills.length > 5, `${kills.length} kills`);
   const floors = new Set<number>();
+  let resumed = 0;
   for (const disk of kills) {
-    const reopened = await ReplicaGroup.open(memoryHost(22, disk), OPTIONS);
+    const killed = memoryHost(22, disk);
+    const state = await readReplicaState(killed, '/replica', GROUP);
+    const reopened = await ReplicaGroup.open(killed, OPTIONS);
+    t.is(reopened.floorLsn, state?.floorIntentLsn ?? 0, 'a move that was decided is done');
+    if (state !== undefined && state.floorIntentLsn > state.floorLsn) resumed += 1;
     const lsn = Math.max(reopened.floorLsn, VOLUMES.length + 10);
     floors.add(reopened.floorLsn);
     const model = new Model();
@@ -56,5 +62,6 @@ test('killed at any turn of a floor move, no view is made of a base that is merg
     await reopened.close();
   }
   t.log(`${kills.length} kills`);
+  t.true(resumed > 0, 'killed in the middle of a move');
   t.true(floors.size > 1, 'killed before and behind the moment at which the move is decided');
 });

@@ -368,6 +368,19 @@ test('what a replica lost is not released, however much it had acknowledged befo
   t.true(marks.address('shipped') <= rig.journal.addressOf(early + 1), 'nor at the stop');
 });
 
+test('what a replica held when the shipper stopped is released by the time it has stopped', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(90);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  rig.sink.hold(last);
+  const { marks } = rig.journal;
+  t.is(marks.address('shipped'), 0);
+  await rig.shipper.close();
+  t.true(marks.address('shipped') > 0);
+  await rig.journal.close();
+});
+
 test('another chain at the same position is divergence: nothing is sent or released', async (t) => {
   const rig = await Rig.open(t);
   const last = await rig.write(40);
