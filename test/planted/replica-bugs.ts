@@ -94,9 +94,9 @@ export const REPLICA_BUGS: readonly PlantedBug[] = [
     invariant: 'P3',
     changes: [
       {
-        file: 'replica/receive/frame-checks.ts',
-        find: '  if (frame.record(0).kind !== RecordKind.gap) return false;',
-        replace: '  if (frame.record(0).kind !== RecordKind.gap) return true;',
+        file: 'replica/store/declared-gap.ts',
+        find: '  return gap !== undefined && gap.fromLsn <= heldLsn + 1;',
+        replace: '  return gap === undefined || gap.fromLsn <= heldLsn + 1;',
       },
     ],
     noticedBy: { test: RECEIVER, title: 'a gap is never stepped over: it is named, and closed by what is sent again' },
