@@ -65,19 +65,16 @@ function isWholeHeader(page: Buffer): boolean {
   }
 }
 
+/** By the footer and the header of the first frame, each under a checksum of its own; the frame itself may be damaged. */
 async function beginByContent(file: DiskFile, groupId: string, heldLsn: Lsn): Promise<Lsn | undefined> {
-  const size = file.size();
-  const buffer = Buffer.allocUnsafeSlow(Math.max(FRAME_HEADER_BYTES, Math.min(FRAME_BYTES_MAX, size)));
-  try {
-    const frame = await readFrame(file, buffer, SEGMENT_HEADER_BYTES, size);
-    const footer = await sealedFooter(file, file.path);
-    const firstLsn = footer?.firstLsn ?? Math.max(frame.firstLsn, heldLsn + 1);
-    const fits = frame.groupId === groupId && frame.firstLsn <= firstLsn && firstLsn <= frame.lastLsn;
-    return fits && firstLsn > heldLsn ? firstLsn : undefined;
-  } catch (error) {
-    if (!hasCode(error, 'frame-damaged') && !hasCode(error, 'journal-damaged')) throw error;
-    return undefined;
-  }
+  const header = Buffer.alloc(FRAME_HEADER_BYTES);
+  if (file.size() < SEGMENT_HEADER_BYTES + header.length) return undefined;
+  await readFully(file, header, SEGMENT_HEADER_BYTES);
+  const frame = headerOrNothing(header, groupId);
+  const footer = await sealedFooter(file, file.path);
+  const firstLsn = footer?.firstLsn ?? (frame === undefined ? 0 : Math.max(frame.firstLsn, heldLsn + 1));
+  const fits = frame === undefined || (frame.firstLsn <= firstLsn && firstLsn < frame.firstLsn + frame.recordCount);
+  return fits && firstLsn > heldLsn ? firstLsn : undefined;
 }
 
 /**

@@ -79,6 +79,29 @@ test('a segment whose header page has rotted is read on by its footer and frames
   }
 });
 
+test('a header page and the first frame are damaged: what tells where it begins are the footer or the header of the frame', async (t) => {
+  const history = madeHistory();
+  const newest = [...(await received(history)).disk.files.keys()]
+    .filter((path) => path.endsWith('.seg'))
+    .sort()
+    .at(-1)!;
+  for (const [path, at] of [
+    [MIDDLE, 4100],
+    [MIDDLE, 5000],
+    [newest, 5000],
+  ] as const) {
+    const host = await received(history);
+    const { bytes } = host.disk.files.get(path)!;
+    const firstLsn = Number(bytes.readBigUInt64LE(40));
+    for (const spoilt of [9, at]) bytes.writeUInt8(bytes.readUInt8(spoilt) ^ 4, spoilt);
+    const group = await open(host);
+    t.is(group.headLsn, history.lastLsn, `${path} at ${at}`);
+    const refused = await firstRefused(group, history, (lsn) => t.fail(`wrong bytes at LSN ${lsn}`));
+    t.true(refused === 0 || refused >= firstLsn, `${refused}`);
+    await group.close();
+  }
+});
+
 test('behind a segment that is gone no point is shown, at this start and the next; those before it are', async (t) => {
   const history = madeHistory();
   const host = await received(history);
