@@ -48,6 +48,14 @@ export class ChainCheckpoints {
     if (this.#list.length > CHECKPOINTS_MAX) this.#thin();
   }
 
+  /** One that was passed already, or not reached yet: kept whatever else is thinned out. */
+  keep(checkpoint: ChainCheckpoint): void {
+    const at = this.#list.findIndex(({ lsn }) => lsn >= checkpoint.lsn);
+    const found = at < 0 ? undefined : this.#list[at];
+    this.#list.splice(at < 0 ? this.#list.length : at, found?.lsn === checkpoint.lsn ? 1 : 0, checkpoint);
+    this.#pinned.add(checkpoint);
+  }
+
   /** The newest at or below `lsn`. */
   before(lsn: Lsn): ChainCheckpoint | undefined {
     let low = 0;

@@ -33,6 +33,32 @@ export function walkStart(journal: ShipJournal, checkpoints: ChainCheckpoints, l
   return { lsn: 0, chain: CHAIN_START, address: journal.oldestAddress };
 }
 
+/**
+ * The chain where a file of the journal ends that is about to be overwritten, read from the nearest place before it;
+ * undefined when nothing leads there. Throws what the reader throws.
+ */
+export async function chainAtFileEnd(
+  journal: ShipJournal,
+  checkpoints: ChainCheckpoints,
+  end: JournalAddress,
+): Promise<ChainCheckpoint | undefined> {
+  const known = checkpoints.list.findLast(({ address }) => address <= end);
+  const first = { lsn: 0, chain: CHAIN_START, address: journal.oldestAddress };
+  const start = known !== undefined && known.address >= journal.oldestAddress ? known : first;
+  if (start === first && journal.oldestLsn > 1) return undefined;
+  const reader = journal.reader(start.address);
+  let { chain, lsn } = start;
+  try {
+    for (let batch = reader.next(end); batch !== undefined; batch = reader.next(end)) {
+      for (const record of batch) chain = chainOver(chain, record, batch.time);
+      lsn = batch.lastLsn;
+    }
+  } finally {
+    await reader.close();
+  }
+  return { lsn, chain, address: end };
+}
+
 /** The chain after `lsn`, read at one go below `limit`; undefined when it cannot be told. Throws what the reader throws. */
 export async function chainAt(
   journal: ShipJournal,

@@ -2,9 +2,9 @@ import { channel } from '../../journal/base/channels.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host, Timer } from '../../journal/host/host.ts';
 import type { Marks } from '../../journal/marks.ts';
-import type { Lsn } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
-import type { ShipJournal } from './chain-walk.ts';
+import { chainAtFileEnd, type ShipJournal } from './chain-walk.ts';
 import { saveShipState } from './ship-state.ts';
 
 /** Between two writes of ship.state. */
@@ -26,7 +26,10 @@ export class Release {
   readonly #checkpoints: ChainCheckpoints;
   #timer: Timer | undefined;
   #saving: Promise<void> | undefined;
+  #turn: Promise<void> = Promise.resolve();
   #released: ChainCheckpoint | undefined;
+  /** Where history that was given up ends. */
+  #givenUp: ChainCheckpoint | undefined;
   #lsn: Lsn = 0;
   #closed = false;
 
@@ -54,12 +57,35 @@ export class Release {
     }
   }
 
+  /**
+   * The journal below this end of a file is given up: a replica that stands right there goes on when the chain is known.
+   * Durable when it resolves, or not at all: then such a replica needs a resync.
+   */
+  async keepChainAt(end: JournalAddress): Promise<void> {
+    const { id } = this.#group;
+    try {
+      const checkpoint = await chainAtFileEnd(this.#journal, this.#checkpoints, end);
+      if (checkpoint === undefined) return;
+      await this.#inTurn(() => {
+        this.#checkpoints.keep(checkpoint);
+        if (this.#givenUp !== undefined) this.#checkpoints.unpin(this.#givenUp);
+        this.#givenUp = checkpoint;
+        return saveShipState(this.#host.disk, this.#directory, id, this.#checkpoints.list);
+      });
+    } catch (error) {
+      if (!(error instanceof TidemarkError)) throw error;
+      stateFileChannel.publish({ group: this.#group.name, message: error.message });
+    }
+  }
+
   /** Writes what is due and stops. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#timer?.cancel();
     await this.#saving;
-    if (this.#hasWork()) await this.#save();
+    await this.#inTurn(async () => {
+      if (this.#hasWork()) await this.#save();
+    });
   }
 
   #hasWork(): boolean {
@@ -69,10 +95,17 @@ export class Release {
 
   #start(): void {
     this.#timer = undefined;
-    this.#saving = this.#save().finally(() => {
+    this.#saving = this.#inTurn(() => this.#save()).finally(() => {
       this.#saving = undefined;
       this.upTo(this.#lsn);
     });
+  }
+
+  /** One write of the file at a time. */
+  #inTurn(run: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(run);
+    this.#turn = done.catch(() => undefined);
+    return done;
   }
 
   async #save(): Promise<void> {

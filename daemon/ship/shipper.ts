@@ -170,6 +170,11 @@ export class Shipper {
     this.#mender.mendAt(address);
   }
 
+  /** The journal below this end of a file is about to be given up; see `Release`. */
+  keepChainAt(end: JournalAddress): Promise<void> {
+    return this.#release.keepChainAt(end);
+  }
+
   /** Stops shipping; what the replicas are known to hold is written down. Idempotent. */
   close(): Promise<void> {
     this.#closing ??= this.#close();

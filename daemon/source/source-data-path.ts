@@ -186,6 +186,7 @@ export class SourceDataPath {
       afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
       heartbeatMs: config.heartbeatMs,
       settle: (journal: Journal) => this.#settle(journal, groupId, makeSinks),
+      beforeGivingUp: async (end: JournalAddress) => this.#shipper?.keepChainAt(end),
       onUnreadable: (address: JournalAddress) => this.#shipper?.mendAt(address),
     };
     try {

@@ -41,6 +41,8 @@ export interface GroupOptions {
    * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked.
    */
   readonly settle?: (journal: Journal) => Promise<{ readonly highestLsn: Lsn } | undefined>;
+  /** The journal below this end of a file is about to be overwritten, whoever does not hold it. */
+  readonly beforeGivingUp?: (end: JournalAddress) => Promise<void>;
   /** The write-out to the backings stands still: the journal cannot be read at this address. */
   readonly onUnreadable?: (address: JournalAddress) => void;
 }

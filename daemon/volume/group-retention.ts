@@ -27,6 +27,8 @@ export interface RetentionOptions {
   readonly outOfRoom: OutOfRoomPolicy;
   /** Present with the policy `stop-protecting`. */
   readonly changeMap: ChangeMap | undefined;
+  /** The journal below the end of this file is about to be overwritten, whoever does not hold it. */
+  readonly beforeGivingUp?: ((end: JournalAddress) => Promise<void>) | undefined;
 }
 
 /**
@@ -150,6 +152,7 @@ export class GroupRetention {
     } finally {
       await reader.close();
     }
+    await this.#options.beforeGivingUp?.(end);
     await map.save({ fromLsn: firstLsn, toLsn: lastLsn, address: end, announcedLsn: before?.announcedLsn ?? 0 });
     this.#recycle();
     gapChannel.publish({ group: this.#options.group, fromLsn: firstLsn, toLsn: lastLsn, reason: GAP_REASON });

@@ -345,8 +345,9 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     if (options.outOfRoom === 'stop-protecting') {
       changeMap = await ChangeMap.open(host, options.journal, opened.registry.all);
     }
-    const { outOfRoom } = options;
-    retention = new GroupRetention(journal, marks, { group: groupName, fileBytes, budgetBytes, outOfRoom, changeMap });
+    const { beforeGivingUp, outOfRoom } = options;
+    const limits = { fileBytes, budgetBytes, outOfRoom };
+    retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, beforeGivingUp });
     opened.journalPressure = () => retention?.pressure ?? 0;
     return new ProtectedGroup({
       host,

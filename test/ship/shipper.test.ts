@@ -4,9 +4,11 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { readAcknowledged } from '../../daemon/ship/acknowledged.ts';
 import { ChainCheckpoints } from '../../daemon/ship/chain-checkpoints.ts';
+import { chainOver } from '../../daemon/ship/chain-walk.ts';
 import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { decodeShipState, encodeShipState } from '../../daemon/ship/ship-state.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
+import { CHAIN_START, type Chain } from '../../journal/chain.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { Journal } from '../../journal/journal.ts';
@@ -532,6 +534,39 @@ test('what an earlier start sent behind the end of this journal is passed over a
   t.is((await journal.begin(settled)).counter, 3);
   t.is(journal.lastLsn, lastLsn + 1);
   await journal.close();
+});
+
+test('a replica right behind what was given up goes on, in this run and after a restart', async (t) => {
+  const rig = await Rig.open(t);
+  rig.sink.windowBytes = 0;
+  await rig.write(200);
+  const fileBytes = 256 * 1024;
+  const chains: Chain[] = [];
+  const reader = rig.journal.reader(0);
+  let chain = CHAIN_START;
+  for (let batch = reader.next(rig.journal.endAddress); batch; batch = reader.next(rig.journal.endAddress)) {
+    for (const record of batch) {
+      chain = chainOver(chain, record, batch.time);
+      chains[record.lsn] = chain;
+    }
+  }
+  await reader.close();
+  for (const file of [1, 2]) {
+    await rig.shipper.keepChainAt(file * fileBytes);
+    rig.journal.recycleBelow(file * fileBytes);
+  }
+  const { oldestLsn } = rig.journal;
+  t.true(oldestLsn > 50, `${oldestLsn}`);
+  for (let run = 0; run < 2; run++) {
+    rig.sink.windowBytes = 1 << 30;
+    rig.sink.seek(oldestLsn);
+    await rig.sink.sent(rig.journal.lastLsn);
+    t.is(rig.shipper.status().code, null);
+    t.is(rig.sink.frames[0]?.firstLsn, oldestLsn);
+    t.deepEqual(rig.sink.frames[0]?.chainBefore, chains[oldestLsn - 1]);
+    if (run === 0) await rig.restart();
+  }
+  await rig.close();
 });
 
 test('ship.state: any flipped bit is found; a damaged one counts as missing', async (t) => {

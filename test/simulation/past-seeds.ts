@@ -11,4 +11,15 @@ export const PAST_SEEDS: readonly { readonly seed: number; readonly found: strin
     found: 'rot in the last frame of a segment without a footer was cut like a torn tail, though it was acknowledged',
   },
   { seed: 35, found: 'a topic with nothing but somebody else’s frames: named, and given back by the operator' },
+  { seed: 5012, found: 'the model’s own: a power loss under a sync of nothing changed the time of a disk' },
+  {
+    seed: 5169,
+    found: 'a segment whose header page rotted was left out, and later points were shown without its records',
+  },
+  { seed: 6038, found: 'records shipped between two gaps were said to be given up, and were not in the change map' },
+  { seed: 7038, found: 'a volume whose first record stands in a damaged frame was said not to exist' },
+  {
+    seed: 8249,
+    found: 'header page and first frame of the only segment damaged: the position of the replica went back',
+  },
 ];

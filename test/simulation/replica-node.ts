@@ -40,6 +40,8 @@ export class ReplicaNode {
   #held: { readonly group: ReplicaGroup; readonly view: View; readonly lsn: Lsn } | undefined;
   /** Something of what it holds has rotted or was written over: reads may be refused by name, and never be wrong. */
   rotten = false;
+  /** The newest segment that has. */
+  rottenEnd = '';
   /** How often a read was refused because of that. */
   refusals = 0;
   /** Of the process started last. */

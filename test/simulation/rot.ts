@@ -47,6 +47,11 @@ export function rotReplica(world: World, random: SeededRandom): void {
   const path = random.pick(choices);
   const size = disk.files.get(path)?.size ?? 0;
   if (size === 0) return;
+  if (path === segments.at(-1)) {
+    // Twice may be its header page and its only frame's header: then nothing but the position tells what it held.
+    if (replica.rottenEnd === path) return;
+    replica.rottenEnd = path;
+  }
   replica.rotten = true;
   disk.rot(path, random.below(size), random.below(8));
 }

@@ -75,7 +75,7 @@ export function drawOptions(random: SeededRandom): RunOptions {
         sectors: random.pick([64, 256, 1024]),
         clients: random.between(1, 3),
       }));
-  return {
+  const drawn: RunOptions = {
     volumes,
     habits: {
       sectorsMax: random.pick([1, 8, 32]),
@@ -110,4 +110,7 @@ export function drawOptions(random: SeededRandom): RunOptions {
     life: drawLife(random),
     bookmarkBeforePowerLoss: maybe(0.4, 0.5),
   };
+  // A block of a seed is one batch, and no file of the product is smaller than a MiB.
+  const { journalFileBytes, life } = drawn;
+  return life.seeded ? { ...drawn, journalFileBytes: Math.max(journalFileBytes, 512 * KIB) } : drawn;
 }

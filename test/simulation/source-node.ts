@@ -114,6 +114,7 @@ export class SourceNode {
         flushBytes: 512 * 1024,
         flushAgeMs: 500,
         settle: (journal) => parts.settle(journal),
+        beforeGivingUp: async (end) => parts.shipper?.keepChainAt(end),
       },
       parts.groupMarks,
     );

@@ -214,8 +214,6 @@ export class World {
     const { group } = this.source;
     const headLsn = this.replica.group?.headLsn ?? 0;
     if (group?.status().givenUp === undefined) return false;
-    if (this.source.shippingStopped === 'needs-resync' && this.source.shipping.includes('the chain at record'))
-      return true;
     if (group.journal.oldestLsn <= headLsn + 1) return false;
     this.model.catchUp();
     const announced = this.model.history.gaps().some(({ fromLsn, toLsn }) => fromLsn <= headLsn + 1 && headLsn < toLsn);
