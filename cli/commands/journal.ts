@@ -6,6 +6,7 @@ import { outputOption } from '../command-options.ts';
 import type { OutputFormat } from '../output.ts';
 import { bytes, count, print, printJson } from '../output.ts';
 import { pairs, table } from '../table.ts';
+import type { JournalDamageReport } from './journal-damage.ts';
 import type { JournalSummary, ListedRecord } from './journal-reading.ts';
 
 interface ReadOptions {
@@ -60,6 +61,17 @@ export function addJournalCommands(program: Command): void {
       if (found.damage.length > 0) {
         throw new TidemarkError('journal-damaged', `${count(found.damage.length, 'damaged stretch')} found`);
       }
+    });
+  journal
+    .command('damage')
+    .description('which records cannot be read, whom that concerns, and the way on; changes nothing')
+    .argument('<directory>')
+    .addOption(outputOption())
+    .action(async (directory: string, options: ReadOptions) => {
+      const { explainDamage } = await import('./journal-damage.ts');
+      const report = explainDamage(resolve(directory));
+      if (options.output === 'json') printJson(report);
+      else print(damageText(report));
     });
   journal
     .command('replay')
@@ -132,6 +144,29 @@ function recordTable(records: readonly ListedRecord[]): string {
       record.detail,
     ]),
   );
+}
+
+function damageText(report: JournalDamageReport): string {
+  const { damage, groupId, replicas, volumes, writtenOutLsn } = report;
+  const held = replicas.map(({ name, acknowledgedLsn }) => `${name} up to ${acknowledgedLsn}`).join(', ');
+  const head = pairs([
+    ['group id', groupId],
+    ['disks', `${volumes.join(', ') || 'none'}: hold everything up to ${writtenOutLsn}`],
+    ['replicas', held || 'none has acknowledged anything'],
+    ['verdict', damage.length === 0 ? 'no record is lost' : `${count(damage.length, 'damaged stretch')}`],
+  ]);
+  const stretches = damage.map((lost) =>
+    [
+      pairs([
+        ['lost', `records ${lost.fromLsn}-${lost.toLsn}, which of the disks' places they wrote is lost with them`],
+        ['written', `between ${lost.afterTime ?? 'the beginning'} and ${lost.beforeTime ?? 'the end'}`],
+        ['where', `${lost.file} at ${lost.offset}: ${lost.reason}`],
+        ['disks', lost.writtenOut ? 'hold these records' : 'LACK these records'],
+      ]),
+      ...lost.wayOn.map((step, at) => `  ${at + 1}. ${step}`),
+    ].join('\n'),
+  );
+  return [head, ...stretches].join('\n\n');
 }
 
 function auditText(audit: JournalAudit): string {

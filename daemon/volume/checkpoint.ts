@@ -1,3 +1,4 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
 import type { StretchAnchor } from '../../journal/damaged-stretch.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
@@ -34,6 +35,27 @@ export function readCheckpoint(host: Host, place: StatePlace): WrittenOut | unde
     checkpoint: { address: fields.count('address'), lsn: fields.count('lsn') },
     applied: { address: fields.count('appliedAddress'), lsn: fields.count('appliedLsn') },
   };
+}
+
+/**
+ * Where a replay begins. Throws `journal-damaged` when the journal begins behind it: files are only used again below the
+ * checkpoint, so one that the disks still need is gone.
+ */
+export function replayFrom(
+  host: Host,
+  place: StatePlace,
+  journal: { readonly oldestAddress: JournalAddress; readonly oldestLsn: Lsn },
+): WrittenOut {
+  const nothing = { address: 0, lsn: 0 };
+  const writtenOut = readCheckpoint(host, place) ?? { checkpoint: nothing, applied: nothing };
+  const { checkpoint } = writtenOut;
+  if (journal.oldestAddress > checkpoint.address) {
+    throw new TidemarkError(
+      'journal-damaged',
+      `the journal begins with record ${journal.oldestLsn}: files with records from ${checkpoint.lsn + 1} on, which the backings do not hold, are gone`,
+    );
+  }
+  return writtenOut;
 }
 
 /** Durable when the promise resolves. */

@@ -8,7 +8,7 @@ import { RecordKind } from '../../journal/record.ts';
 import { decodeVolumeAdded, encodeSeedEnd, encodeVolumeAdded } from '../../journal/record-bodies.ts';
 import type { Backing } from '../backing/backing.ts';
 import { checkStamp, plainIdentity, readStamp, type StampState, writeStamp } from '../backing/backing-stamp.ts';
-import { readCheckpoint, type WrittenOut } from './checkpoint.ts';
+import { replayFrom, type WrittenOut } from './checkpoint.ts';
 import type { GroupOptions, VolumeOptions } from './group-options.ts';
 import { ProtectedVolume, type VolumeGroup } from './protected-volume.ts';
 import { replayJournal } from './recovery-replay.ts';
@@ -172,8 +172,7 @@ export class OpenedVolumes {
 /** What the directory says about volumes and the checkpoint. Throws `journal-damaged` when that cannot be. */
 export function recoverVolumes(host: Host, options: GroupOptions, marks: Marks, journal: Journal): OpenedVolumes {
   const registry = VolumeRegistry.load(host, options.journal);
-  const oldest = { address: journal.oldestAddress, lsn: 0 };
-  const writtenOut = readCheckpoint(host, options.journal) ?? { checkpoint: oldest, applied: oldest };
+  const writtenOut = replayFrom(host, options.journal, journal);
   const { applied, checkpoint } = writtenOut;
   if (applied.address > journal.endAddress || applied.lsn > journal.lastLsn) {
     throw new TidemarkError(

@@ -5,7 +5,7 @@ import type { Lsn } from '../../journal/position.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
 import type { Backing } from '../backing/backing.ts';
 import { checkStamp, plainIdentity, readStamp, writeStamp } from '../backing/backing-stamp.ts';
-import { readCheckpoint } from './checkpoint.ts';
+import { replayFrom } from './checkpoint.ts';
 import { DestageWindow } from './destage-window.ts';
 import { DESTAGE_WINDOW_BYTES } from './group-options.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
@@ -70,9 +70,9 @@ async function writeInto(
     });
     window.clear();
   };
-  const writtenOut = readCheckpoint(host, place);
-  const applied = writtenOut?.applied.address ?? 0;
-  const reader = journal.reader(writtenOut?.checkpoint.address ?? journal.oldestAddress);
+  const { applied: reached, checkpoint } = replayFrom(host, place, journal);
+  const applied = reached.address;
+  const reader = journal.reader(checkpoint.address);
   try {
     const next = () => nextHealthyBatch(reader, journal.endAddress);
     for (let batch = next(); batch !== undefined; batch = next()) {

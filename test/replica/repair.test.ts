@@ -291,3 +291,50 @@ test('two damaged frames beside one another are one hole: what stood in for the 
     at += damaged.bytes.length;
   }
 });
+
+test('a repair that is killed at any moment is done again, and no read between them shows other bytes', async (t) => {
+  const history = madeHistory(16);
+  const host = memoryHost(16);
+  await stored(host, history);
+  const random = new SeededRandom(3);
+  for (let count = 0; count < 3; count += 1) spoil(host, random);
+  const frames = seal(history);
+  let reopen = 0;
+  const onReopen = (): void => {
+    reopen += 1;
+  };
+  const group = await ReplicaGroup.open(host, options({ onReopen }));
+  await readAll(t, group, history);
+  t.true((await group.status()).damage.length > 0);
+  start(group, frames);
+  host.clock.advance(1000);
+  const kills: MemoryHost['disk'][] = [];
+  for (let turn = 0; turn < 4000 && !(await isHealed(group)); turn += 1) {
+    await Promise.resolve();
+    if (turn % 3 === 0 && kills.length < 40) kills.push(host.disk.copy());
+    if (turn % 50 === 49) {
+      host.clock.advance(1000);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+  await group.close();
+  kills.push(host.disk.copy());
+  t.true(kills.length > 5, `${kills.length} kills`);
+  let unfinished = 0;
+  for (const [at, disk] of kills.entries()) {
+    const survivor = memoryHost(100 + at, disk);
+    let one = await ReplicaGroup.open(survivor, options({ onReopen }));
+    t.is(one.headLsn, history.lastLsn);
+    await readAll(t, one, history);
+    if (!(await isHealed(one))) {
+      unfinished += 1;
+      start(one, frames);
+      await repairing(survivor, () => isHealed(one));
+    }
+    await one.close();
+    one = await ReplicaGroup.open(survivor, options());
+    t.is(await readAll(t, one, history), 0);
+    await one.close();
+  }
+  t.true(unfinished > 0 && unfinished < kills.length, `${unfinished} of ${kills.length} were not finished`);
+});

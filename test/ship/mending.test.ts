@@ -269,3 +269,40 @@ test('found at a start: what the far side holds is put back before anything is n
   t.is(read, lastLsn + 1);
   await journal.close();
 });
+
+test('a file of the journal that is gone is not stepped over: a replica that needs its records is told to resync', async (t) => {
+  const rig = await openRig(t);
+  const { directory, sink } = rig;
+  sink.seek(1);
+  const lastLsn = await write(rig, 220);
+  await sink.sent(lastLsn);
+  await rig.shipper.close();
+  await rig.journal.close();
+  const names = readdirSync(directory).filter((name) => name.startsWith('journal-0'));
+  t.true(names.length > 3);
+  rmSync(join(directory, names[1]!));
+  const again = await openRig(t, directory);
+  t.true(again.journal.oldestLsn > 60);
+  again.sink.seek(50);
+  t.like(again.shipper.status(), { state: 'needs-resync', code: 'needs-resync' });
+  t.deepEqual(again.sink.frames, []);
+});
+
+test('what a replica asks for again is kept in the journal and in the topic until it asks no more', async (t) => {
+  const rig = await openRig(t);
+  const { journal, sink } = rig;
+  sink.seek(1);
+  for (let round = 0; round < 10; round++) {
+    await write(rig, 15);
+    await sink.sent(journal.lastLsn);
+  }
+  const lastLsn = journal.lastLsn;
+  sink.hold(lastLsn, { damagedFrom: 40 });
+  t.is(sink.trimmedLsn, 39);
+  // longer than what is released waits to be written down
+  await new Promise((resolve) => setTimeout(resolve, 1200));
+  t.true(journal.marks.address('shipped') <= journal.addressOf(40));
+  sink.hold(lastLsn);
+  t.is(sink.trimmedLsn, lastLsn);
+  await until('it is given free', () => journal.marks.address('shipped') > journal.addressOf(lastLsn - 15));
+});

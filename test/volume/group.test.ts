@@ -1,4 +1,5 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import test from 'ava';
 import { readStamp } from '../../daemon/backing/backing-stamp.ts';
 import { WindowPart } from '../../daemon/nbd/export.ts';
@@ -574,3 +575,46 @@ function hostWithFaultySync(): { host: Host; breakSync: () => void } {
     },
   };
 }
+
+test('what the journal alone holds and is known to be damaged there is an error to its reader until it is overwritten', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  // nothing is written out meanwhile
+  const change = { flushAgeMs: 600_000, flushBytes: 64 * MIB };
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }], change));
+  const client = new HandClient(group.exports('local')[0]!);
+  const from = group.journal.endAddress;
+  await client.write(0, pattern(4096, 1));
+  const to = group.journal.endAddress;
+  await client.write(8192, pattern(4096, 2));
+  t.is(await client.flush(), 'ok');
+  t.true((await client.read(0, 4096)).equals(pattern(4096, 1)));
+  group.unreadable.add(from, to);
+  await t.throwsAsync(client.read(0, 4096), { code: 'journal-damaged' });
+  await t.throwsAsync(client.read(512, 512), { code: 'journal-damaged' });
+  t.true((await client.read(8192, 4096)).equals(pattern(4096, 2)));
+  t.is(await client.write(0, pattern(4096, 3)), 'ok');
+  t.true((await client.read(0, 4096)).equals(pattern(4096, 3)));
+  await group.close();
+  bench.remove();
+});
+
+test('a start whose disks need a journal file that is gone refuses, and says so', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', 16 * MIB);
+  const change = { flushAgeMs: 600_000, flushBytes: 64 * MIB, destageWindowBytes: 32 * MIB, overlayBytesMax: 32 * MIB };
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }], change));
+  const client = new HandClient(group.exports('local')[0]!);
+  for (let at = 0; at < 8; at++) {
+    await client.ready();
+    t.is(await client.write(at * MIB, pattern(MIB, at)), 'ok');
+  }
+  t.is(await client.flush(), 'ok');
+  const killed = bench.copy();
+  await group.close();
+  rmSync(join(killed.journalDirectory, `journal-${'1'.padStart(16, '0')}.tmj`));
+  const opening = killed.open(killed.options([{ name: 'a', backing: killed.backing('a.raw') }], change));
+  await t.throwsAsync(opening, { code: 'journal-damaged', message: /files with records from 1 on.* are gone/ });
+  bench.remove();
+  killed.remove();
+});
