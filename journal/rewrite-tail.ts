@@ -54,8 +54,9 @@ export async function rewriteUnproven(
   return bytes;
 }
 
+/** Before every empty batch behind the last proven record: the mark at a file's end has the LSN of the file behind it. */
 function firstCandidate(run: LogRun, provenLsn: number): JournalAddress {
-  return run.notes.findLast((note) => note.lsn <= provenLsn + 1)?.address ?? run.from;
+  return run.notes.findLast((note) => note.lsn <= provenLsn)?.address ?? run.from;
 }
 
 /** A batch begins neither in a file header nor in the last bytes of a file. */

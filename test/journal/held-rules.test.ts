@@ -50,6 +50,33 @@ test('a file header that is written in part poisons: nothing is answered behind 
   await journal.close();
 });
 
+// Simulation seed 2106 of 2026-11-21: killed behind a sync that began before the mark, then a power loss.
+test('recovery writes the mark at the end of a file again, although every record before it is proven', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const fileOf = (address: number): number => Math.floor(address / FILE_BYTES);
+  let last = appendWrites(journal, 10);
+  const first = fileOf(last.address);
+  for (; fileOf(last.address) === first; last = appendWrites(journal, 10)) await journal.sync();
+  // the batch in the second file says that all of the first is durable; its mark was written after that sync
+  const killed = snapshot(t, directory);
+  await journal.close();
+  const host = testHost();
+  const written = new Set<string>();
+  host.disk.fault = (operation, path) => {
+    if (operation === 'write' && /journal-[0-9a-f]+\.tmj$/.test(path)) written.add(path.slice(-5 - 4, -4));
+    return undefined;
+  };
+  const again = await Journal.open(host, journalOptions(killed));
+  t.is(again.report.lastLsn, last.lastLsn);
+  t.deepEqual(
+    [...written].sort(),
+    [first, first + 1].map((sequence) => sequence.toString(16).padStart(5, '0')),
+  );
+  await again.close();
+});
+
 test('a file behind a cut is not taken for the log again, though its LSNs were given anew and the stop was clean', async (t) => {
   const directory = temporaryDirectory(t);
   const journal = await Journal.open(testHost(), journalOptions(directory));
