@@ -2,6 +2,7 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice, DeviceExtent } from '../../journal/block-device.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { readFully, writeFully } from '../store/file-io.ts';
+import { SharedFile } from '../store/shared-file.ts';
 import { SCRATCH_BLOCK_BYTES, ScratchMap, ScratchState } from './scratch-map.ts';
 
 /**
@@ -16,7 +17,7 @@ export class ScratchOverlay implements BlockDevice {
   readonly #below: BlockDevice;
   readonly #path: string;
   readonly #bytesMax: number;
-  readonly #file: DiskFile;
+  readonly #file: SharedFile;
   readonly #map = new ScratchMap();
   #last: Promise<void> = Promise.resolve();
   #closed = false;
@@ -28,14 +29,19 @@ export class ScratchOverlay implements BlockDevice {
     this.#below = below;
     this.#path = path;
     this.#bytesMax = bytesMax;
-    this.#file = host.disk.open(path, 'create');
+    this.#file = new SharedFile(host.disk.open(path, 'create'));
   }
 
   get usedBytes(): number {
     return this.#map.dataBlocks * SCRATCH_BLOCK_BYTES;
   }
 
-  async read(offset: number, into: Uint8Array): Promise<void> {
+  read(offset: number, into: Uint8Array): Promise<void> {
+    if (this.#closed) return Promise.reject(new TidemarkError('shutting-down', 'the view is closed'));
+    return this.#file.use((file) => this.#read(file, offset, into));
+  }
+
+  async #read(file: DiskFile, offset: number, into: Uint8Array): Promise<void> {
     const end = offset + into.length;
     for (let at = offset; at < end; ) {
       const block = Math.floor(at / SCRATCH_BLOCK_BYTES);
@@ -43,7 +49,7 @@ export class ScratchOverlay implements BlockDevice {
       const to = Math.min(end, (block + blocks) * SCRATCH_BLOCK_BYTES);
       const part = into.subarray(at - offset, to - offset);
       if (state === ScratchState.zero) part.fill(0);
-      else if (state === ScratchState.data) await readFully(this.#file, part, at);
+      else if (state === ScratchState.data) await readFully(file, part, at);
       else await this.#below.read(at, part);
       at = to;
     }
@@ -62,7 +68,7 @@ export class ScratchOverlay implements BlockDevice {
       const bytes = new Uint8Array((last - first) * SCRATCH_BLOCK_BYTES);
       await this.#keepEdges(start, bytes, offset, from.length);
       bytes.set(from, offset - start);
-      await writeFully(this.#file, bytes, start);
+      await this.#file.use((file) => writeFully(file, bytes, start));
       this.#map.set(first, last, ScratchState.data);
     });
   }
@@ -103,7 +109,7 @@ export class ScratchOverlay implements BlockDevice {
     if (this.#closed) return;
     this.#closed = true;
     await this.#last;
-    await this.#file.close();
+    await this.#file.retire();
     this.#host.disk.unlink(this.#path);
     await this.#below.close();
   }
@@ -115,16 +121,18 @@ export class ScratchOverlay implements BlockDevice {
     if (this.#map.state(first) === ScratchState.zero) return;
     const bytes = new Uint8Array(SCRATCH_BLOCK_BYTES);
     await this.#keepEdges(first * SCRATCH_BLOCK_BYTES, bytes, offset, length);
-    await writeFully(this.#file, bytes, first * SCRATCH_BLOCK_BYTES);
+    await this.#file.use((file) => writeFully(file, bytes, first * SCRATCH_BLOCK_BYTES));
     this.#map.set(first, first + 1, ScratchState.data);
   }
 
   /** Fills what lies in the blocks of `bytes` (from `start`) before and behind [offset, offset + length). */
   async #keepEdges(start: number, bytes: Uint8Array, offset: number, length: number): Promise<void> {
-    if (offset > start) await this.read(start, bytes.subarray(0, offset - start));
+    if (offset > start) await this.#file.use((file) => this.#read(file, start, bytes.subarray(0, offset - start)));
     const end = offset + length;
     const behind = Math.min(start + bytes.length, this.size) - end;
-    if (behind > 0) await this.read(end, bytes.subarray(end - start, end - start + behind));
+    if (behind > 0) {
+      await this.#file.use((file) => this.#read(file, end, bytes.subarray(end - start, end - start + behind)));
+    }
   }
 
   #inTurn(run: () => Promise<void>): Promise<void> {
