@@ -27,19 +27,24 @@ export class SimulatedBacking implements Backing {
     size: number,
     modified: () => string = () => '',
   ): Promise<SimulatedBacking> {
+    const directory = path.slice(0, path.lastIndexOf('/'));
+    const keepName = async (): Promise<void> => {
+      await host.disk.syncDirectory(directory);
+      await host.disk.syncDirectory(directory.slice(0, directory.lastIndexOf('/')));
+    };
     if (host.disk.exists(path)) {
       const file = host.disk.open(path, 'write');
+      // A start that was killed may have made it: the disks of guests were there before.
+      await keepName();
       if (file.size() === size) return new SimulatedBacking(file, path, size, modified);
       await file.close();
       host.disk.unlink(path);
     }
-    const directory = path.slice(0, path.lastIndexOf('/'));
     host.disk.makeDirectory(directory);
     const file = host.disk.open(path, 'create');
     file.truncate(size);
     await file.dataSync();
-    await host.disk.syncDirectory(directory);
-    await host.disk.syncDirectory(directory.slice(0, directory.lastIndexOf('/')));
+    await keepName();
     return new SimulatedBacking(file, path, size, modified);
   }
 
