@@ -130,6 +130,11 @@ export class SimulatedContent {
     this.#changes++;
   }
 
+  /** Sectors in [from, to) that the cache shows as clean although the medium never took them: a sync of them failed. */
+  unprovenSectors(from: number, to: number): number {
+    return [...this.#lost.keys()].filter((at) => at + SECTOR_BYTES > from && at < to).length;
+  }
+
   /** Bit rot: flips one bit of the stored bytes, seen by cache and medium alike. */
   flipBit(position: number, bit: number): void {
     this.#bytes[position] = (this.#bytes[position] as number) ^ (1 << bit);

@@ -242,9 +242,9 @@ class MountedDisk implements Disk {
   }
 
   #endSync(path: string, covered: ReadonlySet<DirectoryChange>): void {
-    if (this.#scheduler.random.chance(this.#disk.faults.syncFails)) {
-      throw new TidemarkError('sync-failed', `fsync ${path}: simulated EIO`);
-    }
+    const fails = this.#scheduler.random.chance(this.#disk.faults.syncFails);
+    this.#scheduler.trace(`sync directory ${path}`, covered.size, fails ? 0 : 1);
+    if (fails) throw new TidemarkError('sync-failed', `fsync ${path}: simulated EIO`);
     this.#disk.changesDurable(covered);
   }
 

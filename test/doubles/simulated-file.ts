@@ -109,7 +109,12 @@ export class SimulatedFile implements DiskFile {
       this.#scheduler.trace(`read fails ${this.path}`, position);
       throw new TidemarkError('device-failed', `read ${this.path}: simulated EIO`);
     }
-    return this.#content.read(into, position);
+    const length = this.#content.read(into, position);
+    // What an observer reads is the model's own business, and much.
+    if (!this.#process.isObserver) {
+      this.#scheduler.trace(`read ${this.path}`, position, length, crc32(into.subarray(0, length)));
+    }
+    return length;
   }
 
   #write(from: Uint8Array, position: number): number {

@@ -1,3 +1,4 @@
+import { crc32 } from '@node-rs/crc32';
 import {
   type LogAdmin,
   type LogBounds,
@@ -127,7 +128,7 @@ export class SimulatedKafka {
   #append(topic: Topic, key: string, value: Uint8Array): bigint {
     const offset = endOf(topic);
     topic.records.push({ offset, key, value: value.slice() });
-    this.scheduler.trace('append', Number(offset), value.length);
+    this.scheduler.trace('append', Number(offset), value.length, crc32(value));
     this.#changed(topic);
     return offset;
   }
@@ -208,6 +209,7 @@ export class SimulatedKafka {
       bytes += record.value.length;
       records.push({ ...record, value: record.value.slice() });
     }
+    this.scheduler.trace(`fetch ${name}`, Number(from), records.length, bytes);
     return { records, end };
   }
 }
@@ -254,6 +256,7 @@ class Port {
         settled = true;
         bound.cancel();
         this.#underWay.delete(fail);
+        scheduler.trace('Kafka answers');
         if (this.#process.alive) how();
       };
       const fail = (why: string): void =>

@@ -237,6 +237,7 @@ class WireEnd implements Wire {
     const packet = this.#arriving.shift();
     if (packet !== undefined) {
       assert(crc32(packet.bytes) === packet.crc, 'bytes were changed after they had been sent');
+      this.#network.scheduler.trace(`arrives ${this.isDialer ? 'at the dialer' : 'at the listener'}`, packet.crc);
       events.onBytes(packet.bytes.slice());
       this.#peer.#arrived(packet.bytes.length);
       // A wire that was opened late, or a partition that ended, has more waiting than events to deliver it.
@@ -247,6 +248,7 @@ class WireEnd implements Wire {
     if (this.#broken === undefined) return;
     this.#closed = true;
     this.atEnd();
+    this.#network.scheduler.trace(`closed ${this.isDialer ? 'at the dialer' : 'at the listener'}: ${this.#broken}`);
     events.onClose(this.#broken);
   }
 

@@ -3,6 +3,7 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import { delay, type Host } from '../../journal/host/host.ts';
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { Scheduler } from './scheduler.ts';
 
 const MINUTE_MICROS = 60_000_000;
@@ -210,4 +211,51 @@ test('two runs of one seed are one run, and another seed is another', async (t) 
   };
   t.is(await run(7), await run(7));
   t.not(await run(7), await run(8));
+});
+
+test('the trace tells two runs apart by what was read, by a directory that was synced, and by what arrived', async (t) => {
+  const { scheduler, machine } = machineOf(1);
+  const { host, process } = machine.start();
+  await play(scheduler, () => makeSynced(host, '/d/f', new Uint8Array(100).fill(1)));
+  const file = host.disk.open('/d/f', 'read');
+  const hashes = new Set([scheduler.traceHash]);
+  const changed = (what: string): void => {
+    const { size } = hashes;
+    t.is(hashes.add(scheduler.traceHash).size, size + 1, what);
+  };
+  file.readSync(new Uint8Array(10), 0, 10, 0);
+  changed('a read');
+  host.disk.syncDirectoryNow('/d');
+  changed('a directory');
+  const network = new SimulatedNetwork(scheduler, NO_NETWORK_FAULTS);
+  const listener = network.listener(process, 'b');
+  let arrived = 0;
+  await listener.listen((wire) => {
+    wire.open({ onBytes: ({ length }) => (arrived += length), onDrain: () => undefined, onClose: () => undefined });
+  });
+  const wire = await play(scheduler, () => network.dialer(process, 'b').dial(1000));
+  wire.send(new Uint8Array(3));
+  changed('a send');
+  await scheduler.runUntil(() => arrived === 3, MINUTE_MICROS);
+  changed('an arrival');
+});
+
+test('sectors whose sync failed are known to be missing on the medium until they are written and synced again', async (t) => {
+  const { scheduler, machine } = machineOf(1);
+  const { host } = machine.start();
+  await play(scheduler, () => makeSynced(host, '/d/f', new Uint8Array(4096)));
+  const content = machine.disk.files.get('/d/f');
+  const file = host.disk.open('/d/f', 'write');
+  file.writeSync(new Uint8Array(1024).fill(1), 0, 1024, 512);
+  machine.disk.faults = { ...NO_DISK_FAULTS, syncFails: 1 };
+  t.throws(() => file.dataSyncSync());
+  t.is(content?.unprovenSectors(0, 4096), 2);
+  t.is(content?.unprovenSectors(0, 512), 0);
+  t.is(content?.unprovenSectors(1024, 4096), 1);
+  machine.disk.faults = NO_DISK_FAULTS;
+  file.dataSyncSync();
+  t.is(content?.unprovenSectors(0, 4096), 2, 'a sync alone proves nothing');
+  file.writeSync(new Uint8Array(1024).fill(1), 0, 1024, 512);
+  file.dataSyncSync();
+  t.is(content?.unprovenSectors(0, 4096), 0);
 });

@@ -1,11 +1,12 @@
 import test from 'ava';
-import { PAST_SEEDS } from './past-seeds.ts';
+import { PAST_RUNS } from './past-seeds.ts';
 import { World } from './world.ts';
 
-for (const { found, seed } of PAST_SEEDS) {
-  test(`seed ${seed} stays clean: ${found}`, async (t) => {
+for (const { found, options, seed } of PAST_RUNS) {
+  test(`run ${seed} stays clean: ${found}`, async (t) => {
     t.timeout(120_000);
-    const { violation } = await new World(seed).run();
+    const { violation, ...report } = await new World(seed, undefined, () => options).run();
     t.is(violation, undefined);
+    t.deepEqual(report.options, options);
   });
 }

@@ -140,7 +140,13 @@ export class ReplicaLife {
       const expected = this.#model.history.rangeAt(view.lsn, volume.id, 0, sectors).slice();
       for (const [sector, id] of scratch?.get(volume.id) ?? []) expected[sector] = id;
       const what = (): string => `the view held at LSN ${view.lsn}${scratch === undefined ? '' : ', with scratch'}`;
-      compareSectors('V1', what, volume.id, identifySectors(bytes, volume.id, 0), expected);
+      compareSectors(
+        scratch === undefined ? 'V1' : 'V3',
+        what,
+        volume.id,
+        identifySectors(bytes, volume.id, 0),
+        expected,
+      );
     }
     this.#replica.viewsChecked++;
   }

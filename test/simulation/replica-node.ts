@@ -151,6 +151,7 @@ export class ReplicaNode {
   async stoppedBecause(): Promise<string> {
     if (this.#reopens) return 'damaged history was put back: the index is built again';
     const status = await this.#group?.status();
+    must('P2', status?.receiver.state !== 'diverged', () => `nobody but the source sends: ${status?.receiver.reason}`);
     return status?.receiver.state === 'stopped' ? status.receiver.reason : '';
   }
 

@@ -1,8 +1,8 @@
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
-import { drawLife, type LifeOptions } from './life-options.ts';
+import { CALM_LIFE, drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
-import { drawStream, type StreamOptions } from './stream-options.ts';
+import { DIRECT, drawStream, type StreamOptions } from './stream-options.ts';
 import type { Habits } from './volume-client.ts';
 
 /** Everything about a run that is drawn from its seed before it begins: the swarm. Printed when a run fails. */
@@ -52,6 +52,13 @@ export const NEMESIS_ACTIONS = [
 export type NemesisAction = (typeof NEMESIS_ACTIONS)[number];
 
 const KIB = 1024;
+
+/** Options that were written down before there were all of these: what did not exist then does not happen. */
+export function completed(options: Partial<RunOptions>): RunOptions {
+  const { life, ...others } = options;
+  const added = { stream: DIRECT, bookmarkBeforePowerLoss: 0 };
+  return { ...added, ...others, life: { ...CALM_LIFE, ...life } } as RunOptions;
+}
 
 export function drawOptions(random: SeededRandom): RunOptions {
   const maybe = (probability: number, value: number): number => (random.chance(probability) ? value : 0);

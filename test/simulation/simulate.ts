@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { PROMISES } from './promises.ts';
-import type { RunOptions } from './run-options.ts';
+import { completed, type RunOptions } from './run-options.ts';
 import { runSeeds } from './seed-pool.ts';
 import type { SeedOrder, SeedReport } from './seed-runner.ts';
 import { shrink } from './shrink.ts';
@@ -16,8 +16,9 @@ import { shrink } from './shrink.ts';
  * node test/simulation/simulate.ts --planted [...]                    every planted bug, who notices it (test/planted)
  *
  * The exit code is 1 when a promise was broken. The trace hash covers, each with its simulated time: every call of a
- * simulated disk that changes it or fails (with a checksum of the bytes), every send and dial of the network, every act
- * of the nemesis, every timer that fires, and how every request of a guest ended.
+ * simulated disk that reads, changes or syncs a file or a directory, with a checksum of the bytes; every dial, send,
+ * arrival and end of a connection; what Kafka takes and gives; every act of the nemesis, every timer that fires, and how
+ * every request of a guest ended.
  */
 
 if (process.argv.includes('--planted')) {
@@ -158,7 +159,7 @@ function replayOf(seed: number, drawn: RunOptions): string {
 
 function readOptions(given: string | undefined): RunOptions | undefined {
   if (given === undefined) return undefined;
-  return JSON.parse(given.startsWith('@') ? readFileSync(given.slice(1), 'utf8') : given) as RunOptions;
+  return completed(JSON.parse(given.startsWith('@') ? readFileSync(given.slice(1), 'utf8') : given) as RunOptions);
 }
 
 function commit(): string {

@@ -14,11 +14,12 @@ import type { SeededRandom } from './seeded-random.ts';
 import { SourceLife } from './source-life.ts';
 import { compareSectors, type SourceModel } from './source-model.ts';
 import type { Streams } from './streams.ts';
+import { must } from './violation.ts';
 import { SimulatedClient } from './volume-client.ts';
 
 const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
 
-const JOURNAL_FILE = /\/journal-[0-9a-f]+\.tmj$/;
+const JOURNAL_FILE = /\/journal-([0-9a-f]+)\.tmj$/;
 
 /** The source's machine with what runs on it: the group, its shipping, its guests. Started and killed by the world. */
 export class SourceNode {
@@ -131,6 +132,7 @@ export class SourceNode {
     );
     this.#model.catchUp();
     this.#model.recovered(this.#model.follower.agreedLsn);
+    this.#checkWrittenAgain(group, marks.address('written'));
     await this.checkContent(group);
     await parts.ship(group);
     this.#parts = parts;
@@ -155,6 +157,19 @@ export class SourceNode {
       const expected = history.rangeAt(history.lastLsn, volume, 0, device.size / SECTOR_BYTES);
       compareSectors('D1', () => 'after a start', volume, identifySectors(bytes, volume, 0), expected);
       client.detach();
+    }
+  }
+
+  /** Where a sync had failed the page cache lies about the medium: a start has written all of the log anew there. */
+  #checkWrittenAgain({ journal }: ProtectedGroup, end: number): void {
+    const { journalFileBytes } = this.#options;
+    for (const [path, content] of this.machine.disk.files) {
+      const sequence = JOURNAL_FILE.exec(path)?.[1];
+      if (sequence === undefined) continue;
+      const begin = Number.parseInt(sequence, 16) * journalFileBytes;
+      const from = Math.max(0, journal.oldestAddress - begin);
+      const count = content.unprovenSectors(from, Math.min(journalFileBytes, end - begin));
+      must('D5', count === 0, () => `${path}: ${count} sectors are not on the medium after a start`);
     }
   }
 

@@ -19,10 +19,11 @@ import { Streams } from './streams.ts';
 import { must, Violation } from './violation.ts';
 
 const DISK_BYTES = 256 * 1024 * 1024;
-const NAMED_DAMAGE = /^replica: (?:frame|journal)-damaged: /;
 const RESTART_MICROS_MAX = 400_000;
 /** A replica asks for frames again with a patience that doubles. */
 const CATCH_UP_MICROS = 900_000_000;
+/** The far side is asked again every ten seconds; then the group opens anew. */
+const HEAL_MICROS = 60_000_000;
 const END_CHECK_MICROS = 600_000_000;
 /** Starts in a row that want a person, for one reason and with the other side there: nothing will come of the next. */
 const REFUSED_STARTS_MAX = 50;
@@ -191,8 +192,6 @@ export class World {
     };
     await this.#until(() => up() || this.#refusedStarts >= REFUSED_STARTS_MAX, CATCH_UP_MICROS);
     const isUp = up();
-    // Its damage is named and nothing is shown: what the operator replaces is no broken promise.
-    if (!isUp && this.replica.rotten && NAMED_DAMAGE.test(this.#lastStartError)) return;
     this.#demand(isUp, 'L1', () => `not up again: ${this.#lastStartError}`);
     const isIdle = await this.#until(() => this.source.clients.every(({ busy }) => busy === 0), CATCH_UP_MICROS);
     this.#demand(isIdle, 'L1', () => 'requests of guests are not answered');
@@ -206,7 +205,29 @@ export class World {
       'P3',
       () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${this.source.shipping}`,
     );
+    await this.#finish(this.#checkHealed());
     await this.#finish(checkAtEnd(this));
+  }
+
+  /** Over direct the source is asked for what is damaged, which still has it or not. */
+  async #checkHealed(): Promise<void> {
+    if (this.options.stream.kind !== 'direct') return;
+    for (const until = this.scheduler.nowMicros + HEAL_MICROS; ; ) {
+      const journal = this.source.group?.journal;
+      const status = await this.replica.group?.status();
+      const waiting = status?.damage.filter(
+        (one) => 'records' in one && one.toLsn - Number(one.records) + 1 >= (journal?.oldestLsn ?? 0),
+      );
+      // What was put back is indexed by the next start.
+      if (waiting?.length === 0 && (await this.replica.stoppedBecause()) === '') return;
+      must('R8', this.scheduler.nowMicros < until, () => {
+        const reasons = waiting?.map((one) => ({ ...one, refusal: status?.refusalOf(one.fromLsn) }));
+        return `damage stays although the journal begins at ${journal?.oldestLsn}: ${JSON.stringify(reasons)}`;
+      });
+      await new Promise<void>((resolve) => {
+        this.scheduler.after(1_000_000, resolve);
+      });
+    }
   }
 
   /** The journal gave up what the replica needs, and says so (rules 13 and 22). */
