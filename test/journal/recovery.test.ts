@@ -119,7 +119,8 @@ test('damage at or below the watermark is reported and never truncated', async (
     t.like(again.report.damage[0], { fromLsn: 202, toLsn: 211, address: (victim?.address ?? 0) - 64 });
     await again.begin();
     t.deepEqual(readLsns(again), [...range(1, 201), ...range(212, 302)]);
-    t.like(auditJournal(testHost(), place).damage[0], { fromLsn: 202, toLsn: 211 });
+    const { address, file, offset } = again.report.damage[0]!;
+    t.like(auditJournal(testHost(), place).damage[0], { fromLsn: 202, toLsn: 211, address, file, offset });
     const listed = [...listBatches(testHost(), place)].map((one) =>
       'reason' in one ? `break at ${one.address}` : one.lastLsn,
     );
@@ -129,6 +130,19 @@ test('damage at or below the watermark is reported and never truncated', async (
     t.is(listed.filter((one) => typeof one === 'string').length, 1);
     await again.close();
   }
+});
+
+test('a journal whose first batch a power loss took before it was proven has lost nothing', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const copy = snapshot(t, directory);
+  await journal.close();
+  changeAt(copy, FILE_BYTES, 4096, (bytes) => bytes.fill(0));
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(copy));
+  t.is(again.report.lastLsn, 0);
+  t.deepEqual(again.report.damage, []);
+  await again.close();
 });
 
 test('within one boot a hole without a witness is damage too: the page cache loses nothing', async (t) => {

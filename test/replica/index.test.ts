@@ -130,7 +130,10 @@ test('the radix sort orders by place and cell and keeps the order of arrival', (
   const random = new SeededRandom(4);
   const count = 5000;
   const place = Uint32Array.from({ length: count }, () => random.below(3) * 0x1_0000 + random.below(3));
-  const cell = Float64Array.from({ length: count }, () => random.below(7) * 2 ** 38 + random.below(5) * 65537);
+  const cell = Float64Array.from(
+    { length: count },
+    () => (1 + random.below(7)) * 2 ** 38 + random.below(5) * 65537 - random.below(2),
+  );
   const naive = Array.from({ length: count }, (_, i) => i).sort(
     (a, b) => (place[a] ?? 0) - (place[b] ?? 0) || (cell[a] ?? 0) - (cell[b] ?? 0) || a - b,
   );
