@@ -14,6 +14,7 @@ export class LateDisk implements Disk {
   readonly #underWay = new Map<number, string>();
   /** Paths that came, went or got another content under their name, and are not durable by that name yet. */
   readonly #unsyncedNames = new Set<string>();
+  readonly #writes = new Map<string, Writes>();
   readonly #descriptors = new Map<LateFile, string>();
   #calls = 0;
 
@@ -32,6 +33,11 @@ export class LateDisk implements Disk {
     return [...this.#descriptors.values()];
   }
 
+  /** Paths of files with bytes that no sync covers which began after they were written. */
+  get unsyncedFiles(): string[] {
+    return [...this.#writes].filter(([, { begun, synced }]) => begun > synced).map(([path]) => path);
+  }
+
   /** Names in the directory that a power loss may take back. */
   unsyncedNames(directory: string): string[] {
     return [...this.#unsyncedNames].filter((path) => directoryOf(path) === directory);
@@ -40,8 +46,11 @@ export class LateDisk implements Disk {
   open(path: string, mode: OpenMode): DiskFile {
     const file = this.#below.open(path, mode);
     if (mode === 'create') this.#unsyncedNames.add(path);
+    const writes = this.#writes.get(path) ?? { begun: 0, ended: 0, synced: 0 };
+    this.#writes.set(path, writes);
     const late = new LateFile(
       file,
+      writes,
       (call, effect) => this.#late(`${call} ${path}`, effect),
       () => this.#descriptors.delete(late),
     );
@@ -63,12 +72,16 @@ export class LateDisk implements Disk {
 
   rename(from: string, to: string): void {
     this.#below.rename(from, to);
+    const writes = this.#writes.get(from);
+    if (writes !== undefined) this.#writes.set(to, writes);
+    this.#writes.delete(from);
     this.#unsyncedNames.add(from).add(to);
   }
 
   unlink(path: string): void {
     if (this.#below.exists(path)) this.#unsyncedNames.add(path);
     this.#below.unlink(path);
+    this.#writes.delete(path);
   }
 
   syncDirectory(path: string): Promise<void> {
@@ -104,19 +117,28 @@ export class LateDisk implements Disk {
   }
 }
 
+/** Of one file: writes that have begun and ended, and how many of them a sync has covered. */
+interface Writes {
+  begun: number;
+  ended: number;
+  synced: number;
+}
+
 type Late = <T>(call: string, effect: () => Promise<T>) => Promise<T>;
 
 class LateFile implements DiskFile {
   readonly path: string;
   readonly #file: DiskFile;
+  readonly #writes: Writes;
   readonly #late: Late;
   readonly #calls = new Set<Promise<unknown>>();
   readonly #onClosed: () => void;
   #closed: Promise<void> | undefined;
 
-  constructor(file: DiskFile, late: Late, onClosed: () => void) {
+  constructor(file: DiskFile, writes: Writes, late: Late, onClosed: () => void) {
     this.path = file.path;
     this.#file = file;
+    this.#writes = writes;
     this.#late = late;
     this.#onClosed = onClosed;
   }
@@ -126,6 +148,8 @@ class LateFile implements DiskFile {
   }
 
   writeSync(buffer: Uint8Array, offset: number, length: number, position: number): number {
+    this.#writes.begun++;
+    this.#writes.ended++;
     return this.#file.writeSync(buffer, offset, length, position);
   }
 
@@ -134,15 +158,25 @@ class LateFile implements DiskFile {
   }
 
   write(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {
-    return this.#call('write', () => this.#file.write(buffer, offset, length, position));
+    this.#writes.begun++;
+    return this.#call('write', async () => {
+      const written = await this.#file.write(buffer, offset, length, position);
+      this.#writes.ended++;
+      return written;
+    });
   }
 
   dataSync(): Promise<void> {
-    return this.#call('sync', () => this.#file.dataSync());
+    const covered = this.#writes.ended;
+    return this.#call('sync', async () => {
+      await this.#file.dataSync();
+      this.#writes.synced = Math.max(this.#writes.synced, covered);
+    });
   }
 
   dataSyncSync(): void {
     this.#file.dataSyncSync();
+    this.#writes.synced = this.#writes.ended;
   }
 
   size(): number {

@@ -9,6 +9,7 @@ import type { RebuildIndex } from '../../replica/index/index-gap.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
 import { sortOrder } from '../../replica/index/radix-sort.ts';
 import { VersionIndex } from '../../replica/index/version-index.ts';
+import { LateDisk } from '../doubles/late-disk.ts';
 import { memoryHost, SeededRandom } from './support/memory-host.ts';
 
 const GROUP = 'ab'.repeat(16);
@@ -252,6 +253,35 @@ test('a survey of the whole disk tells what lookups tell, and steps over what is
   t.deepEqual(wrong, []);
   t.is(at, DISK_SECTORS);
   t.true(parts < 20_000, `${parts} parts`);
+});
+
+test('a survey that waits for every page, on a late disk, tells what the history tells', async (t) => {
+  const memory = memoryHost(19);
+  const writes = randomWrites(19, 3000);
+  const fed = await VersionIndex.open(memory, options(0, 512), rebuildFrom(writes));
+  await feed(fed, writes);
+  await fed.quiet();
+  await fed.close();
+  const random = new SeededRandom(19);
+  const host = { ...memory, disk: new LateDisk(memory.disk, random) };
+  const index = await VersionIndex.open(host, { ...options(0, 512), cacheBytesMax: 32 * 1024 }, rebuildFrom(writes));
+  const { durableLsn } = index;
+  const wrong: string[] = [];
+  for (let round = 0; round < 20; round++) {
+    const volume = 1 + random.below(2);
+    const start = (random.below(2) === 0 ? 0 : 2 ** 31 - 4096) + random.below(4096);
+    let at = start;
+    for await (const part of index.survey(volume, start, 2048, durableLsn)) {
+      const told = part.kind === 'data' ? `${part.segment}+${part.payload}` : part.kind;
+      const truth = expected(writes, volume, part.sector, durableLsn, 0);
+      if (part.sector !== at || told !== truth) wrong.push(`sector ${part.sector}: ${told}, not ${truth}`);
+      at += part.sectors;
+    }
+    if (at !== start + 2048) wrong.push(`ends at ${at}`);
+  }
+  t.deepEqual(wrong, []);
+  await index.close();
+  t.deepEqual([host.disk.changing, host.disk.descriptors], [[], []]);
 });
 
 test('zeroing the whole disk is a handful of entries', async (t) => {

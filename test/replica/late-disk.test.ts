@@ -72,6 +72,11 @@ for (const seed of [1, 2, 3]) {
     }
     await group.idle();
     t.is(group.headLsn, history.lastLsn);
+    t.deepEqual(
+      host.disk.unsyncedFiles.filter((path) => path.startsWith(SEGMENTS) || path === '/replica/position'),
+      [],
+      'acknowledged',
+    );
     for (const lsn of [60, 333, 500]) await sameAsModel(t, group, history, lsn);
     await group.retain();
     t.true(group.floorLsn > 60);
@@ -180,7 +185,7 @@ test('a segment that is gone although the floor never passed it is an error for 
 test('a mark that was never written is whole when it is open, however late the disk', async (t) => {
   const host = lateHost(3);
   const mark = await PositionMark.open(host, '/replica', GROUP);
-  t.deepEqual([host.disk.changing, host.disk.unsyncedNames('/replica')], [[], []]);
+  t.deepEqual([host.disk.changing, host.disk.unsyncedNames('/replica'), host.disk.unsyncedFiles], [[], [], []]);
   await mark.close();
   const again = await PositionMark.open(lateHost(4, host.below.copy()), '/replica', GROUP);
   t.is(again.initial, undefined);
