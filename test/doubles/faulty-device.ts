@@ -12,7 +12,7 @@ export class FaultyDevice implements BlockDevice {
   readonly size: number;
   readonly stable: Buffer;
   readonly #cache: Buffer;
-  readonly #faults: Map<Operation, { code: ErrorCode; left: number }> = new Map();
+  readonly #faults: Map<Operation, { code: ErrorCode; left: number; loses?: true }> = new Map();
   readonly #overlapping: { from: number; to: number }[] = [];
   #gate: Promise<void> | undefined;
   #open: (() => void) | undefined;
@@ -31,6 +31,11 @@ export class FaultyDevice implements BlockDevice {
   /** The next `times` operations of this kind are refused. */
   fail(operation: Operation, code: ErrorCode, times = 1): void {
     this.#faults.set(operation, { code, left: times });
+  }
+
+  /** The next flush finds that the device is gone, and with it everything not flushed. */
+  vanish(): void {
+    this.#faults.set('flush', { code: 'device-gone', left: 1, loses: true });
   }
 
   heal(): void {
@@ -94,6 +99,7 @@ export class FaultyDevice implements BlockDevice {
     const fault = this.#faults.get(operation);
     if (fault === undefined || fault.left === 0) return;
     fault.left--;
+    if (fault.loses === true) this.lose();
     throw new TidemarkError(fault.code, `the faulty device refuses to ${operation}`);
   }
 

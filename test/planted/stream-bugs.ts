@@ -352,10 +352,9 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
     invariant: 'P1',
     changes: [
       {
-        file: 'daemon/ship/lane.ts',
-        find: '    if (this.acceptedLsn >= this.#sentLsn || waitedMs >= this.#options.lingerMs) this.#flush();',
-        replace:
-          '    if (this.acceptedLsn >= this.#sentLsn || waitedMs >= this.#options.lingerMs * Math.random()) this.#flush();',
+        file: 'journal/journal-writer.ts',
+        find: 'this.#host.clock.after(this.#options.syncIntervalMs, () => {',
+        replace: 'this.#host.clock.after(this.#options.syncIntervalMs * (0.5 + Math.random()), () => {',
       },
     ],
     noticedBy: { test: 'test/simulation/simulation.test.ts', title: 'one seed is one run' },

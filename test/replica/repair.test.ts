@@ -218,46 +218,49 @@ test('frames with other records are never put in place of damaged ones', async (
 
 // Simulation seed 30 of 2026-11-21: the last frame of a segment without a footer, which was acknowledged.
 test('a damaged end of the newest segment that was acknowledged is named, held by its number, and put back', async (t) => {
-  const history = madeHistory(13);
-  const host = memoryHost(13);
-  await stored(host, history, { segmentBytes: 64 * 1024 * 1024 });
-  const file = host.disk.files.get('/replica/segments/000000000001.seg');
-  if (file === undefined) throw new Error('no segment');
-  const frames = seal(history);
-  const last = frames.at(-1)!;
-  const at = file.length - last.bytes.length + 200;
-  file.bytes.writeUInt8(file.bytes.readUInt8(at) ^ 1, at);
-  let reopen = 0;
-  const onReopen = (): void => {
-    reopen += 1;
-  };
-  let group = await ReplicaGroup.open(host, options({ onReopen }));
-  t.is(group.headLsn, history.lastLsn);
-  t.like((await group.status()).damage, [{ fromLsn: last.firstLsn, toLsn: last.lastLsn }]);
-  const readNewest = async (): Promise<void> => {
-    const view = group.openView({ lsn: history.lastLsn, owner: 'test', scratchBytesMax: 0 });
-    const model = new Model();
-    model.advance(history, history.lastLsn);
-    for (const { volume, device } of view.volumes) {
-      const bytes = Buffer.alloc(model.disk(volume.id).length);
-      await device.read(0, bytes);
-      t.true(bytes.equals(model.disk(volume.id)));
-    }
-    await group.views.close(view.id);
-  };
-  await t.throwsAsync(readNewest, { code: 'frame-damaged' });
-  const source = start(group, frames);
-  history.fill(RECORDS + 30);
-  for (const frame of seal(history, { fromLsn: last.lastLsn + 1 })) source.push(frame);
-  await group.idle();
-  await repairing(host, () => Promise.resolve(reopen > 0));
-  t.is(source.feedbacks[0]?.durableLsn, last.lastLsn);
-  await group.close();
-  group = await ReplicaGroup.open(host, options());
-  t.is(group.headLsn, history.lastLsn);
-  t.deepEqual((await group.status()).damage, []);
-  await readNewest();
-  await group.close();
+  // its record list, or its header too
+  for (const place of [200, 20]) {
+    const history = madeHistory(13);
+    const host = memoryHost(13);
+    await stored(host, history, { segmentBytes: 64 * 1024 * 1024 });
+    const file = host.disk.files.get('/replica/segments/000000000001.seg');
+    if (file === undefined) throw new Error('no segment');
+    const frames = seal(history);
+    const last = frames.at(-1)!;
+    const at = file.length - last.bytes.length + place;
+    file.bytes.writeUInt8(file.bytes.readUInt8(at) ^ 1, at);
+    let reopen = 0;
+    const onReopen = (): void => {
+      reopen += 1;
+    };
+    let group = await ReplicaGroup.open(host, options({ onReopen }));
+    t.is(group.headLsn, history.lastLsn);
+    t.like((await group.status()).damage, [{ fromLsn: last.firstLsn, toLsn: last.lastLsn }]);
+    const readNewest = async (): Promise<void> => {
+      const view = group.openView({ lsn: history.lastLsn, owner: 'test', scratchBytesMax: 0 });
+      const model = new Model();
+      model.advance(history, history.lastLsn);
+      for (const { volume, device } of view.volumes) {
+        const bytes = Buffer.alloc(model.disk(volume.id).length);
+        await device.read(0, bytes);
+        t.true(bytes.equals(model.disk(volume.id)));
+      }
+      await group.views.close(view.id);
+    };
+    await t.throwsAsync(readNewest, { code: 'frame-damaged' });
+    const source = start(group, frames);
+    history.fill(RECORDS + 30);
+    for (const frame of seal(history, { fromLsn: last.lastLsn + 1 })) source.push(frame);
+    await group.idle();
+    await repairing(host, () => Promise.resolve(reopen > 0));
+    t.is(source.feedbacks[0]?.durableLsn, last.lastLsn);
+    await group.close();
+    group = await ReplicaGroup.open(host, options());
+    t.is(group.headLsn, history.lastLsn);
+    t.deepEqual((await group.status()).damage, []);
+    await readNewest();
+    await group.close();
+  }
 });
 
 // Simulation seed 7 with rot in the newest segment: what stood in for the first of two damaged frames hid the second.

@@ -152,9 +152,8 @@ test('a backing that fails and forgets gets everything again; guests notice noth
     if (round % 20 === 5) device.fail('write', 'device-failed');
     if (round % 20 === 10) device.fail('zero', 'no-space');
     if (round % 20 === 15) {
-      device.fail('flush', 'device-gone');
+      device.vanish();
       await until(() => group.status().state === 'backing-failed');
-      device.lose();
       // while the disk is behind, reads are not
       t.true((await client.read(0, SIZE)).equals(model.bytes));
       await until(() => group.status().state === 'protecting');
