@@ -278,6 +278,22 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     },
   },
   {
+    name: 'recovery leaves the mark at the end of a file as it is',
+    rules: [14],
+    invariant: 'D5',
+    changes: [
+      {
+        file: 'journal/rewrite-tail.ts',
+        find: 'note.lsn <= provenLsn)?.address',
+        replace: 'note.lsn <= provenLsn + 1)?.address',
+      },
+    ],
+    noticedBy: {
+      test: 'test/journal/held-rules.test.ts',
+      title: 'recovery writes the mark at the end of a file again, although every record before it is proven',
+    },
+  },
+  {
     name: 'headers of files behind a cut stay',
     rules: [2],
     invariant: 'R3',
