@@ -2,7 +2,7 @@ import { listSequences } from '../../journal/file-reads.ts';
 import type { Host } from '../../journal/host/host.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
 import type { Marks } from '../../journal/marks.ts';
-import type { Lsn } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type History, type ModelChange, type ModelRecord, sameRecord } from './history.ts';
 import { identifySectors } from './sector-pattern.ts';
@@ -21,11 +21,15 @@ export class JournalFollower {
   /** Of the newest batch. */
   #time = 0;
   #agreedLsn = 0;
+  readonly #fileBytes: number;
+  /** Where the last batch of a file ends, by the file's sequence. */
+  readonly #ends: Map<number, JournalAddress> = new Map();
 
   /** Starts at the oldest record held; what the model knows already is compared, not learnt. */
   constructor(host: Host, directory: string, groupId: string, fileBytes: number, history: History, marks: Marks) {
     this.#history = history;
     this.#marks = marks;
+    this.#fileBytes = fileBytes;
     const [oldest = 0] = listSequences(host.disk, directory);
     this.#reader = JournalReader.open(host, { directory, groupId }, oldest * fileBytes);
   }
@@ -35,11 +39,17 @@ export class JournalFollower {
     return this.#agreedLsn;
   }
 
+  /** Where the records of a file end; 0: none were read from it. */
+  endIn(sequence: number): JournalAddress {
+    return this.#ends.get(sequence) ?? 0;
+  }
+
   /** Reads on to the end; returns what is new to the model. */
   catchUp(): ModelRecord[] {
     const fresh: ModelRecord[] = [];
     const limit = this.#marks.address('written');
     for (let batch = this.#reader.next(limit); batch !== undefined; batch = this.#reader.next(limit)) {
+      this.#ends.set(Math.floor(batch.address / this.#fileBytes), batch.bodyEndAddress);
       const before = this.#time;
       this.#time = batch.time;
       must('V4', batch.time >= before, () => `journal time goes from ${before} to ${batch.time}`);
