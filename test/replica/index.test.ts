@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import test from 'ava';
 import { hasCode } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
-import { CLASS_COUNT, classOf } from '../../replica/index/entry-format.ts';
+import { CLASS_COUNT, cellSectors, classOf, type emptyEntry, placeOf } from '../../replica/index/entry-format.ts';
 import type { RebuildIndex } from '../../replica/index/index-gap.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
 import { sortOrder } from '../../replica/index/radix-sort.ts';
+import { SmallCursors } from '../../replica/index/survey.ts';
 import { VersionIndex } from '../../replica/index/version-index.ts';
 import { LateDisk } from '../doubles/late-disk.ts';
 import { memoryHost, SeededRandom } from './support/memory-host.ts';
@@ -267,9 +268,9 @@ test('a survey that waits for every page, on a late disk, tells what the history
   const index = await VersionIndex.open(host, { ...options(0, 512), cacheBytesMax: 32 * 1024 }, rebuildFrom(writes));
   const { durableLsn } = index;
   const wrong: string[] = [];
-  for (let round = 0; round < 20; round++) {
+  for (let round = 0; round < 60; round++) {
     const volume = 1 + random.below(2);
-    const start = (random.below(2) === 0 ? 0 : 2 ** 31 - 4096) + random.below(4096);
+    const start = (random.below(2) === 0 ? 0 : 2 ** 31 - 4096) + random.below(6144);
     let at = start;
     for await (const part of index.survey(volume, start, 2048, durableLsn)) {
       const told = part.kind === 'data' ? `${part.segment}+${part.payload}` : part.kind;
@@ -280,6 +281,49 @@ test('a survey that waits for every page, on a late disk, tells what the history
     if (at !== start + 2048) wrong.push(`ends at ${at}`);
   }
   t.deepEqual(wrong, []);
+  await index.close();
+  t.deepEqual([host.disk.changing, host.disk.descriptors], [[], []]);
+});
+
+test('a survey finds the first entry of a page that has to be read first', async (t) => {
+  const late = {
+    count: 1,
+    has: (sizeClass: number) => sizeClass === 0,
+    find: () => Promise.resolve(0),
+    read: async (_ordinal: number, into: ReturnType<typeof emptyEntry>): Promise<void> => {
+      await new Promise(setImmediate);
+      Object.assign(into, { place: placeOf(1, 0), cell: 3 });
+    },
+    paint: () => undefined,
+  };
+  t.is(await new SmallCursors([late], 1).next(0, 1000), 3 * cellSectors(0));
+});
+
+test('who looks up while runs are written and merged, on a late disk, keeps the files that are looked at', async (t) => {
+  const memory = memoryHost(23);
+  const writes = randomWrites(23, 1500);
+  const host = { ...memory, disk: new LateDisk(memory.disk, new SeededRandom(23)) };
+  const index = await VersionIndex.open(host, { ...options(0), cacheBytesMax: 32 * 1024 }, rebuildFrom(writes));
+  let fed = 100;
+  await feed(index, writes.slice(0, fed));
+  const random = new SeededRandom(24);
+  const wrong: string[] = [];
+  const look = async (): Promise<void> => {
+    while (fed < writes.length) {
+      wrong.push(...(await compare(index, writes.slice(0, fed), random, 0, 1)));
+      // what is in memory is answered without a turn of the event loop
+      await new Promise(setImmediate);
+    }
+  };
+  const looking = Promise.all([look(), look(), look()]);
+  while (fed < writes.length) {
+    await feed(index, writes.slice(fed, fed + 20));
+    fed += 20;
+    await new Promise(setImmediate);
+  }
+  await looking;
+  t.deepEqual(wrong, []);
+  await index.quiet();
   await index.close();
   t.deepEqual([host.disk.changing, host.disk.descriptors], [[], []]);
 });
