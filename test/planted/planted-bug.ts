@@ -35,7 +35,7 @@ export interface PlantedBug {
   readonly noticedBy: Noticer;
   /** Found so soon that every run of the tests does it. */
   readonly quick?: true;
-  /** Alone it does no harm: another mechanism repairs it. It is found when that one is broken, too. */
+  /** Alone it does no harm: another mechanism repairs it. Found when that one is broken too, and not when only that one is. */
   readonly masked?: { readonly by: string; readonly changes: readonly SourceChange[] };
 }
 

@@ -12,7 +12,8 @@ Made by \`npm run simulate -- --planted --page\` from DURABILITY.md and the list
 it to both. Each bug below is put into a copy of the product at load time, and must be noticed: by the simulation of
 source, stream and replica within 1,000 seeds, or by the test named beside it, which fails then. \`npm run simulate -- --planted\` plants
 all of them and prints the seeds each took; it ends with an error when one is noticed by nobody. The quick ones are planted
-in every run of the tests. The letters of invariants are those of DURABILITY.md.
+in every run of the tests. The letters of invariants are those of DURABILITY.md. What
+is masked by another mechanism is planted together with that one broken, and counts when that one alone is not noticed there.
 `;
 
 /** The page as it should stand in the file. */
