@@ -84,14 +84,16 @@ export class ViewManager {
       );
     }
     const catalog = this.#source.catalog();
-    const existing = volumesAt(catalog, lsn);
-    const names = request.volumes ?? existing;
-    // The record that tells of a volume may be the damaged one.
-    if (names.length === 0 || names.some((name) => !existing.includes(name))) {
+    const names = request.volumes ?? volumesAt(catalog, lsn);
+    let volumes: readonly VolumeAt[];
+    try {
+      if (names.length === 0) throw new TidemarkError('not-found', `the group has no volume at LSN ${lsn}`);
+      volumes = names.map((name) => volumeAt(catalog, name, lsn));
+    } catch (error) {
+      // The record that tells of a volume, or of the end of its seed, may be the damaged one.
       this.#source.history.refuseUncertain(lsn);
+      throw error;
     }
-    if (names.length === 0) throw new TidemarkError('not-found', `the group has no volume at LSN ${lsn}`);
-    const volumes = names.map((name) => volumeAt(catalog, name, lsn));
     this.#lastId += 1;
     const id = this.#lastId;
     const opened = volumes.map((volume) => ({ volume, device: this.#device(id, volume, request) }));

@@ -124,3 +124,29 @@ test('a frame without its record list: no point behind it is shown until it is b
   t.deepEqual(group.bookmarks(), bookmarks);
   await group.close();
 });
+
+// Simulation seed 2116 of 2026-11-21: the view was refused as one of a seed that has not ended.
+test('the record that ends a seed stands in a damaged frame: a point behind it is damaged, not unfinished', async (t) => {
+  const history = new History(7);
+  history.addVolumes();
+  const seededLsn = history.lastLsn;
+  history.fill(60);
+  const frames = seal(history, { recordsPerFrame: () => 5 });
+  const host = memoryHost(7);
+  let group = await open(host);
+  const filling = new HandSource();
+  group.start(filling);
+  for (const frame of frames) filling.push(frame);
+  await group.idle();
+  const view = (lsn: number): unknown => group.openView({ lsn, owner: 'test', scratchBytesMax: 0 });
+  t.throws(() => view(seededLsn - 1), { code: 'precondition-failed' });
+  t.notThrows(() => view(seededLsn));
+  await group.close();
+  spoil(host, frames.find(({ firstLsn, lastLsn }) => firstLsn <= seededLsn && seededLsn <= lastLsn)!);
+  for (const path of host.disk.files.keys()) {
+    if (path.includes('/index/') || path.endsWith('/state')) host.disk.files.delete(path);
+  }
+  group = await open(host);
+  t.throws(() => view(history.lastLsn), { code: 'frame-damaged' });
+  await group.close();
+});
