@@ -342,6 +342,19 @@ test('zeroing the whole disk is a handful of entries', async (t) => {
   ]);
 });
 
+test('a survey of one sector before a large trim and one of it tells of both', async (t) => {
+  const index = await VersionIndex.open(memoryHost(12), options(0), rebuildFrom([]));
+  const unit = cellSectors(CLASS_COUNT - 1);
+  index.add(1, unit, unit, 1, undefined);
+  index.advance(1);
+  const parts: [string, number][] = [];
+  for await (const { kind, sectors } of index.survey(1, unit - 1, 2, 1)) parts.push([kind, sectors]);
+  t.deepEqual(parts, [
+    ['base', 1],
+    ['zero', 1],
+  ]);
+});
+
 test('places 2 TiB, 32 TiB and 512 TiB apart are other places, in memory and in runs', async (t) => {
   const host = memoryHost(11);
   const index = await VersionIndex.open(host, options(0), rebuildFrom([]));
