@@ -9,6 +9,7 @@ import type { ActionReply, BookmarkReply, BookmarkRequest, SourceGroupReply } fr
 import { sourceGroupId } from '../group-identity.ts';
 import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
 import { exportUri, nbdListener } from '../nbd-setup.ts';
+import { ComingShipper } from '../ship/coming-shipper.ts';
 import { type Settled, settleFarSide } from '../ship/settle.ts';
 import { Shipper } from '../ship/shipper.ts';
 import { countSource } from '../telemetry/channel-counters.ts';
@@ -50,11 +51,11 @@ export class SourceDataPath {
   readonly #data: SourceWorkerData;
   readonly #side: Pick<WorkerSide<SourceGroupReply>, 'log'>;
   readonly #ended = Promise.withResolvers<void>();
+  readonly #coming = new ComingShipper();
   #notes: string[] = [];
   readonly #counters = countSource();
   #running: Promise<void> | undefined;
   #open: OpenSource | undefined;
-  #shipper: Shipper | undefined;
   #phase = 'locking and recovering the journal';
   #closing = false;
 
@@ -153,7 +154,7 @@ export class SourceDataPath {
     try {
       const shipper = await this.#openShipper(group, groupId, makeSinks());
       opened.unshift(shipper);
-      this.#shipper = shipper;
+      this.#coming.opened(shipper);
       const { address: unreadable } = group.status().destage;
       if (unreadable !== undefined) shipper.mendAt(unreadable);
       const exports = group
@@ -164,6 +165,7 @@ export class SourceDataPath {
       const byName = new Map(exports.map((item) => [item.name, item]));
       this.#open = { groupId, group, shipper, server, address, exports: byName };
     } catch (error) {
+      this.#coming.failed();
       for (const part of opened) await part.close();
       throw error;
     }
@@ -186,8 +188,8 @@ export class SourceDataPath {
       afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
       heartbeatMs: config.heartbeatMs,
       settle: (journal: Journal) => this.#settle(journal, groupId, makeSinks),
-      beforeGivingUp: async (end: JournalAddress) => this.#shipper?.keepChainAt(end),
-      onUnreadable: (address: JournalAddress) => this.#shipper?.mendAt(address),
+      beforeGivingUp: (end: JournalAddress) => this.#coming.keepChainAt(end),
+      onUnreadable: (address: JournalAddress) => this.#coming.shipper?.mendAt(address),
     };
     try {
       return await ProtectedGroup.open(this.#host, options, new LocalMarks());

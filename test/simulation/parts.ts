@@ -1,3 +1,4 @@
+import { ComingShipper } from '../../daemon/ship/coming-shipper.ts';
 import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
@@ -36,10 +37,10 @@ const SETTLE_TIMEOUT_MS = 3000;
 export class SourceParts {
   readonly host: Host;
   readonly groupMarks: Marks;
+  readonly coming: ComingShipper = new ComingShipper();
   readonly #makeSinks: () => FrameSink[];
   readonly #streams: Streams;
   readonly #shipMarks: Marks;
-  #shipper: Shipper | undefined;
 
   constructor(host: Host, process: SimulatedProcess, marks: Marks, streams: Streams, seams: Seams) {
     this.host = seams.sourceHost(host);
@@ -50,7 +51,7 @@ export class SourceParts {
   }
 
   get shipper(): Shipper | undefined {
-    return this.#shipper;
+    return this.coming.shipper;
   }
 
   /** For `GroupOptions.settle`. */
@@ -69,7 +70,7 @@ export class SourceParts {
   async ship({ journal }: ProtectedGroup): Promise<void> {
     const { incarnation } = journal;
     if (incarnation === undefined) return;
-    this.#shipper = await Shipper.open(this.host, {
+    const shipper = await Shipper.open(this.host, {
       directory: JOURNAL_DIRECTORY,
       journal,
       marks: this.#shipMarks,
@@ -83,9 +84,10 @@ export class SourceParts {
       sinks: this.#makeSinks(),
       replicas: this.#streams.replicas,
     });
+    this.coming.opened(shipper);
   }
 
   async close(): Promise<void> {
-    await this.#shipper?.close();
+    await this.shipper?.close();
   }
 }

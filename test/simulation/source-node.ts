@@ -115,7 +115,7 @@ export class SourceNode {
         flushBytes: 512 * 1024,
         flushAgeMs: 500,
         settle: (journal) => parts.settle(journal),
-        beforeGivingUp: async (end) => parts.shipper?.keepChainAt(end),
+        beforeGivingUp: (end) => parts.coming.keepChainAt(end),
       },
       parts.groupMarks,
     );

@@ -1,13 +1,17 @@
 import { readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { ComingShipper } from '../../daemon/ship/coming-shipper.ts';
+import { Shipper } from '../../daemon/ship/shipper.ts';
 import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
 import type { GroupOptions } from '../../daemon/volume/group-options.ts';
+import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import type { Host } from '../../journal/host/host.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { decodeGap, decodeVolumeAdded, type GapBody } from '../../journal/record-bodies.ts';
+import { MemorySink } from '../ship/memory-sink.ts';
 import { GroupBench, HandClient, MIB, pattern, randomSource, until } from './support/group-bench.ts';
 
 const SIZE = 16 * MIB;
@@ -120,6 +124,67 @@ test('out of room with the policy stop-protecting: the guest goes on, what was g
   for (const [offset, window] of written) t.true((await reader.read(offset, 65_536)).equals(pattern(65_536, window)));
   await group.close();
   bench.remove();
+});
+
+test('a start that finds the journal full gives up nothing before shipping is open: a replica right behind it goes on', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  let asked = 0;
+  const open = (from: GroupBench, coming: ComingShipper) => {
+    asked = 0;
+    const beforeGivingUp = (end: number): Promise<void> => {
+      asked++;
+      return coming.keepChainAt(end);
+    };
+    const policy = { outOfRoom: 'stop-protecting', flushAgeMs: 1, beforeGivingUp } as const;
+    return from.open(from.options([{ name: 'a', backing: from.backing('a.raw') }], small(from, policy)));
+  };
+  const never = new ComingShipper();
+  const first = await open(bench, never);
+  const client = new HandClient(first.exports('local')[0]!);
+  for (let window = 0; window < 400 && asked === 0; window++) {
+    await client.ready();
+    t.is(await client.write((window % 64) * 65_536, pattern(65_536, window)), 'ok');
+  }
+  await until(() => asked === 1);
+  await client.flush();
+  const killed = bench.copy();
+  never.failed();
+  await first.close();
+  t.is(first.status().givenUp, undefined, 'without a shipper nothing is given up');
+
+  const coming = new ComingShipper();
+  const group = await open(killed, coming);
+  const { journal } = group;
+  await until(() => asked === 1);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  t.is(group.status().givenUp, undefined);
+  t.is(journal.oldestLsn, 1);
+  const sink = new MemorySink();
+  sink.windowBytes = 0;
+  const { epoch, marks } = journal;
+  const incarnation = journal.incarnation!;
+  const shipper = await Shipper.open(realHost(), {
+    directory: killed.journalDirectory,
+    journal,
+    marks,
+    identity: { groupId: killed.groupId, groupName: 'bench', epoch, incarnation, frameVersion: FRAME_VERSION },
+    sinks: [sink],
+    replicas: [{ name: 'dr1', required: true }],
+  });
+  coming.opened(shipper);
+  await until(() => (group.status().givenUp?.announcedLsn ?? 0) > 0);
+  const { oldestLsn } = journal;
+  t.is(oldestLsn, group.status().givenUp!.toLsn + 1);
+  sink.windowBytes = 1 << 30;
+  sink.seek(oldestLsn);
+  await until(() => sink.frames.length > 0 || shipper.status().code !== null);
+  t.is(shipper.status().reason, '');
+  t.is(sink.frames[0]?.firstLsn, oldestLsn);
+  await shipper.close();
+  await group.close();
+  bench.remove();
+  killed.remove();
 });
 
 test('what replicas took after history was given up is not said to be given up: the change map knows nothing of it', async (t) => {
