@@ -328,6 +328,8 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
         return requestId;
       },
       abandonRequest: (id) => {
+        // A write that failed may stand in the journal whole, the closing record with it: the next start decides.
+        if (journal.poisonedBy !== undefined) return;
         const incarnation = journal.incarnation?.counter ?? 0;
         destager.abandonRequest(id, { incarnation, lastLsn: journal.lastLsn });
       },

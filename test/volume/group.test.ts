@@ -137,6 +137,36 @@ test('a request in pieces is nothing until its last piece, also for a restart in
   bench.remove();
 });
 
+test('a closing piece whose write failed and yet stands in the journal counts whole at the next start', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const { host, breakWrites } = faultyHost();
+  // what is written out is synced by the stop, behind the failure
+  const late = { flushAgeMs: 600_000, flushBytes: 64 * MIB, destageWindowBytes: MIB / 2 };
+  const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }], late), host);
+  const client = new HandClient(group.exports('local')[0]!);
+  await client.write(0, pattern(8192, 1));
+  await client.all([{ do: 'write', offset: 0, bytes: pattern(4096, 2), part: WindowPart.more }]);
+  const other = new HandClient(group.exports('local')[0]!);
+  // several windows to write out, so that some end behind the failure
+  for (let at = 1; at < 4; at++) await other.write(at * MIB, pattern(MIB / 2, at));
+  await other.flush();
+  breakWrites();
+  t.deepEqual(await client.all([{ do: 'write', offset: 4096, bytes: pattern(4096, 3), part: WindowPart.last }]), [
+    'device-failed',
+  ]);
+  await until(() => group.status().destagedBytes >= 1.5 * MIB);
+  await group.close();
+  const again = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }]));
+  const reader = new HandClient(again.exports('local')[0]!);
+  const whole = Buffer.concat([pattern(4096, 2), pattern(4096, 3)]);
+  t.true((await reader.read(0, 8192)).equals(whole), 'what a replica would make of the same records');
+  await again.drain();
+  t.true(readFileSync(bench.path('a.raw')).subarray(0, 8192).equals(whole));
+  await again.close();
+  bench.remove();
+});
+
 test('a backing that fails and forgets gets everything again; guests notice nothing', async (t) => {
   const bench = new GroupBench();
   const device = new FaultyDevice(SIZE);
@@ -366,7 +396,7 @@ test('a disk of 12 TiB: what lies 2 TiB apart is kept apart, in the overlay and 
 test('a journal that cannot sync fails every write from then on; a restart keeps what was acknowledged', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
-  const faulty = hostWithFaultySync();
+  const faulty = faultyHost();
   const group = await bench.open(bench.options([{ name: 'a', backing: bench.backing('a.raw') }]), faulty.host);
   const client = new HandClient(group.exports('local')[0]!);
   t.is(await client.write(0, pattern(4096, 1)), 'ok');
@@ -541,10 +571,11 @@ test('after a power loss remote guests stay out until they are released; local o
   bench.remove();
 });
 
-/** The real machine, but for syncs of journal files, which can be made to fail. */
-function hostWithFaultySync(): { host: Host; breakSync: () => void } {
+/** The real machine, but for the journal's files: syncs can be made to fail, and writes to say that they did. */
+function faultyHost(): { host: Host; breakSync: () => void; breakWrites: () => void } {
   const real = realHost();
   let broken = false;
+  let lying = false;
   const wrap = (file: DiskFile): DiskFile =>
     new Proxy(file, {
       get(target, name) {
@@ -554,6 +585,12 @@ function hostWithFaultySync(): { host: Host; breakSync: () => void } {
         if (broken && name === 'dataSyncSync') {
           return () => {
             throw new TidemarkError('sync-failed', 'EIO');
+          };
+        }
+        if (lying && name === 'writeSync' && target.path.endsWith('.tmj')) {
+          return (...args: Parameters<DiskFile['writeSync']>) => {
+            target.writeSync(...args);
+            throw new TidemarkError('device-failed', 'EIO');
           };
         }
         const value: unknown = Reflect.get(target, name);
@@ -571,6 +608,9 @@ function hostWithFaultySync(): { host: Host; breakSync: () => void } {
     host: { ...real, disk },
     breakSync: () => {
       broken = true;
+    },
+    breakWrites: () => {
+      lying = true;
     },
   };
 }
