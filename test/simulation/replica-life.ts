@@ -113,7 +113,16 @@ export class ReplicaLife {
       this.#held = { view, scratch: written };
       return;
     }
-    if (held.scratch !== undefined) await this.#scribble(held.view, held.scratch);
+    if (held.scratch !== undefined) {
+      try {
+        await this.#scribble(held.view, held.scratch);
+      } catch (error) {
+        // A write that failed may have happened in part: what stands there is nobody's word.
+        this.#held = undefined;
+        await group.views.close(held.view.id);
+        throw error;
+      }
+    }
     await this.#checkView(held);
     if (!random.chance(0.3)) return;
     this.#held = undefined;
