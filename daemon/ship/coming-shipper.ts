@@ -1,5 +1,6 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { JournalAddress } from '../../journal/position.ts';
+import type { ChainCheckpoint } from './chain-checkpoints.ts';
 import type { Shipper } from './shipper.ts';
 
 /**
@@ -26,9 +27,9 @@ export class ComingShipper {
   }
 
   /** For `GroupOptions.beforeGivingUp`. Rejects with `shutting-down` when no shipper comes: then nothing is given up. */
-  async keepChainAt(end: JournalAddress): Promise<void> {
+  async keepChainAt(end: JournalAddress): Promise<ChainCheckpoint | undefined> {
     const shipper = await this.#outcome.promise;
     if (shipper === undefined) throw new TidemarkError('shutting-down', 'shipping could not be started');
-    await shipper.keepChainAt(end);
+    return shipper.keepChainAt(end);
   }
 }

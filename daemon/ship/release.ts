@@ -59,23 +59,27 @@ export class Release {
 
   /**
    * The journal below this end of a file is given up: a replica that stands right there goes on when the chain is known.
-   * Durable when it resolves, or not at all: then such a replica needs a resync.
+   * Undefined when it cannot be told: then such a replica needs a resync. The caller makes it durable, for ship.state has
+   * no room of its own on a full file system.
    */
-  async keepChainAt(end: JournalAddress): Promise<void> {
+  async keepChainAt(end: JournalAddress): Promise<ChainCheckpoint | undefined> {
     const { id } = this.#group;
+    let checkpoint: ChainCheckpoint | undefined;
     try {
-      const checkpoint = await chainAtFileEnd(this.#journal, this.#checkpoints, end);
-      if (checkpoint === undefined) return;
+      checkpoint = await chainAtFileEnd(this.#journal, this.#checkpoints, end);
+      if (checkpoint === undefined) return undefined;
+      const found = checkpoint;
       await this.#inTurn(() => {
-        this.#checkpoints.keep(checkpoint);
+        this.#checkpoints.keep(found);
         if (this.#givenUp !== undefined) this.#checkpoints.unpin(this.#givenUp);
-        this.#givenUp = checkpoint;
+        this.#givenUp = found;
         return saveShipState(this.#host.disk, this.#directory, id, this.#checkpoints.list);
       });
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       stateFileChannel.publish({ group: this.#group.name, message: error.message });
     }
+    return checkpoint;
   }
 
   /** Writes what is due and stops. */

@@ -8,7 +8,7 @@ import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/stream.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
-import { ChainCheckpoints } from './chain-checkpoints.ts';
+import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
 import { journalFrames } from './journal-frames.ts';
 import { type JournalDamage, JournalMender, type MenderOptions } from './journal-mender.ts';
@@ -31,6 +31,8 @@ export interface ShipperOptions {
   /** At least one is required. */
   readonly replicas: readonly RegisteredReplica[];
   readonly sealer?: Partial<SealerOptions>;
+  /** Where history ends that was given up, as the change map has it: ship.state may have had no room for it. */
+  readonly givenUp?: { readonly address: JournalAddress; readonly end?: Omit<ChainCheckpoint, 'address'> } | undefined;
   /** Default 5. */
   readonly lingerMs?: number;
   /** Who else relies on places in the journal, and on what stands there; nobody when left out. */
@@ -135,12 +137,15 @@ export class Shipper {
   /** Opens the sinks. Rejects with `journal-foreign`, `format-too-new`; a damaged ship.state counts as missing. */
   static async open(host: Host, options: ShipperOptions): Promise<Shipper> {
     const { directory, identity } = options;
-    const checkpoints = await loadShipState(host.disk, directory, identity.groupId).catch((error: unknown) => {
+    const stored = await loadShipState(host.disk, directory, identity.groupId).catch((error: unknown) => {
       if (!isUnreadable(error)) throw error;
       return [];
     });
     const acknowledged = readAcknowledged(host, { directory, groupId: identity.groupId });
-    return new Shipper(host, options, new ChainCheckpoints(checkpoints), acknowledged);
+    const checkpoints = new ChainCheckpoints(stored);
+    const { givenUp } = options;
+    if (givenUp?.end !== undefined) checkpoints.keep({ ...givenUp.end, address: givenUp.address });
+    return new Shipper(host, options, checkpoints, acknowledged);
   }
 
   status(): ShipStatus {
@@ -171,7 +176,7 @@ export class Shipper {
   }
 
   /** The journal below this end of a file is about to be given up; see `Release`. */
-  keepChainAt(end: JournalAddress): Promise<void> {
+  keepChainAt(end: JournalAddress): Promise<ChainCheckpoint | undefined> {
     return this.#release.keepChainAt(end);
   }
 

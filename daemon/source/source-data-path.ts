@@ -263,6 +263,7 @@ export class SourceDataPath {
       marks: journal.marks,
       identity: { groupId, groupName: config.name, epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
       sinks,
+      givenUp: group.status().givenUp,
       replicas: config.replicas,
       mending: mendingOf(group, (error) => this.#ended.reject(error)),
     });

@@ -1,5 +1,6 @@
 import { crc32 } from '@node-rs/crc32';
 import { TidemarkError } from '../../journal/base/errors.ts';
+import type { Chain } from '../../journal/chain.ts';
 import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { type JournalAddress, type Lsn, readU64, SECTOR_BYTES, writeU64 } from '../../journal/position.ts';
 import type { StatePlace } from './state-file.ts';
@@ -9,7 +10,7 @@ import type { StatePlace } from './state-file.ts';
  * file, made at full size when the group opens, so that it can be written when nothing else can. Two slots, written in
  * turn: a torn write leaves the other one.
  *
- *   slot  0 u32 magic 'TMC2'
+ *   slot  0 u32 magic 'TMC4'
  *         4 u32 crc32 of the rest of the slot
  *         8 u64 turn               the higher one counts
  *        16 u64 first LSN given up; 0: nothing is
@@ -18,15 +19,23 @@ import type { StatePlace } from './state-file.ts';
  *        40 u64 last LSN announced by a GAP record
  *        48 u32 volumes, u32 0
  *        56 16B group id
- *        72 per volume: u64 id, u64 size in bytes; then per volume, in the same order, its bits:
+ *        72 u64 last LSN below the address, u32 chain after it low, u32 high; all 0: the chain is not known
+ *        88 per volume: u64 id, u64 size in bytes; then per volume, in the same order, its bits:
  *           bit n of byte n/8: the granule of 64 KiB at n * 64 KiB changed
  *
- * With the magic 'TMC1' there is no group id and the volumes stand at 56: read, and made anew when the group opens.
+ * With the magic 'TMC2' there is no chain and the volumes stand at 72, with 'TMC1' no group id either and they stand at
+ * 56: both are read, and made anew when the group opens.
  */
-const MAGIC = 0x32434d54;
-const HEADER_BYTES = 72;
-const MAGIC_1 = 0x31434d54;
-const HEADER_1_BYTES = 56;
+/** Two bits away from every older one, or a flipped bit would turn a slot into one of another layout. */
+const MAGIC = 0x34434d54;
+const HEADER_BYTES = 88;
+const CHAIN_AT = 72;
+/** Where the volumes stand, by magic. */
+const VOLUMES_AT: ReadonlyMap<number, number> = new Map([
+  [MAGIC, HEADER_BYTES],
+  [0x32434d54, CHAIN_AT],
+  [0x31434d54, 56],
+]);
 const VOLUME_BYTES = 16;
 export const GRANULE_BYTES: number = 64 * 1024;
 const GRANULE_SECTORS = GRANULE_BYTES / SECTOR_BYTES;
@@ -39,6 +48,14 @@ export interface GivenUp {
   readonly toLsn: Lsn;
   readonly address: JournalAddress;
   readonly announcedLsn: Lsn;
+  /** At the address, which is all a replica that stands there needs; left out when it could not be told. */
+  readonly end?: ChainAtEnd;
+}
+
+/** The chain after the last record below a place in the journal. */
+export interface ChainAtEnd {
+  readonly lsn: Lsn;
+  readonly chain: Chain;
 }
 
 export interface MappedVolume {
@@ -68,7 +85,7 @@ export class ChangeMap {
       await old.file.close();
       throw new TidemarkError('journal-foreign', `${path} belongs to group ${old.groupId}, not ${groupId}`);
     }
-    if (old?.groupId !== undefined && sameVolumes(old.volumes, volumes)) {
+    if (old?.isCurrent === true && sameVolumes(old.volumes, volumes)) {
       const map = new ChangeMap(old.file, groupId, volumes, old.slotBytes);
       map.#restore(old);
       return map;
@@ -135,6 +152,9 @@ export class ChangeMap {
     writeU64(view, 40, givenUp?.announcedLsn ?? 0);
     view.setUint32(48, this.#volumes.length, true);
     slot.write(this.#groupId, 56, 'hex');
+    writeU64(view, CHAIN_AT, givenUp?.end?.lsn ?? 0);
+    view.setUint32(CHAIN_AT + 8, givenUp?.end?.chain.low ?? 0, true);
+    view.setUint32(CHAIN_AT + 12, givenUp?.end?.chain.high ?? 0, true);
     let bitsAt = HEADER_BYTES + this.#volumes.length * VOLUME_BYTES;
     for (const [index, volume] of this.#volumes.entries()) {
       writeU64(view, HEADER_BYTES + index * VOLUME_BYTES, volume.id);
@@ -166,6 +186,7 @@ export class ChangeMap {
 }
 
 interface StoredMap {
+  readonly isCurrent: boolean;
   readonly file: DiskFile;
   /** Undefined in a file of version 1. */
   readonly groupId: string | undefined;
@@ -194,8 +215,8 @@ function parseSlot(slot: Buffer, file: DiskFile): StoredMap | undefined {
   if (slot.length < HEADER_BYTES) return undefined;
   const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
   const magic = view.getUint32(0, true);
-  const headerBytes = magic === MAGIC ? HEADER_BYTES : HEADER_1_BYTES;
-  if ((magic !== MAGIC && magic !== MAGIC_1) || view.getUint32(4, true) !== crc32(slot.subarray(8))) return undefined;
+  const headerBytes = VOLUMES_AT.get(magic);
+  if (headerBytes === undefined || view.getUint32(4, true) !== crc32(slot.subarray(8))) return undefined;
   const fromLsn = readU64(view, 16, 'first LSN');
   const count = view.getUint32(48, true);
   if (headerBytes + count * VOLUME_BYTES > slot.length) return undefined;
@@ -219,9 +240,27 @@ function parseSlot(slot: Buffer, file: DiskFile): StoredMap | undefined {
           toLsn: readU64(view, 24, 'last LSN'),
           address: readU64(view, 32, 'address'),
           announcedLsn: readU64(view, 40, 'announced LSN'),
+          ...(headerBytes === HEADER_BYTES && parseEnd(view)),
         };
-  const groupId = magic === MAGIC ? slot.toString('hex', 56, HEADER_BYTES) : undefined;
-  return { file, groupId, slotBytes: slot.length, turn: readU64(view, 8, 'turn'), givenUp, volumes, bits };
+  const groupId = headerBytes >= CHAIN_AT ? slot.toString('hex', 56, CHAIN_AT) : undefined;
+  return {
+    isCurrent: magic === MAGIC,
+    file,
+    groupId,
+    slotBytes: slot.length,
+    turn: readU64(view, 8, 'turn'),
+    givenUp,
+    volumes,
+    bits,
+  };
+}
+
+function parseEnd(view: DataView): { readonly end: ChainAtEnd } | undefined {
+  const lsn = readU64(view, CHAIN_AT, 'LSN of the chain');
+  if (lsn === 0) return undefined;
+  return {
+    end: { lsn, chain: { low: view.getUint32(CHAIN_AT + 8, true), high: view.getUint32(CHAIN_AT + 12, true) } },
+  };
 }
 
 function bitBytes(size: number): number {

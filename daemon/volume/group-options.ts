@@ -1,6 +1,7 @@
 import type { Journal, JournalOptions } from '../../journal/journal.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { Backing } from '../backing/backing.ts';
+import type { ChainAtEnd } from './change-map.ts';
 
 export interface VolumeOptions {
   readonly name: string;
@@ -41,8 +42,11 @@ export interface GroupOptions {
    * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked.
    */
   readonly settle?: (journal: Journal) => Promise<{ readonly highestLsn: Lsn } | undefined>;
-  /** The journal below this end of a file is about to be overwritten, whoever does not hold it. */
-  readonly beforeGivingUp?: (end: JournalAddress) => Promise<void>;
+  /**
+   * The journal below this end of a file is about to be overwritten, whoever does not hold it. Resolves to the chain there,
+   * which is kept with the change map: that has its room when nothing else has. Undefined: it cannot be told.
+   */
+  readonly beforeGivingUp?: (end: JournalAddress) => Promise<ChainAtEnd | undefined>;
   /** The write-out to the backings stands still: the journal cannot be read at this address. */
   readonly onUnreadable?: (address: JournalAddress) => void;
 }

@@ -5,7 +5,7 @@ import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { changesVolume, RecordKind } from '../../journal/record.ts';
 import { encodeGap } from '../../journal/record-bodies.ts';
-import type { ChangeMap, GivenUp } from './change-map.ts';
+import type { ChainAtEnd, ChangeMap, GivenUp } from './change-map.ts';
 import type { OutOfRoomPolicy } from './group-options.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
 
@@ -27,8 +27,8 @@ export interface RetentionOptions {
   readonly outOfRoom: OutOfRoomPolicy;
   /** Present with the policy `stop-protecting`. */
   readonly changeMap: ChangeMap | undefined;
-  /** The journal below the end of this file is about to be overwritten, whoever does not hold it. */
-  readonly beforeGivingUp?: ((end: JournalAddress) => Promise<void>) | undefined;
+  /** See `GroupOptions.beforeGivingUp`. */
+  readonly beforeGivingUp?: ((end: JournalAddress) => Promise<ChainAtEnd | undefined>) | undefined;
 }
 
 /**
@@ -152,8 +152,10 @@ export class GroupRetention {
     } finally {
       await reader.close();
     }
-    await this.#options.beforeGivingUp?.(end);
-    await map.save({ fromLsn: firstLsn, toLsn: lastLsn, address: end, announcedLsn: before?.announcedLsn ?? 0 });
+    const known = await this.#options.beforeGivingUp?.(end);
+    const atEnd = known && { end: { lsn: known.lsn, chain: known.chain } };
+    const announcedLsn = before?.announcedLsn ?? 0;
+    await map.save({ fromLsn: firstLsn, toLsn: lastLsn, address: end, announcedLsn, ...atEnd });
     this.#recycle();
     gapChannel.publish({ group: this.#options.group, fromLsn: firstLsn, toLsn: lastLsn, reason: GAP_REASON });
   }

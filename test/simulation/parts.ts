@@ -67,7 +67,8 @@ export class SourceParts {
     return settled.answered === 0 ? undefined : settled;
   }
 
-  async ship({ journal }: ProtectedGroup): Promise<void> {
+  async ship(group: ProtectedGroup): Promise<void> {
+    const { journal } = group;
     const { incarnation } = journal;
     if (incarnation === undefined) return;
     const shipper = await Shipper.open(this.host, {
@@ -82,6 +83,7 @@ export class SourceParts {
         frameVersion: FRAME_VERSION,
       },
       sinks: this.#makeSinks(),
+      givenUp: group.status().givenUp,
       replicas: this.#streams.replicas,
     });
     this.coming.opened(shipper);

@@ -1,10 +1,12 @@
-import { readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { ComingShipper } from '../../daemon/ship/coming-shipper.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
 import type { GroupOptions } from '../../daemon/volume/group-options.ts';
+import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import type { Host } from '../../journal/host/host.ts';
 import { realHost } from '../../journal/host/real-host.ts';
@@ -126,13 +128,44 @@ test('out of room with the policy stop-protecting: the guest goes on, what was g
   bench.remove();
 });
 
+/** A shipper on a file system that has no room for a new ship.state. */
+function ship(bench: GroupBench, group: ProtectedGroup, sink: MemorySink): Promise<Shipper> {
+  const real = realHost();
+  const open: Host['disk']['open'] = (path, how) => {
+    if (path.endsWith('/ship.state.new')) throw new TidemarkError('no-space', path);
+    return real.disk.open(path, how);
+  };
+  const disk = new Proxy(real.disk, {
+    get(target, name) {
+      if (name === 'open') return open;
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  const { journal } = group;
+  const { epoch, marks } = journal;
+  const incarnation = journal.incarnation!;
+  return Shipper.open(
+    { ...real, disk },
+    {
+      directory: bench.journalDirectory,
+      journal,
+      marks,
+      identity: { groupId: bench.groupId, groupName: 'bench', epoch, incarnation, frameVersion: FRAME_VERSION },
+      sinks: [sink],
+      replicas: [{ name: 'dr1', required: true }],
+      givenUp: group.status().givenUp,
+    },
+  );
+}
+
 test('a start that finds the journal full gives up nothing before shipping is open: a replica right behind it goes on', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
   let asked = 0;
   const open = (from: GroupBench, coming: ComingShipper) => {
     asked = 0;
-    const beforeGivingUp = (end: number): Promise<void> => {
+    const beforeGivingUp: GroupOptions['beforeGivingUp'] = (end) => {
       asked++;
       return coming.keepChainAt(end);
     };
@@ -162,16 +195,7 @@ test('a start that finds the journal full gives up nothing before shipping is op
   t.is(journal.oldestLsn, 1);
   const sink = new MemorySink();
   sink.windowBytes = 0;
-  const { epoch, marks } = journal;
-  const incarnation = journal.incarnation!;
-  const shipper = await Shipper.open(realHost(), {
-    directory: killed.journalDirectory,
-    journal,
-    marks,
-    identity: { groupId: killed.groupId, groupName: 'bench', epoch, incarnation, frameVersion: FRAME_VERSION },
-    sinks: [sink],
-    replicas: [{ name: 'dr1', required: true }],
-  });
+  const shipper = await ship(killed, group, sink);
   coming.opened(shipper);
   await until(() => (group.status().givenUp?.announcedLsn ?? 0) > 0);
   const { oldestLsn } = journal;
@@ -181,10 +205,26 @@ test('a start that finds the journal full gives up nothing before shipping is op
   await until(() => sink.frames.length > 0 || shipper.status().code !== null);
   t.is(shipper.status().reason, '');
   t.is(sink.frames[0]?.firstLsn, oldestLsn);
+  const chain = sink.frames[0]?.chainBefore;
+  const again = killed.copy();
   await shipper.close();
   await group.close();
-  bench.remove();
-  killed.remove();
+
+  // The next start knows the chain though ship.state never had any room.
+  t.false(existsSync(join(again.journalDirectory, 'ship.state')));
+  const soon = new ComingShipper();
+  const last = await open(again, soon);
+  t.is(last.journal.oldestLsn, oldestLsn);
+  const lastSink = new MemorySink();
+  const lastShipper = await ship(again, last, lastSink);
+  soon.opened(lastShipper);
+  lastSink.seek(oldestLsn);
+  await until(() => lastSink.frames.length > 0 || lastShipper.status().code !== null);
+  t.is(lastShipper.status().reason, '');
+  t.deepEqual([lastSink.frames[0]?.firstLsn, lastSink.frames[0]?.chainBefore], [oldestLsn, chain]);
+  await lastShipper.close();
+  await last.close();
+  for (const each of [bench, killed, again]) each.remove();
 });
 
 test('what replicas took after history was given up is not said to be given up: the change map knows nothing of it', async (t) => {

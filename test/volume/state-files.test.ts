@@ -77,7 +77,7 @@ function version1(name: string, bytes: Buffer): Buffer {
   return Buffer.concat(
     [0, slotBytes].map((at) => {
       const slot = bytes.subarray(at, at + slotBytes);
-      const old = Buffer.concat([slot.subarray(0, 56), slot.subarray(72), Buffer.alloc(16)]);
+      const old = Buffer.concat([slot.subarray(0, 56), slot.subarray(88), Buffer.alloc(32)]);
       old.write('TMC1', 0);
       old.writeUInt32LE(crc32(old.subarray(8)), 4);
       return old;
@@ -119,7 +119,8 @@ test('state files of version 1, which name no group, are read; the next start na
   await client.flush();
   client.client.detach();
   await group.close();
-  for (const name of NAMES) t.is(readFileSync(join(bench.journalDirectory, name)).toString('latin1', 3, 4), '2', name);
+  const versionOf = (name: string): string => readFileSync(join(bench.journalDirectory, name)).toString('latin1', 3, 4);
+  for (const name of NAMES) t.is(versionOf(name), name === 'change-map.state' ? '4' : '2', name);
   bench.remove();
 });
 
@@ -133,5 +134,35 @@ test('a state file of a newer version is refused as that', async (t) => {
   bytes.writeUInt32LE(crc32(bytes.subarray(8)), 4);
   writeFileSync(path, bytes);
   t.throws(() => readStateFile(host, place, 'x.state'), { code: 'format-too-new' });
+  bench.remove();
+});
+
+test('a change map that knows no chain yet is read, and has room for one from then on', async (t) => {
+  const bench = await stoppedGroup();
+  const { place } = bench;
+  const volumes = [{ id: 1, size: 8 * MIB }];
+  const givenUp = { fromLsn: 2, toLsn: 5, address: 4096, announcedLsn: 5 };
+  const map = await ChangeMap.open(host, place, volumes);
+  map.mark(1, 0, 8);
+  await map.save(givenUp);
+  await map.close();
+  const path = join(bench.journalDirectory, 'change-map.state');
+  const bytes = readFileSync(path);
+  const slotBytes = bytes.length / 2;
+  for (const at of [0, slotBytes]) {
+    const slot = bytes.subarray(at, at + slotBytes);
+    slot.copyWithin(72, 88);
+    slot.write('TMC2', 0);
+    slot.writeUInt32LE(crc32(slot.subarray(8)), 4);
+  }
+  writeFileSync(path, bytes);
+  const old = await ChangeMap.open(host, place, volumes);
+  t.deepEqual([old.givenUp, old.isMarked(1, 0), old.markedGranules], [givenUp, true, 1]);
+  const end = { lsn: 5, chain: { low: 7, high: 2 ** 32 - 1 } };
+  await old.save({ ...givenUp, end });
+  await old.close();
+  const opened = await ChangeMap.open(host, place, volumes);
+  t.deepEqual([opened.givenUp, opened.isMarked(1, 0), opened.markedGranules], [{ ...givenUp, end }, true, 1]);
+  await opened.close();
   bench.remove();
 });

@@ -272,7 +272,7 @@ export const changeMap: FuzzTarget = {
   name: 'change-map',
   testRuns: 15_000,
   inputBytesMax: 16_384,
-  words: words('TMC1'),
+  words: words('TMC1', 'TMC2', 'TMC4'),
   seeds: async () => {
     const host = hostWith({});
     const map = await ChangeMap.open(host, PLACE, VOLUMES);
