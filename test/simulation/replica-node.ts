@@ -101,6 +101,9 @@ export class ReplicaNode {
     const told = (lsn: Lsn): void =>
       this.#model.guard(() => {
         must('P5', lsn <= group.headLsn, () => `LSN ${lsn} is acknowledged, durable is ${group.headLsn}`);
+        // Until a clean stop is through it goes on receiving and saying so, and `note` sees it no more.
+        this.#durableLsn = Math.max(this.#durableLsn, lsn);
+        this.#model.shipped(lsn);
       });
     group.start(this.#seams.frames(notingTold(stream.source, told)));
     this.#group = group;
