@@ -30,7 +30,8 @@ export interface ScannedSegment {
 
 /**
  * The first LSN of a segment behind records up to `heldLsn`. A header that is damaged is written again when proven
- * records stand behind it: the footer, or else the first frame, says the same. Throws as `segmentBegins`.
+ * records stand behind it: the footer, or else the first frame, says the same. One of a segment that begins above the
+ * durable mark is written again in place; the caller syncs. Throws as `segmentBegins`.
  */
 export async function beginOfSegment(
   file: DiskFile,
@@ -45,7 +46,10 @@ export async function beginOfSegment(
   const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
   await readFully(file, page, 0);
   try {
-    return segmentBegins(page, file.path, groupId, heldLsn);
+    const firstLsn = segmentBegins(page, file.path, groupId, heldLsn);
+    // Nothing proves it, as with the frames: after a failed sync the disk may not have it, and no later sync brings it.
+    if (firstLsn > durableLsn) await writeFully(file, page, 0);
+    return firstLsn;
   } catch (error) {
     if (!hasCode(error, 'journal-damaged') || isWholeHeader(page)) throw error;
     const firstLsn = await beginByContent(file, groupId, heldLsn);
