@@ -108,6 +108,8 @@ export class VersionIndex {
         clearAway(host, path);
       }
     }
+    // A run that is not wanted may lack records, or have those of a history that was cut: it must not come back.
+    await host.disk.syncDirectory(options.directory);
     return new VersionIndex(host, options, rebuild, cache, runs);
   }
 

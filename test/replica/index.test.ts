@@ -208,6 +208,30 @@ test('lost and damaged runs are built again; a run of another group is refused',
   t.true(hasCode(foreign, 'journal-foreign'));
 });
 
+test('runs behind what the index may believe are gone for good when it is open: no power loss brings them back', async (t) => {
+  const host = memoryHost(11);
+  const writes = randomWrites(11, 600);
+  const index = await VersionIndex.open(host, options(0), rebuildFrom(writes));
+  await feed(index, writes);
+  await index.quiet();
+  await index.close();
+  const before = host.disk.list('/index');
+  const calls: string[] = [];
+  const disk = new Proxy(host.disk, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name);
+      if (typeof value !== 'function') return value;
+      return (...args: unknown[]): unknown => {
+        if (name === 'unlink' || name === 'syncDirectory') calls.push(`${name} ${String(args[0])}`);
+        return value.apply(target, args);
+      };
+    },
+  });
+  const again = await VersionIndex.open({ ...host, disk }, { ...options(0), unindexedFrom: 1 }, rebuildFrom(writes));
+  t.deepEqual(calls, [...before.map((name) => `unlink /index/${name}`), 'syncDirectory /index']);
+  await again.close();
+});
+
 test('directories in place of runs are damaged runs: put aside, and built again', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'tidemark-index-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
