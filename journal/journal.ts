@@ -43,6 +43,7 @@ const jumpChannel = channel('tidemark:journal:clock-jump');
  */
 export class Journal {
   readonly report: RecoveryReport;
+  readonly fileBytes: number;
   readonly marks: Marks;
   readonly #host: Host;
   readonly #options: JournalOptions;
@@ -62,6 +63,7 @@ export class Journal {
     const { fileBytes, directory } = options;
     this.#host = host;
     this.#options = options;
+    this.fileBytes = options.fileBytes;
     this.#lock = lock;
     this.report = recovered.report;
     this.marks = marks;

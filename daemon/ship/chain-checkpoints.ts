@@ -11,19 +11,29 @@ export interface ChainCheckpoint {
 
 const SPACING_BYTES = 1024 * 1024;
 const CHECKPOINTS_MAX = 2048;
+/** Beginnings of journal files that are kept, the newest ones: far more than a journal has, so that the list has an end. */
+const FILE_STARTS_MAX = 16_384;
 
 /**
  * Where sealing may begin without reading the whole journal for the chain: checkpoints in order, a MiB apart at least,
- * the newest always exact. When there are too many the spacing doubles.
+ * the newest always exact. When there are too many the spacing doubles. Where a journal file begins is kept whatever the
+ * spacing: when the files before it are overwritten, the chain of its first records can be told from nowhere else.
  */
 export class ChainCheckpoints {
   #list: ChainCheckpoint[];
   readonly #pinned = new Set<ChainCheckpoint>();
   readonly #loaded: Set<ChainCheckpoint>;
+  readonly #fileBytes: number;
+  /** What is kept in any case does not count: thinning would not make the list shorter. */
+  #thinAbove = CHECKPOINTS_MAX;
   #spacingBytes = SPACING_BYTES;
 
-  /** `list`: as loaded; the journal may be released up to any of them, so all are kept until `releasedAnew`. */
-  constructor(list: readonly ChainCheckpoint[]) {
+  /**
+   * `list`: as loaded; the journal may be released up to any of them, so all are kept until `releasedAnew`.
+   * `fileBytes`: of the journal, whose files begin at its multiples.
+   */
+  constructor(list: readonly ChainCheckpoint[], fileBytes: number) {
+    this.#fileBytes = fileBytes;
     this.#list = [...list];
     this.#loaded = new Set(list);
   }
@@ -45,7 +55,18 @@ export class ChainCheckpoints {
     const close = last !== undefined && before !== undefined && last.address - before.address < this.#spacingBytes;
     if (close && !this.#isKept(last)) this.#list.pop();
     this.#list.push(checkpoint);
-    if (this.#list.length > CHECKPOINTS_MAX) this.#thin();
+    if (this.#list.length > this.#thinAbove) this.#thin();
+  }
+
+  /**
+   * Where the file begins that holds the batch behind this LSN. The batch before may stand in the file before without being
+   * its end: a watermark closes many a file, and has no record.
+   */
+  noteFileStart(checkpoint: ChainCheckpoint): void {
+    const last = this.#list.at(-1);
+    if (last === undefined || checkpoint.lsn < last.lsn || checkpoint.address <= last.address) return;
+    if (checkpoint.lsn === last.lsn && !this.#isKept(last)) this.#list.pop();
+    this.#list.push(checkpoint);
   }
 
   /** One that was passed already, or not reached yet: kept whatever else is thinned out. */
@@ -84,7 +105,12 @@ export class ChainCheckpoints {
   }
 
   #isKept(checkpoint: ChainCheckpoint): boolean {
-    return this.#pinned.has(checkpoint) || this.#loaded.has(checkpoint);
+    return this.#pinned.has(checkpoint) || this.#loaded.has(checkpoint) || this.#beginsFile(checkpoint);
+  }
+
+  #beginsFile({ address }: ChainCheckpoint): boolean {
+    const newest = this.#list.at(-1)?.address ?? 0;
+    return address % this.#fileBytes === 0 && newest - address < FILE_STARTS_MAX * this.#fileBytes;
   }
 
   #thin(): void {
@@ -94,6 +120,7 @@ export class ChainCheckpoints {
       const far = checkpoint.address - (kept.at(-1)?.address ?? Number.NEGATIVE_INFINITY) >= this.#spacingBytes;
       if (far || index === this.#list.length - 1 || this.#isKept(checkpoint)) kept.push(checkpoint);
     }
+    this.#thinAbove = CHECKPOINTS_MAX + kept.filter((checkpoint) => this.#isKept(checkpoint)).length;
     this.#list = kept;
   }
 }

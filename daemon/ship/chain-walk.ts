@@ -13,6 +13,8 @@ export interface ShipJournal {
   reader(from: JournalAddress): JournalReader;
   readonly oldestLsn: Lsn;
   readonly oldestAddress: JournalAddress;
+  /** Files begin at multiples of it. */
+  readonly fileBytes: number;
 }
 
 const entry = new Uint8Array(FRAME_ENTRY_BYTES);

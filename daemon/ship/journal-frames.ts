@@ -16,12 +16,13 @@ export async function* journalFrames(
   identity: SourceIdentity,
   fromLsn: Lsn,
 ): AsyncGenerator<Uint8Array> {
-  const start = fromLsn < journal.oldestLsn ? undefined : walkStart(journal, checkpoints, fromLsn - 1);
+  if (fromLsn < journal.oldestLsn) {
+    const gone = `record ${fromLsn} is not in the journal any more: the oldest is ${journal.oldestLsn}`;
+    throw new TidemarkError('trimmed', gone);
+  }
+  const start = walkStart(journal, checkpoints, fromLsn - 1);
   if (start === undefined) {
-    throw new TidemarkError(
-      'trimmed',
-      `record ${fromLsn} is not in the journal any more: the oldest is ${journal.oldestLsn}`,
-    );
+    throw new TidemarkError('trimmed', `the chain at record ${fromLsn} is not known: ship.state lost what led there`);
   }
   const reader = journal.reader(start.address);
   let epoch = identity.epoch;

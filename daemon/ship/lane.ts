@@ -175,6 +175,7 @@ export class Lane {
         const { firstLsn, address } = this.#batch;
         throw new TidemarkError('journal-damaged', `record ${firstLsn} instead of ${this.#readLsn} at ${address}`);
       }
+      this.#noteFileStart(this.#batch.address);
       this.#records = this.#batch[Symbol.iterator]();
     }
     return this.#record;
@@ -186,8 +187,18 @@ export class Lane {
   }
 
   #noteBatchEnd(): void {
-    const chain = this.#walking ?? this.#sealer.chain;
-    this.#options.checkpoints.note({ lsn: this.#readLsn - 1, chain, address: this.#reader!.address });
+    this.#options.checkpoints.note({ ...this.#chainRead(), address: this.#reader!.address });
+  }
+
+  /** `address`: of the batch that is read next. */
+  #noteFileStart(address: JournalAddress): void {
+    const { checkpoints, journal } = this.#options;
+    checkpoints.noteFileStart({ ...this.#chainRead(), address: address - (address % journal.fileBytes) });
+  }
+
+  /** The chain after what was read so far. */
+  #chainRead(): { lsn: Lsn; chain: Chain } {
+    return { lsn: this.#readLsn - 1, chain: this.#walking ?? this.#sealer.chain };
   }
 
   #walkOver(record: JournalRecord): void {

@@ -112,12 +112,12 @@ async function mendFound(host: Host, options: SettleOptions): Promise<Pick<Settl
   return { mended, unmended };
 }
 
-async function loadCheckpoints(host: Host, { directory, groupId }: SettleOptions): Promise<ChainCheckpoints> {
+async function loadCheckpoints(host: Host, { directory, groupId, journal }: SettleOptions): Promise<ChainCheckpoints> {
   const list = await loadShipState(host.disk, directory, groupId).catch((error: unknown) => {
     if (!isUnreadable(error)) throw error;
     return [];
   });
-  return new ChainCheckpoints(list);
+  return new ChainCheckpoints(list, journal.fileBytes);
 }
 
 async function restore(

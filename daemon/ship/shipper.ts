@@ -142,7 +142,7 @@ export class Shipper {
       return [];
     });
     const acknowledged = readAcknowledged(host, { directory, groupId: identity.groupId });
-    const checkpoints = new ChainCheckpoints(stored);
+    const checkpoints = new ChainCheckpoints(stored, options.journal.fileBytes);
     const { givenUp } = options;
     if (givenUp?.end !== undefined) checkpoints.keep({ ...givenUp.end, address: givenUp.address });
     return new Shipper(host, options, checkpoints, acknowledged);
@@ -288,8 +288,12 @@ export class Shipper {
   }
 
   #state(): { state: ShipState; reason: string; code: string | null } {
-    for (const { halt } of this.#lanes) {
+    for (const { halt, stream } of this.#lanes) {
       if (halt === undefined) continue;
+      // It may have asked for another place since, and stopped before it got there: that is to be mended first.
+      if (halt.code === 'needs-resync' && stream.state === 'stopped') {
+        return { state: 'stopped', reason: `${stream.reason}; before that: ${halt.reason}`, code: stream.code ?? null };
+      }
       const state = halt.code === 'needs-resync' ? 'needs-resync' : halt.code === 'divergence' ? 'diverged' : 'stopped';
       return { state, reason: halt.reason, code: halt.code };
     }

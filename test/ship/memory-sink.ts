@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../../journal/base/errors.ts';
 import { chainString, sameChain } from '../../journal/chain.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { Lsn } from '../../journal/position.ts';
@@ -89,6 +90,11 @@ export class MemorySink implements FrameSink {
     this.#nextLsn = fromLsn;
     this.#status = { state: 'streaming', reason: '' };
     this.#events!.onSeek(fromLsn, 'by the test');
+  }
+
+  stop(code: ErrorCode, reason: string): void {
+    this.#status = { state: 'stopped', reason, code };
+    this.#events!.onStatus(this.#status);
   }
 
   accept(lsn: Lsn): void {

@@ -187,7 +187,7 @@ test('where no chain leads to the damage, the records beside it say whether what
   const mend = (farFrames: Uint8Array[]): Promise<number> => {
     const far = new MemorySink();
     far.farFrames = farFrames;
-    const checkpoints = new ChainCheckpoints([]);
+    const checkpoints = new ChainCheckpoints([], journal.fileBytes);
     return mendStretch(host, { journal, groupId: GROUP_ID, sinks: [far], checkpoints, timeoutMs: 1000 }, stretch);
   };
   for (const other of [stretch.fromLsn - 1, stretch.toLsn + 1]) {

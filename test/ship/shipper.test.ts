@@ -5,11 +5,13 @@ import test, { type ExecutionContext } from 'ava';
 import { readAcknowledged } from '../../daemon/ship/acknowledged.ts';
 import { ChainCheckpoints } from '../../daemon/ship/chain-checkpoints.ts';
 import { chainOver } from '../../daemon/ship/chain-walk.ts';
+import { journalFrames } from '../../daemon/ship/journal-frames.ts';
 import { settleFarSide } from '../../daemon/ship/settle.ts';
-import { decodeShipState, encodeShipState } from '../../daemon/ship/ship-state.ts';
+import { decodeShipState, encodeShipState, loadShipState } from '../../daemon/ship/ship-state.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { CHAIN_START, type Chain } from '../../journal/chain.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
+import { FrameView } from '../../journal/frame-view.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { Journal } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
@@ -284,6 +286,59 @@ test('released journal files may go; who needs them is told needs-resync with bo
   t.is(rig.journal.marks.lsn('replicated'), middle);
   rig.sink.seek(last + 1000);
   t.regex(rig.shipper.status().reason, /the far side holds records up to/);
+  await rig.close();
+});
+
+test('a stream that stopped after it was asked for too much is named first: nobody is told to seed anew for it', async (t) => {
+  const rig = await Rig.open(t);
+  const last = await rig.write(200);
+  rig.sink.seek(1);
+  await rig.sink.sent(last);
+  rig.sink.hold(last);
+  await untilMarks(rig, () => rig.journal.marks.address('shipped') > 0);
+  rig.journal.recycleBelow(rig.journal.marks.address('shipped'));
+  rig.sink.seek(1);
+  t.is(rig.shipper.status().code, 'needs-resync');
+  rig.sink.stop('frame-foreign', 'the topic belongs to another group');
+  t.like(rig.shipper.status(), { state: 'stopped', code: 'frame-foreign' });
+  t.regex(
+    rig.shipper.status().reason,
+    /^the topic belongs to another group; before that: the far side needs record 1,/,
+  );
+  rig.sink.seek(last + 1);
+  t.like(rig.shipper.status(), { state: 'streaming', code: null });
+  await rig.close();
+});
+
+test('whatever the journal still holds can be sent again, from its oldest record on, over further starts', async (t) => {
+  const rig = await Rig.open(t);
+  const { fileBytes } = rig.journal;
+  const sent: FrameView[] = [];
+  rig.sink.seek(1);
+  for (let run = 1; run <= 3; run++) {
+    // with one sync for a few records a watermark of its own closes many a file
+    while (rig.journal.endAddress < (2 * run + 1) * fileBytes) await rig.write(1 + (rig.journal.lastLsn % 4));
+    const { lastLsn } = rig.journal;
+    await rig.sink.sent(lastLsn);
+    sent.push(...rig.sink.frames);
+    const chain = rig.sink.chainAt(lastLsn);
+    rig.sink.hold(lastLsn, { chain });
+    await untilMarks(rig, () => rig.journal.marks.address('shipped') >= 2 * run * fileBytes);
+    rig.journal.recycleBelow(2 * run * fileBytes);
+    await rig.restart();
+    const { journal } = rig;
+    t.is(journal.oldestAddress, 2 * run * fileBytes);
+    const known = new ChainCheckpoints(await loadShipState(host.disk, rig.directory, GROUP_ID), fileBytes);
+    for (const fromLsn of [journal.oldestLsn, journal.oldestLsn + 1]) {
+      const frames = journalFrames(journal, known, rig.sink.identity!, fromLsn);
+      const again = FrameView.open((await frames.next()).value!);
+      await frames.return(undefined);
+      t.is(again.firstLsn, fromLsn);
+      const before = sent.find((frame) => frame.firstLsn <= fromLsn && frame.lastLsn >= fromLsn)!;
+      t.deepEqual(again.chainAt(fromLsn), before.chainAt(fromLsn));
+    }
+    rig.sink.seek(lastLsn + 1);
+  }
   await rig.close();
 });
 
@@ -593,7 +648,7 @@ test('ship.state: any flipped bit is found; a damaged one counts as missing', as
 });
 
 test('checkpoints: spaced, bounded, the newest exact, pinned ones kept', (t) => {
-  const checkpoints = new ChainCheckpoints([]);
+  const checkpoints = new ChainCheckpoints([], 1 << 30);
   const chain = { low: 1, high: 2 };
   for (let i = 1; i <= 20_000; i++) {
     checkpoints.note({ lsn: i, chain, address: i * 300_000 });

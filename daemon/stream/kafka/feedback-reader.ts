@@ -60,6 +60,20 @@ export class FeedbackReader {
     });
   }
 
+  /** The newest state of each of these; undefined: none was read. */
+  statesOf(replicas: readonly string[]): (ReplicaFeedback | undefined)[] {
+    return replicas.map((replica) => this.#states.get(replica));
+  }
+
+  /** Resolves when each of these has said something, or the time is over; while the topic cannot be read it does not. */
+  async heard(replicas: readonly string[], timeoutMs: number): Promise<void> {
+    const { clock } = this.#host;
+    const began = clock.monotonicMs();
+    while (this.statesOf(replicas).includes(undefined) && clock.monotonicMs() - began < timeoutMs) {
+      await this.readToEnd();
+    }
+  }
+
   close(): void {
     this.#closed = true;
     this.#reader.close();

@@ -31,6 +31,7 @@ import { TopicCap } from './topic-cap.ts';
 import { type TopicPolicy } from './topic-policy.ts';
 import { prepareTopics } from './topic-setup.ts';
 import { TopicTrimmer } from './topic-trimmer.ts';
+import { withinTime } from './within-time.ts';
 
 export interface KafkaSinkOptions {
   /** 32 hex digits. */
@@ -183,20 +184,8 @@ export class KafkaSink implements FrameSink {
     return this.#farSide.frames(fromLsn, AbortSignal.any([signal, this.#ending.signal]));
   }
 
-  /** Rejects with `stream-unavailable` when the time is over or the sink closes. */
-  async #bounded<T>(timeoutMs: number, late: string, asking: Promise<T>): Promise<T> {
-    const expired = Promise.withResolvers<never>();
-    const timer = this.#host.clock.after(timeoutMs, () => {
-      expired.reject(new TidemarkError('stream-unavailable', late));
-    });
-    const closed = this.#closing.promise.then((): never => {
-      throw new TidemarkError('stream-unavailable', 'the stream is being closed');
-    });
-    try {
-      return await Promise.race([asking, expired.promise, closed]);
-    } finally {
-      timer.cancel();
-    }
+  #bounded<T>(timeoutMs: number, late: string, asking: Promise<T>): Promise<T> {
+    return withinTime(this.#host.clock, { timeoutMs, late, closing: this.#closing.promise }, asking);
   }
 
   trim(lsn: Lsn): void {
@@ -283,9 +272,9 @@ export class KafkaSink implements FrameSink {
   async #seek(bounds: LogBounds, identity: SourceIdentity, events: FrameSinkEvents): Promise<void> {
     const late = `topic ${this.#options.feedbackTopic} cannot be read to its end`;
     await this.#bounded(FEEDBACK_WAIT_MS, late, this.#feedback.readToEnd());
-    const replicas = this.#options.replicas.map((replica) => this.#feedback.states.get(replica));
-    const seen = replicas.filter((feedback) => feedback !== undefined);
+    const seen = this.#feedback.statesOf(this.#options.replicas).filter((feedback) => feedback !== undefined);
     const tail = await readTail(this.#reader, bounds, identity.groupId, seen);
+    if (tail.last === undefined && identity.incarnation.counter > 1) await this.#hearReplicas();
     checkSuccession(tail, identity);
     this.#tail = this.#requested === undefined ? tail.last : undefined;
     const seek = decideSeek({
@@ -294,7 +283,7 @@ export class KafkaSink implements FrameSink {
       requested: this.#requested,
       lost: this.#lost,
       acceptedLsn: this.#acceptedLsn,
-      replicas,
+      replicas: this.#feedback.statesOf(this.#options.replicas),
     });
     this.#requested = undefined;
     this.#lost = undefined;
@@ -304,6 +293,17 @@ export class KafkaSink implements FrameSink {
     this.#trimmer.acknowledged(bounds.end - 1n, bounds.topicId);
     this.#nextLsn = seek.fromLsn;
     events.onSeek(seek.fromLsn, seek.reason);
+  }
+
+  /** Neither topic tells what a replica holds, which is not nothing because of that: it repeats what it holds. */
+  async #hearReplicas(): Promise<void> {
+    const { replicas, feedbackTopic } = this.#options;
+    const unheard = replicas.filter((replica) => !this.#feedback.states.has(replica));
+    if (unheard.length === 0) return;
+    const reason = `what replica ${unheard.join(', ')} holds is unknown: waiting until it says so`;
+    this.#setStatus({ state: 'connecting', reason });
+    const late = `topic ${feedbackTopic} cannot be read to its end`;
+    await this.#bounded(2 * FEEDBACK_WAIT_MS, late, this.#feedback.heard(unheard, FEEDBACK_WAIT_MS));
   }
 
   /** Rule 19: the topic does not have what it acknowledged. */
@@ -317,8 +317,8 @@ export class KafkaSink implements FrameSink {
     this.#tail = undefined;
     if (fork === undefined) return;
     if (fork.code === 'gap') {
-      const replicas = this.#options.replicas.map((replica) => this.#feedback.states.get(replica));
-      this.#requested = { fromLsn: heldByAll(replicas) + 1, reason: fork.message };
+      const fromLsn = heldByAll(this.#feedback.statesOf(this.#options.replicas)) + 1;
+      this.#requested = { fromLsn, reason: fork.message };
     } else this.#finished = true;
     this.#sender.fail(fork);
   }
