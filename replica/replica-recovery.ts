@@ -110,6 +110,8 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   }
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
+  // The position is told from here on: what was above the old mark is damage from now on when it rots, and no torn tail.
+  await mark.sync();
   // from now on an index run that is built again tells the book itself
   tell = (frame, error) => void book.note(frame, true, error.message).catch(ignoreOperatingError);
   return { store, index, mark, keeper, catalog, frames, feed, position, book, repaired };

@@ -35,7 +35,7 @@ const RESUME_OFFSET_BYTES_MAX = 400;
  * The durable position, in two slots written by turns, so that a torn write leaves the one before. It is written after
  * the segments are synced, and synced before the position is told: after a power loss it is never ahead of the segments
  * and never behind what was acknowledged; recovery keeps whole frames beyond it, and calls damage at or below it by its
- * name. Only a start tells what it recovered before its own write of the mark is synced: the segments witness it.
+ * name. A start, too, tells what it recovered only when that stands in the mark.
  */
 export class PositionMark {
   readonly #file: DiskFile;

@@ -5,6 +5,7 @@ import { FrameView } from '../../journal/frame-view.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeGap } from '../../journal/record-bodies.ts';
 import type { OutgoingFrame } from '../../journal/stream.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { FrameReader } from '../../replica/store/frame-reader.ts';
 import { RepairedFrames } from '../../replica/store/repaired-frames.ts';
 import { SEGMENT_HEADER_BYTES } from '../../replica/store/segment-format.ts';
@@ -13,6 +14,7 @@ import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { newGroup, sealFrames } from '../kafka/stream-ends.ts';
 import { Scheduler } from '../simulation/scheduler.ts';
+import { HandSource } from './support/history.ts';
 
 const DIRECTORY = '/replica/g/segments';
 const FRAME_BYTES = 4096;
@@ -224,5 +226,34 @@ test('after a failed sync a start writes the header page of a segment anew, too:
     place.machine.losePower();
     const after = await place.open();
     t.deepEqual(await place.readable(after), ['1-2', '3-4', '5-6', '7-8'], `seed ${seed}`);
+  }
+});
+
+test('a start tells its position only when the mark that says so is synced: damage after a power loss has a name', async (t) => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const place = new Place(seed);
+    const frames = sealFrames(place.group, 4, FRAME_BYTES);
+    const store = await place.open();
+    await place.append(store, frames);
+    await place.inTime(store.sync());
+    // Killed between the sync of the segment and that of the mark: nothing was acknowledged.
+    place.machine.kill();
+    const { groupId } = place.group;
+    const options = { ...REPLICA_DEFAULTS, directory: '/replica/g', groupId, replica: 'r1', reserveBytes: 4096 };
+    const first = await place.inTime(ReplicaGroup.open(place.machine.start().host, options));
+    const source = new HandSource();
+    first.start(source);
+    t.is(source.last?.durableLsn, 8);
+    place.machine.losePower();
+    const newest = SEGMENT_HEADER_BYTES + frames.slice(0, 3).reduce((sum, { bytes }) => sum + bytes.length, 0);
+    place.machine.disk.rot(`${DIRECTORY}/000000000001.seg`, newest + 1000, 3);
+    const again = await place.inTime(ReplicaGroup.open(place.machine.start().host, options));
+    t.is(again.headLsn, 8, `seed ${seed}: what was told goes back`);
+    const { damage } = await place.inTime(again.status());
+    t.deepEqual(
+      damage.map(({ fromLsn, toLsn }) => [fromLsn, toLsn]),
+      [[7, 8]],
+      `seed ${seed}`,
+    );
   }
 });
