@@ -160,7 +160,7 @@ export const METRICS: readonly MetricDefinition[] = [
   ),
   gauge(
     'topic_used_bytes',
-    'Bytes a capped topic takes at its leader',
+    'Bytes a capped topic takes at its leader; estimated where no broker tells',
     ofSource((group) => group.topic?.usedBytes),
   ),
   gauge(
