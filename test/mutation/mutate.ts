@@ -7,6 +7,7 @@ import { measureUnits } from './baseline.ts';
 import { Compiler } from './compiler.ts';
 import { findMutants } from './find-mutants.ts';
 import { MutantJudge, type Verdict } from './judge-mutant.ts';
+import { KeptVerdicts } from './kept-verdicts.ts';
 import type { Mutant } from './mutant.ts';
 import { type MutationReport, printReport, report, sourceLine, verdictLine } from './report.ts';
 import { shareOut } from './select.ts';
@@ -14,9 +15,10 @@ import { shareOut } from './select.ts';
 /**
  * Changes the product in small ways and sees whether the tests and the simulator notice:
  *
- *     npm run mutate -- [--mutants 300] [--seed 1] [--files 'journal/recovery*.ts'] [--jobs 2] [--cpu 15] [--json FILE] [--list] [--again FILE] [--old-times]
+ *     npm run mutate -- [--mutants 300] [--seed 1] [--files 'journal/recovery*.ts'] [--jobs 2] [--cpu 15] [--json FILE] [--list] [--again FILE] [--continue] [--old-times]
  *
  * `--again` takes up only what survived in a run saved with `--json`, as for a test that was written since;
+ * `--continue` takes the verdicts of earlier runs, also interrupted ones, that still hold (kept-verdicts.ts);
  * `--old-times` does not measure the tests again although the code has changed.
  * `--cpu` is how many seconds of tests and simulation a mutant is given at most. Ends with 1 below 80 percent.
  */
@@ -29,6 +31,7 @@ const { values } = parseArgs({
     jobs: { type: 'string', default: '2' },
     json: { type: 'string' },
     again: { type: 'string' },
+    continue: { type: 'boolean', default: false },
     'old-times': { type: 'boolean', default: false },
     list: { type: 'boolean', default: false },
   },
@@ -121,11 +124,15 @@ async function judgeAll(): Promise<void> {
   const control = await judge.control();
   if (control.how !== 'clean') throw new Error(`nothing is changed and a unit fails: ${control.message}`);
 
+  const kept = new KeptVerdicts(units, Number(values.cpu));
   const queue = mutants.entries();
   const verdicts: Verdict[] = [];
   const jobs = Array.from({ length: Number(values.jobs) }, async () => {
     for (const [index, mutant] of queue) {
-      const verdict = await judge.judge(mutant, texts.get(mutant.file) as string);
+      const text = texts.get(mutant.file) as string;
+      const known = values.continue ? kept.find(mutant, text) : undefined;
+      const verdict = known ?? (await judge.judge(mutant, text));
+      if (known === undefined) kept.keep(verdict, text);
       verdicts[index] = verdict;
       say(verdictLine(verdict));
     }

@@ -40,3 +40,8 @@ export type JudgeEvent =
       readonly message: string;
     }
   | { readonly event: 'end' };
+
+/** The file of the unit with this name. */
+export function unitFile(name: string): string {
+  return name.slice(0, name.indexOf(' › '));
+}
