@@ -103,11 +103,14 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   );
   const told = catalog.upToLsn;
   const feed = await feedTail(store, frames, index, catalog, state.floorLsn, onMissing);
-  await book.indexed(missing.map(({ frame }) => frame));
   for (const { frame, error } of missing) {
     // the catalog knows what it was told before the frame was damaged
     await book.note(frame, true, error.message, frame.lastLsn > told);
   }
+  await book.indexed(
+    missing.map(({ frame }) => frame),
+    () => catalog.snapshot(),
+  );
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
   // The position is told from here on: what was above the old mark is damage from now on when it rots, and no torn tail.

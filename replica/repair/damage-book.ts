@@ -1,6 +1,7 @@
 import type { Lsn } from '../../journal/position.ts';
+import type { Catalog } from '../catalog/catalog.ts';
 import { replicaChannel } from '../replica-channels.ts';
-import type { Damage, StateKeeper } from '../store/replica-state.ts';
+import type { Damage, ReplicaState, StateKeeper } from '../store/replica-state.ts';
 import type { FrameRef } from '../store/segment-info.ts';
 
 /** A frame that cannot be read where it stands. */
@@ -103,11 +104,17 @@ export class DamageBook {
     return unindexed;
   }
 
-  /** The index was built again: what was missing in it before is in it now, or among these. */
-  async indexed(missing: readonly FrameRef[]): Promise<void> {
+  /**
+   * The index was built again: what was missing in it before is in it now, or among these, which are noted already. So is
+   * the catalog: its new content is durable with that, for nothing else tells then that the one before lacked records.
+   */
+  async indexed(missing: readonly FrameRef[], catalog: () => Catalog): Promise<void> {
     const isMissing = (one: DamagedFrame): boolean =>
       missing.some(({ segment, offset }) => segment === one.segment && offset === one.offset);
-    await this.#keep((one) => !one.unindexed || isMissing(one));
+    await this.#keep(
+      (one) => !one.unindexed || isMissing(one),
+      () => ({ catalog: catalog() }),
+    );
   }
 
   /** A damaged end that was cut off has come again, as far as this is durable. */
@@ -126,15 +133,16 @@ export class DamageBook {
     return this.#keep(({ segment }) => segments.has(segment));
   }
 
-  async #keep(wanted: (one: DamagedFrame) => boolean): Promise<void> {
+  async #keep(wanted: (one: DamagedFrame) => boolean, more: () => Partial<ReplicaState> = () => ({})): Promise<void> {
     const kept = this.#frames.filter(wanted);
     if (kept.length === this.#frames.length) return;
     this.#frames = kept;
-    await this.#save();
+    await this.#save(more());
   }
 
-  async #save(): Promise<void> {
+  async #save(more: Partial<ReplicaState> = {}): Promise<void> {
     await this.#keeper.update(({ damage }) => ({
+      ...more,
       damage: [...damage.filter((one) => !isFrame(one)), ...this.#frames],
     }));
   }

@@ -150,3 +150,45 @@ test('the record that ends a seed stands in a damaged frame: a point behind it i
   t.throws(() => view(history.lastLsn), { code: 'frame-damaged' });
   await group.close();
 });
+
+// Simulation seed 400961: the start that took the records into the index forgot that the saved catalog lacked them.
+test('what a repaired frame told the catalog is durable before the damage is forgotten', async (t) => {
+  const history = new History(8);
+  history.addVolumes();
+  history.fill(60);
+  const lostLsn = history.bookmark('in the lost frame');
+  history.fill(100);
+  const frames = seal(history, { recordsPerFrame: () => 5 });
+  const host = memoryHost(8);
+  let group = await open(host);
+  const filling = new HandSource();
+  group.start(filling);
+  for (const frame of frames) filling.push(frame);
+  await group.idle();
+  const bookmarks = group.bookmarks();
+  await group.close();
+  spoil(host, frames.find(({ firstLsn, lastLsn }) => firstLsn <= lostLsn && lostLsn <= lastLsn)!);
+  for (const path of host.disk.files.keys()) if (path.endsWith('/state')) host.disk.files.delete(path);
+  // saved without what stands in the frame
+  group = await open(host);
+  t.false(group.bookmarks().some(({ lsn }) => lsn === lostLsn));
+  await group.close();
+  const reopened = Promise.withResolvers<void>();
+  group = await open(host, reopened.resolve);
+  const source = new GivingSource();
+  source.frames = frames;
+  group.start(source);
+  const ticking = setInterval(() => host.clock.advance(1000), 5);
+  await reopened.promise;
+  clearInterval(ticking);
+  await group.close();
+  group = await open(host);
+  t.deepEqual(group.bookmarks(), bookmarks);
+  const killed = memoryHost(9, host.disk.copy());
+  await group.close();
+  for (const after of [killed, host]) {
+    group = await open(after);
+    t.deepEqual(group.bookmarks(), bookmarks);
+    await group.close();
+  }
+});
