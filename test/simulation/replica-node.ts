@@ -217,9 +217,16 @@ export class ReplicaNode {
       this.refusals++;
       return true;
     }
-    // A rotten run of the index is built anew by whoever reads through it, which takes room.
-    if (this.rotten && error.code === 'no-space') return true;
-    return error.code === 'device-failed' && this.machine.disk.faults.readFails > 0;
+    const { readFails, syncFails, writeFails, writeShort } = this.machine.disk.faults;
+    // A rotten run of the index is built anew by whoever reads through it, which takes room and a disk that works.
+    const building: Readonly<Record<string, boolean>> = {
+      'no-space': true,
+      'device-failed': writeFails > 0,
+      'short-write': writeShort > 0,
+      'sync-failed': syncFails > 0,
+    };
+    if (this.rotten && building[error.code] === true) return true;
+    return error.code === 'device-failed' && readFails > 0;
   }
 
   async #checkView(group: ReplicaGroup, lsn: Lsn): Promise<void> {

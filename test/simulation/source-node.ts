@@ -160,8 +160,12 @@ export class SourceNode {
     }
   }
 
-  /** Where a sync had failed the page cache lies about the medium: a start has written all of the log anew there. */
+  /**
+   * Where a sync had failed the page cache lies about the medium: a start has written all of the log anew there. One that
+   * failed in this very start leaves that to the next: nobody is answered well here any more (D4).
+   */
   #checkWrittenAgain({ journal }: ProtectedGroup, follower: JournalFollower): void {
+    if (this.#model.poisoned) return;
     const { journalFileBytes } = this.#options;
     for (const [path, content] of this.machine.disk.files) {
       const sequence = JOURNAL_FILE.exec(path)?.[1];
