@@ -11,6 +11,7 @@ import type { NbdExport } from '../nbd/export.ts';
 import { ChangeMap } from './change-map.ts';
 import type { WrittenOut } from './checkpoint.ts';
 import { Destager, type DestageState } from './destager.ts';
+import { GroupDetach } from './group-detach.ts';
 import { admitVolumes, type OpenedVolume, type OpenedVolumes, recoverVolumes } from './group-open.ts';
 import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEARTBEAT_MS } from './group-options.ts';
 import { GroupRetention } from './group-retention.ts';
@@ -45,6 +46,7 @@ export class ProtectedGroup {
   readonly #changeMap: ChangeMap | undefined;
   readonly #unsubscribe: () => void;
   readonly #seeding: GroupSeeding;
+  readonly #detaching: GroupDetach;
   readonly #remoteHold: RemoteHold;
   /** What may not be read from the journal any more in this run. */
   readonly unreadable: UnreadableStretches;
@@ -83,6 +85,7 @@ export class ProtectedGroup {
     this.unreadable = parts.unreadable;
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
     const { groupName } = parts.options.journal;
+    this.#detaching = new GroupDetach({ ...parts, place: parts.options.journal });
     this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened);
     for (const opened of this.#opened.volumes) {
       if (opened.registered.standing === 'seeding') this.#seeding.start(opened);
@@ -126,33 +129,11 @@ export class ProtectedGroup {
 
   /**
    * Gives a volume's disk back as a plain disk: drained, synced, stamped (rule 8), and closed. Rejects with
-   * `precondition-failed` while clients use it, and when its backing fails meanwhile; then it stays protected.
+   * `precondition-failed` while clients use it, `shutting-down`, and when its backing fails meanwhile; then it stays
+   * protected.
    */
-  async detach(name: string): Promise<void> {
-    const entry = this.#opened.volumes.find(({ volume }) => volume.name === name);
-    if (entry === undefined) throw new TidemarkError('not-found', `there is no volume ${name}`);
-    const { volume, registered, backing } = entry;
-    if (registered.standing === 'seeding') throw new TidemarkError('precondition-failed', `${name} is being seeded`);
-    if (volume.clients > 0) {
-      throw new TidemarkError('precondition-failed', `${volume.clients} clients use volume ${name}: disconnect them`);
-    }
-    volume.shut('shutting-down', 'the volume is being detached');
-    try {
-      await this.#syncs.sync();
-      await this.#destager.drainTo(this.journal.lastLsn);
-      const identity = (await backing.identity?.()) ?? plainIdentity(volume.size);
-      const { lsn } = this.#destager.applied;
-      await writeStamp(this.#host, this.#options.journal, volume.id, { state: 'detached', lsn, identity });
-      registered.standing = 'detached';
-      await this.#opened.registry.save();
-    } catch (error) {
-      registered.standing = 'protected';
-      volume.open();
-      throw error;
-    }
-    this.#opened.volumes.splice(this.#opened.volumes.indexOf(entry), 1);
-    this.#opened.targets.delete(volume.id);
-    await backing.close();
+  detach(name: string): Promise<void> {
+    return this.#detaching.detach(name);
   }
 
   /** Always rejects with `unsupported`: the size of a protected volume is fixed. */
@@ -205,6 +186,7 @@ export class ProtectedGroup {
     for (const { volume } of this.#opened.volumes) volume.shut('shutting-down', 'the source is stopping');
     this.#heartbeat?.cancel();
     await this.#seeding.stop();
+    await this.#detaching.stop();
     if (this.journal.poisonedBy === undefined) await this.#syncs.sync().catch(ignoreOperatingError);
     this.#unsubscribe();
     await this.#retention.stop();

@@ -31,6 +31,7 @@ export class VolumeRegistry {
   readonly #place: StatePlace;
   readonly #volumes: Map<string, RegisteredVolume> = new Map();
   #nextId = 1;
+  #last: Promise<void> = Promise.resolve();
 
   static load(host: Host, place: StatePlace): VolumeRegistry {
     const registry = new VolumeRegistry(host, place);
@@ -92,11 +93,15 @@ export class VolumeRegistry {
     this.#nextId = Math.max(this.#nextId, id + 1);
   }
 
-  /** Durable when the promise resolves. */
-  async save(): Promise<void> {
-    await writeStateFile(this.#host, this.#place, NAME, {
-      nextId: this.#nextId,
-      volumes: this.all.map((volume) => ({ ...volume })),
-    });
+  /** What it is by then is durable when the promise resolves. One after the other: they have one temporary file. */
+  save(): Promise<void> {
+    const saved = this.#last.then(() =>
+      writeStateFile(this.#host, this.#place, NAME, {
+        nextId: this.#nextId,
+        volumes: this.all.map((volume) => ({ ...volume })),
+      }),
+    );
+    this.#last = saved.catch(() => undefined);
+    return saved;
   }
 }
