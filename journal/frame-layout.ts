@@ -90,13 +90,6 @@ export class FrameLayout {
     return this.header.recordCount;
   }
 
-  /** Bytes this object holds on to. */
-  get memoryBytes(): number {
-    return (
-      this.#entries.length + this.#payloadOffsets.byteLength + this.#chunkOffsets.byteLength + this.#table.byteLength
-    );
-  }
-
   record(index: number): RecordEntry {
     assert(index >= 0 && index < this.recordCount, `record ${index} of a frame with ${this.recordCount}`);
     return readEntry(

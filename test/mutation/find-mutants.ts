@@ -71,7 +71,8 @@ const METHODS: Readonly<Record<string, string>> = {
 
 /**
  * Every mutant of one file. What is text for people (strings, templates, what an error is made with) is left alone, and so
- * are types and imports. The order is that of the file.
+ * are types and imports; and assertions, whose conditions no input and no fault makes false while the program is right: a
+ * test of one could only be a call that breaks the callee's contract. The order is that of the file.
  */
 export function findMutants(file: string, source: SourceFile): Mutant[] {
   const { text } = source;
@@ -175,9 +176,15 @@ export function findMutants(file: string, source: SourceFile): Mutant[] {
 function isLeftAlone(node: Node): boolean {
   if (isImportDeclaration(node) || isInterfaceDeclaration(node) || isTypeAliasDeclaration(node)) return true;
   if (isExpressionWithTypeArguments(node)) return true;
+  if (isExpressionStatement(node) && isAssertion(node.expression)) return true;
   if (node.kind >= SyntaxKind.FirstTypeNode && node.kind <= SyntaxKind.LastTypeNode) return true;
   // What an error says, in code, text and details.
   return isNewExpression(node) && isIdentifier(node.expression) && node.expression.text.endsWith('Error');
+}
+
+/** A call of journal/base/assert.ts. */
+function isAssertion(node: Node): boolean {
+  return isCallExpression(node) && isIdentifier(node.expression) && node.expression.text === 'assert';
 }
 
 function isFunction(node: Node): boolean {

@@ -27,6 +27,15 @@ test('mutants are real changes of code: none of types, imports or what errors sa
     const file = 'journal/record.ts';
     const errors = findMutants(file, compiler.tree(file)).filter(({ original }) => /Error\(/.test(original));
     t.true(errors.every(({ kind }) => kind !== 'constant'));
+    const asserting = 'journal/frame-sealer.ts';
+    const lines = text(asserting).split('\n');
+    const asserts = lines.flatMap((line, i) => (line.includes(' assert(') && line.endsWith(';') ? [i + 1] : []));
+    t.true(asserts.length > 5);
+    const sealing = findMutants(asserting, compiler.tree(asserting));
+    t.false(
+      sealing.some(({ line }) => asserts.includes(line)),
+      'an assertion',
+    );
 
     const [first] = mutants as [Mutant];
     t.true(compiler.compiles(source, { ...first, start: 0, end: 0, replacement: '' }), 'unchanged');
