@@ -269,16 +269,12 @@ export class JournalWriter {
     const { file, prepared } = this.#takeFile(reserve);
     this.state.address = file.sequence * fileBytes;
     const header: JournalFileHeader = {
-      salt: this.state.salt,
+      ...this.state,
       groupId: this.#options.groupId,
       sequence: file.sequence,
       fileBytes,
       firstLsn: this.state.nextLsn,
       durableLsn: this.#marks.lsn('durable'),
-      time: this.state.time,
-      chain: this.state.chain,
-      incarnation: this.state.incarnation,
-      epoch: this.state.epoch,
       bootId: this.#host.bootId,
     };
     writeFileHeader(this.#headerSlab, header);
@@ -287,6 +283,8 @@ export class JournalWriter {
     this.#writeFully(file, this.#headerSlab, 0, FILE_HEADER_BYTES, 0);
     this.state.address += FILE_HEADER_BYTES;
     this.#index.addFile(file.sequence, this.state.nextLsn);
+    // A journal is born with its first header: records that a power loss left without one would be damage for ever.
+    if (header.firstLsn === 1) this.#syncs.now();
     rollChannel.publish({ group: this.#options.groupName, sequence: file.sequence, prepared });
     return file;
   }

@@ -46,6 +46,9 @@ export async function rewriteUnproven(
         address = batch.header.closesFile ? address - (address % fileBytes) + fileBytes : batch.header.nextAddress;
       }
     }
+    // a header that nothing stands behind yet is all that the next batch has
+    const end = verdict.endDamaged ? 0 : (verdict.kept.at(-1)?.end ?? 0);
+    if (end % fileBytes === FILE_HEADER_BYTES) await open(host, directory, end, fileBytes, files);
     for (const file of files.values()) await file.dataSync();
     if (files.size > 0) await host.disk.syncDirectory(directory);
   } finally {

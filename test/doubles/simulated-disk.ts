@@ -54,6 +54,8 @@ export class SimulatedDisk {
   readonly sizeBytes: number;
   /** Told of each failed sync of a file, before the program is. */
   onSyncFailed: (path: string) => void = () => undefined;
+  /** Told of each name that is about to be changed or removed. */
+  onNameGoes: (path: string) => void = () => undefined;
   #changes: DirectoryChange[] = [];
   readonly #locks = new Map<string, SimulatedProcess>();
   #misdirected: ((path: string, length: number) => Misdirection | undefined) | undefined;
@@ -201,6 +203,7 @@ class MountedDisk implements Disk {
     const content = files.get(from);
     if (content === undefined) throw new TidemarkError('not-found', `${from} does not exist`);
     this.#checkDirectory(directoryOf(to));
+    this.#disk.onNameGoes(from);
     const replaced = files.get(to);
     files.delete(from);
     files.set(to, content);
@@ -217,6 +220,7 @@ class MountedDisk implements Disk {
     const { files } = this.#disk;
     const content = files.get(path);
     if (content === undefined) return;
+    this.#disk.onNameGoes(path);
     files.delete(path);
     this.#scheduler.trace(`unlink ${path}`);
     this.#disk.changed(directoryOf(path), () => files.set(path, content));

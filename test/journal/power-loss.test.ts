@@ -4,6 +4,9 @@ import test from 'ava';
 import fc from 'fast-check';
 import { Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
+import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { Scheduler } from '../simulation/scheduler.ts';
 import { appendWrites, journalOptions, range, readLsns, temporaryDirectory, testHost } from './journal-fixture.ts';
 
 /*
@@ -101,4 +104,73 @@ test('after any series of power losses what was synced is there, as a prefix, an
     }),
     { numRuns: 60, endOnFailure: true },
   );
+});
+
+/** A machine whose time passes only while something is waited for. */
+class Machine {
+  readonly #scheduler: Scheduler;
+  readonly machine: SimulatedMachine;
+
+  constructor(seed: number) {
+    this.#scheduler = new Scheduler(seed);
+    this.machine = new SimulatedMachine('source', this.#scheduler, NO_DISK_FAULTS, 1 << 24);
+  }
+
+  /** Of a process started now. */
+  open(): Promise<Journal> {
+    return this.inTime(Journal.open(this.machine.start().host, journalOptions('/source/journal')));
+  }
+
+  async inTime<T>(promise: Promise<T>): Promise<T> {
+    let settled = false;
+    const settle = (): void => {
+      settled = true;
+    };
+    promise.then(settle, settle);
+    await this.pass(() => settled);
+    return promise;
+  }
+
+  pass(until: () => boolean): Promise<boolean> {
+    return this.#scheduler.runUntil(until, 10_000_000);
+  }
+}
+
+test('power that goes before the first sync of a journal has ended leaves one that opens', async (t) => {
+  for (let seed = 1; seed <= 60; seed++) {
+    const place = new Machine(seed);
+    const born = await place.open();
+    void born.begin();
+    await place.pass(() => born.lastLsn > 0);
+    t.is(born.marks.lsn('durable'), 0);
+    place.machine.losePower();
+    const journal = await place.open();
+    t.true(journal.report.lastLsn <= 1, `seed ${seed}`);
+    await place.inTime(journal.begin());
+    appendWrites(journal, 3);
+    await place.inTime(journal.sync());
+    const { lastLsn } = journal;
+    place.machine.losePower();
+    t.is((await place.open()).report.lastLsn, lastLsn, `seed ${seed}`);
+  }
+});
+
+test('a first file whose header could not be synced has it written again by the next start', async (t) => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const place = new Machine(seed);
+    const born = await place.open();
+    // files are prepared meanwhile
+    await place.pass(() => false);
+    place.machine.disk.faults = { ...NO_DISK_FAULTS, syncFails: 1 };
+    await t.throwsAsync(place.inTime(born.begin()), { code: 'journal-poisoned' });
+    place.machine.disk.faults = NO_DISK_FAULTS;
+    place.machine.kill();
+    const journal = await place.open();
+    await place.inTime(journal.begin());
+    appendWrites(journal, 3);
+    await place.inTime(journal.sync());
+    const { lastLsn } = journal;
+    place.machine.losePower();
+    t.is((await place.open()).report.lastLsn, lastLsn, `seed ${seed}`);
+  }
 });

@@ -16,6 +16,7 @@ export class SourceModel {
   readonly #acked: Map<number, Lsn> = new Map();
   #flushedLsn: Lsn = 0;
   #nextId = 1;
+  readonly #keptUp: ModelRecord[] = [];
   #powerLost = false;
   /** A sync of the journal failed in the process that runs: it may answer nobody well any more. */
   poisoned = false;
@@ -57,8 +58,14 @@ export class SourceModel {
     return this.#acked.get(volume) ?? 0;
   }
 
+  /** Reads the journal on to its end; returns the records that are new since the last call. */
   catchUp(): ModelRecord[] {
-    return this.follower?.catchUp() ?? [];
+    return [...this.#keptUp.splice(0), ...(this.follower?.catchUp() ?? [])];
+  }
+
+  /** A file of the journal goes: what stands in it has to be read before. Whoever catches up next is told. */
+  keepUp(): void {
+    this.guard(() => this.#keptUp.push(...(this.follower?.catchUp() ?? [])));
   }
 
   /** A request was answered well. `durable`: it was a flush (over what `coversLsn` says) or had FUA. */

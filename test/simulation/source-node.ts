@@ -84,6 +84,9 @@ export class SourceNode {
     this.machine.disk.onSyncFailed = (path): void => {
       if (JOURNAL_FILE.test(path)) this.#model.poisoned = true;
     };
+    this.machine.disk.onNameGoes = (path): void => {
+      if (JOURNAL_FILE.test(path)) this.#model.keepUp();
+    };
     const marks = new LocalMarks();
     const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
     const volumes = [];
