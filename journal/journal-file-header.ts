@@ -51,12 +51,9 @@ export interface JournalFileHeader {
 /** Writes the header into the first 4 KiB of `into`. */
 export function writeFileHeader(into: Uint8Array, header: JournalFileHeader): void {
   into.fill(0, 0, FILE_HEADER_BYTES);
+  writeHeaderBegin(into, header.groupId);
   const view = new DataView(into.buffer, into.byteOffset, FILE_HEADER_BYTES);
-  view.setUint32(0, FILE_MAGIC, true);
-  view.setUint16(8, JOURNAL_VERSION, true);
-  view.setUint16(10, FILE_HEADER_BYTES, true);
   view.setUint32(12, header.salt, true);
-  into.set(Buffer.from(header.groupId, 'hex'), 16);
   writeU64(view, 32, header.sequence);
   writeU64(view, 40, header.fileBytes);
   writeU64(view, 48, header.firstLsn);
@@ -70,6 +67,15 @@ export function writeFileHeader(into: Uint8Array, header: JournalFileHeader): vo
   view.setUint32(92, bootId.length, true);
   into.set(bootId, 96);
   view.setUint32(4, crc32(into.subarray(0, CHECKED_BYTES)), true);
+}
+
+/** What every header of a group begins with: all of the first 32 bytes but crc and salt. */
+export function writeHeaderBegin(into: Uint8Array, groupId: string): void {
+  const view = new DataView(into.buffer, into.byteOffset, FILE_HEADER_BYTES);
+  view.setUint32(0, FILE_MAGIC, true);
+  view.setUint16(8, JOURNAL_VERSION, true);
+  view.setUint16(10, FILE_HEADER_BYTES, true);
+  into.set(Buffer.from(groupId, 'hex'), 16);
 }
 
 /**

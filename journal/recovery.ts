@@ -11,6 +11,7 @@ import { judge, type RecoveryVerdict } from './recovery-verdict.ts';
 import { rewriteUnproven } from './rewrite-tail.ts';
 import { readStopMark, type StopMark } from './stop-mark.ts';
 import type { Incarnation } from './stream.ts';
+import { assertUnborn } from './unborn-journal.ts';
 
 /*
  * How a journal is recovered, every step repeatable after a kill at any point (invariant R6):
@@ -52,7 +53,7 @@ export async function recoverLog(host: Host, options: RecoveryOptions): Promise<
     const stop = await readStopMark(host.disk, options.directory);
     if (stop !== undefined && stop.groupId !== options.groupId) throw foreign(options.directory, stop.groupId);
     if (files.live.length === 0) {
-      assertUnused(files, stop, options.directory, reads);
+      assertUnborn(files.sequences, stop, options, reads);
       return undefined;
     }
     return await recoverFiles(host, options, reads, files, stop);
@@ -88,23 +89,6 @@ function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): Fo
   let oldest = live.at(-1)?.sequence ?? 0;
   while (sequences.includes(oldest - 1)) oldest--;
   return { sequences, oldest, live: live.filter((header) => header.sequence >= oldest) };
-}
-
-/** Files without a single readable header are taken for an unborn journal only when they hold nothing at all. */
-function assertUnused(files: FoundFiles, stop: StopMark | undefined, directory: string, reads: FileReads): void {
-  if (stop !== undefined && stop.lastLsn > 0) {
-    throw new TidemarkError(
-      'journal-damaged',
-      `the journal files of ${directory} are gone; LSN ${stop.lastLsn} was written`,
-    );
-  }
-  const begins = new Uint8Array(2 * FILE_HEADER_BYTES);
-  for (const sequence of files.sequences) {
-    const length = reads.read(sequence, 0, begins, 0, begins.length);
-    if (begins.subarray(0, length).some((byte) => byte !== 0)) {
-      throw new TidemarkError('journal-damaged', `no journal file in ${directory} has a readable header`);
-    }
-  }
 }
 
 async function recoverFiles(

@@ -433,7 +433,8 @@ test('rubbish in a directory is an error or an empty journal, never a crash', as
       try {
         const journal = await Journal.open(testHost(), journalOptions(directory));
         await journal.begin();
-        t.true(rubbish.every((byte) => byte === 0));
+        // a journal's first write may have failed in its middle
+        t.true(rubbish.every((byte, at) => byte === 0 || byte === 'TMJ1'.charCodeAt(at)));
         await journal.close();
       } catch (error) {
         t.true(hasCode(error, 'journal-damaged') || hasCode(error, 'format-too-new'), String(error));
