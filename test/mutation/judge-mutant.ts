@@ -59,9 +59,11 @@ export class MutantJudge {
   }
 
   /** The units that a mutant gets which every one of them runs, with nothing changed. */
-  control(): Promise<Outcome> {
+  async control(): Promise<Outcome & { readonly unit: string }> {
     const units = this.#affordable(this.#units.toSorted((a, b) => a.cpuMs - b.cpuMs));
-    return runJudge({ task: 'judge', units: named(units) }, [], (index) => cpuLimitMs(units[index]));
+    const outcome = await runJudge({ task: 'judge', units: named(units) }, [], (index) => cpuLimitMs(units[index]));
+    const last = units[outcome.index];
+    return { ...outcome, unit: last === undefined ? '' : unitName(last) };
   }
 
   /** Cheap ones first, and those that found another mutant of the file. */

@@ -122,7 +122,8 @@ async function judgeAll(): Promise<void> {
   const judge = new MutantJudge(units, importersOf(files), Number(values.cpu));
   // as for a mutant, with nothing changed: what fails here would be taken for a find
   const control = await judge.control();
-  if (control.how !== 'clean') throw new Error(`nothing is changed and a unit fails: ${control.message}`);
+  if (control.how !== 'clean')
+    throw new Error(`nothing is changed and a unit fails: ${control.unit}: ${control.message}`);
 
   const kept = new KeptVerdicts(units, Number(values.cpu));
   const queue = mutants.entries();
