@@ -4,6 +4,7 @@ import type { Journal } from '../../journal/journal.ts';
 import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
 import type { Destager } from './destager.ts';
 import type { OpenedVolume, OpenedVolumes } from './group-open.ts';
+import type { ProtectedVolume } from './protected-volume.ts';
 import type { SharedSync } from './shared-sync.ts';
 import type { StatePlace } from './state-file.ts';
 
@@ -21,6 +22,8 @@ export class GroupDetach {
   readonly #parts: DetachParts;
   /** What is being said about disks on disk now: nobody else may say something about them meanwhile. */
   readonly #stamping: Set<Promise<void>> = new Set();
+  /** Could not be held again when detaching them failed: nobody has them. */
+  readonly #leftShut: Set<ProtectedVolume> = new Set();
   #stopped = false;
 
   constructor(parts: DetachParts) {
@@ -28,18 +31,22 @@ export class GroupDetach {
   }
 
   /**
-   * Drained, synced, stamped and closed. Rejects with `precondition-failed` while clients use the volume, with
-   * `shutting-down` when the group is closed first, and when its backing fails meanwhile; then it stays protected.
+   * Drained, synced, stamped and closed. Rejects with `precondition-failed` while clients use the volume or it is shut,
+   * with `shutting-down` when the group is closed first, and when its backing fails meanwhile; then it stays protected.
    */
   async detach(name: string): Promise<void> {
     const { destager, journal, opened, syncs } = this.#parts;
     const entry = opened.volumes.find(({ volume }) => volume.name === name);
     if (entry === undefined) throw new TidemarkError('not-found', `there is no volume ${name}`);
-    const { volume, registered } = entry;
-    if (registered.standing === 'seeding') throw new TidemarkError('precondition-failed', `${name} is being seeded`);
+    const { volume } = entry;
+    // Whoever shut it opens it when he is done: a seed's last step, or another who detaches it.
+    if (volume.refusal !== undefined && !this.#leftShut.has(volume)) {
+      throw new TidemarkError('precondition-failed', `volume ${name}: ${volume.refusalReason}`);
+    }
     if (volume.clients > 0) {
       throw new TidemarkError('precondition-failed', `${volume.clients} clients use volume ${name}: disconnect them`);
     }
+    this.#leftShut.delete(volume);
     volume.shut('shutting-down', 'the volume is being detached');
     try {
       await syncs.sync();
@@ -85,6 +92,7 @@ export class GroupDetach {
       await this.#parts.opened.protect(volume, registered);
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
+      this.#leftShut.add(volume);
       volume.shut('precondition-failed', `it could not be detached, nor held again: ${error.message}; detach it again`);
       return;
     }

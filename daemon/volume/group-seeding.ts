@@ -66,7 +66,7 @@ export class GroupSeeding {
       }
     }
     await this.#opened.protect(volume, registered);
-    volume.open();
+    if (!this.#abort.signal.aborted) volume.open();
     this.#tell(opened, true);
   }
 

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import { readStamp } from '../../daemon/backing/backing-stamp.ts';
 import type { GroupOptions } from '../../daemon/volume/group-options.ts';
@@ -112,5 +112,36 @@ test('a volume whose detaching fails at its end is held again before anybody wri
   await group.close();
   t.is(readStamp(host, bench.place, 1)?.state, 'detached');
   await (await bench.open(options())).close();
+  bench.remove();
+});
+
+// Simulation seed 510437 (D1): the end of the seed opened the volume again, and what guests wrote then was on no disk.
+test('a volume is not detached before the last step of its seed', async (t) => {
+  const bench = new GroupBench();
+  writeFileSync(bench.disk('a.raw', SIZE), Buffer.alloc(SIZE, 3));
+  let detach = (): void => undefined;
+  const host = watchedHost(
+    (path) => {
+      if (path.endsWith('volumes.state')) detach();
+    },
+    () => undefined,
+  );
+  const options = bench.options([{ name: 'a', backing: bench.exactBacking('a.raw'), seed: true }]);
+  const group = await bench.open(options, host);
+  const refused: Promise<unknown>[] = [];
+  detach = () => {
+    refused.push(t.throwsAsync(group.detach('a'), { code: 'precondition-failed' }));
+  };
+  await group.seeded();
+  t.true(refused.length > 0);
+  await Promise.all(refused);
+  const client = new HandClient(group.exports('local')[0]!);
+  t.is(await client.write(0, pattern), 'ok');
+  client.client.detach();
+  const first = group.detach('a');
+  await t.throwsAsync(group.detach('a'), { code: 'precondition-failed' });
+  await first;
+  await group.close();
+  t.true(readFileSync(bench.path('a.raw')).subarray(0, pattern.length).equals(pattern));
   bench.remove();
 });
