@@ -108,13 +108,17 @@ export class ReplicaGroup {
     const base = (volume: number): Promise<BaseImage> => this.#base(volume);
     this.#book = opened.book;
     this.#repaired = opened.repaired;
-    this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.uncertainFrom);
+    this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.unindexedFrom);
     opened.frames.onDamage = (segment, offset, reason) => void this.#damaged(segment, offset, reason);
     this.#repair = new FrameRepair(host, {
       groupId: options.groupId,
+      directory: `${options.directory}/segments`,
+      segmentBytes: options.segmentBytes,
       store: opened.store,
       frames: opened.frames,
       book: opened.book,
+      repaired: opened.repaired,
+      room: () => this.#space.freeBytes,
       durable: () => this.#receiver.status().durable,
       onReopen: () => options.onReopen?.(),
       onAsked: () => this.#receiver.tell(),
@@ -231,7 +235,7 @@ export class ReplicaGroup {
       this.#store,
       this.#frames,
       this.#catalog.snapshot(),
-      this.#book.open,
+      [...this.#book.open, ...this.#book.gone],
       this.headLsn,
       fromTime,
       toTime,
@@ -348,7 +352,7 @@ export class ReplicaGroup {
     const { floorLsn, floorIntentLsn } = this.#keeper.state;
     if (floorIntentLsn > floorLsn) await this.#resumeMove();
     const decision = this.retention();
-    const certain = decision.floorLsn < (this.#book.uncertainFrom ?? Number.POSITIVE_INFINITY);
+    const certain = decision.floorLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY);
     if (certain && decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn) {
       await this.#mover.move(decision.floorLsn);
       const kept = new Set(this.#store.segments.map(({ sequence }) => sequence));
@@ -361,7 +365,7 @@ export class ReplicaGroup {
 
   async #resumeMove(): Promise<void> {
     const { floorIntentLsn } = this.#keeper.state;
-    if (floorIntentLsn < (this.#book.uncertainFrom ?? Number.POSITIVE_INFINITY)) await this.#mover.resume();
+    if (floorIntentLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY)) await this.#mover.resume();
   }
 
   async #damaged(segment: number, offset: number, reason: string): Promise<void> {

@@ -12,7 +12,7 @@ import { DamageBook } from './repair/damage-book.ts';
 import { replicaChannel } from './replica-channels.ts';
 import type { ReplicaGroupOptions } from './replica-options.ts';
 import { DAMAGE, FrameReader } from './store/frame-reader.ts';
-import { firstLost } from './store/lost-stretch.ts';
+import { lostStretches } from './store/lost-stretch.ts';
 import { type DurablePosition, PositionMark } from './store/position-mark.ts';
 import { RepairedFrames } from './store/repaired-frames.ts';
 import { type Damage, type ReplicaState, readReplicaState, StateKeeper } from './store/replica-state.ts';
@@ -34,6 +34,7 @@ export interface RecoveredGroup {
 }
 
 const damageChannel = replicaChannel('tidemark:replica:damage');
+const GONE = 'these were durable, and their files are gone';
 const NO_INCARNATION = { counter: 0, nonce: '0'.repeat(16) };
 
 /**
@@ -61,7 +62,6 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     for (const damage of found) damageChannel.publish({ group: groupId, ...damage });
   }
   const book = new DamageBook(groupId, keeper, store.lastLsn);
-  const { unindexedFrom } = book;
   const missing: { frame: FrameRef; error: TidemarkError }[] = [];
   const onMissing = (frame: FrameRef, error: TidemarkError): void => {
     missing.push({ frame, error });
@@ -76,13 +76,14 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     chunkBytesMax: options.chunkCacheBytesMax,
     layoutBytesMax: options.layoutCacheBytesMax,
   });
-  const lost = await firstLost(store, frames, state.floorLsn);
-  book.lostFrom = lost?.fromLsn;
-  if (lost !== undefined && keeper.state.damage.every(({ fromLsn }) => fromLsn !== lost.fromLsn)) {
-    const gone = { ...lost, where: `${directory}/segments`, reason: 'these were durable, and their files are gone' };
-    await keeper.update((before) => ({ damage: [...before.damage, gone] }));
-    damageChannel.publish({ group: groupId, ...gone });
-  }
+  const place = { where: `${directory}/segments`, reason: GONE };
+  // A segment below the floor is kept only for a request that was open at the floor.
+  const gone = await lostStretches(store, frames, Math.min(state.floorLsn, state.oldestNeededLsn - 1));
+  await book.lose(
+    gone.map((stretch) => ({ ...stretch, ...place })),
+    state.catalog.upToLsn,
+  );
+  const { unindexedFrom, uncataloguedFrom } = book;
   const headLsn = Math.max(store.lastLsn, state.floorLsn);
   const index = await VersionIndex.open(
     host,
@@ -99,7 +100,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   );
   for (const gap of index.gaps()) await index.fill(gap);
   const catalog = new CatalogBuilder(
-    clipCatalog(state.catalog, Math.min(headLsn, (book.uncataloguedFrom ?? headLsn + 1) - 1)),
+    clipCatalog(state.catalog, Math.min(headLsn, (uncataloguedFrom ?? headLsn + 1) - 1)),
   );
   const told = catalog.upToLsn;
   const feed = await feedTail(store, frames, index, catalog, state.floorLsn, onMissing);
@@ -124,7 +125,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
 function missingTail(store: SegmentStore, where: string, proven: Lsn, floorLsn: Lsn): Damage[] {
   const held = Math.max(store.lastLsn, floorLsn);
   if (held >= proven || store.damage.some(({ toLsn }) => toLsn >= proven)) return [];
-  return [{ fromLsn: held + 1, toLsn: proven, where, reason: 'these were durable, and their files are gone' }];
+  return [{ fromLsn: held + 1, toLsn: proven, where, reason: GONE }];
 }
 
 /** This program may be the upgraded one (rule 23); where it is not, the same frame comes first and says so again. */

@@ -1,7 +1,8 @@
 import type { Lsn } from '../../journal/position.ts';
 import type { Catalog } from '../catalog/catalog.ts';
 import { replicaChannel } from '../replica-channels.ts';
-import type { Damage, ReplicaState, StateKeeper } from '../store/replica-state.ts';
+import type { LostStretch } from '../store/lost-stretch.ts';
+import type { Damage, StateKeeper } from '../store/replica-state.ts';
 import type { FrameRef } from '../store/segment-info.ts';
 
 /** A frame that cannot be read where it stands. */
@@ -27,8 +28,9 @@ export class DamageBook {
   readonly #keeper: StateKeeper;
   readonly #headLsn: Lsn;
   #frames: readonly DamagedFrame[];
-  /** Records from here on are gone with their segment, and nobody puts them back. */
-  lostFrom: Lsn | undefined;
+  /** In the state: with those whose segments stand again while the index is not built again with them. */
+  #lost: readonly LostStretch[];
+  #gone: readonly LostStretch[] = [];
   /** Told when there is something new to be asked for. */
   onFound: () => void = () => undefined;
 
@@ -38,6 +40,7 @@ export class DamageBook {
     this.#headLsn = headLsn;
     this.#keeper = keeper;
     this.#frames = keeper.state.damage.filter(isFrame);
+    this.#lost = keeper.state.damage.filter(isLost);
   }
 
   /** Not repaired yet. */
@@ -45,22 +48,51 @@ export class DamageBook {
     return this.#frames.filter(({ repaired }) => repaired !== true);
   }
 
-  /** From here on the index is not to be believed; undefined: all of it is. */
-  get unindexedFrom(): Lsn | undefined {
-    const lsns = this.#frames.filter(({ unindexed }) => unindexed).map(({ fromLsn }) => fromLsn);
-    return lsns.length === 0 ? undefined : Math.min(...lsns);
+  /** Gone with their segments, and not put back yet. */
+  get gone(): readonly LostStretch[] {
+    return this.#gone;
   }
 
-  /** No point from here on is certain; undefined: all are. */
-  get uncertainFrom(): Lsn | undefined {
-    const from = Math.min(this.unindexedFrom ?? Number.POSITIVE_INFINITY, this.lostFrom ?? Number.POSITIVE_INFINITY);
-    return Number.isFinite(from) ? from : undefined;
+  /** From here on the index is not to be believed, and no point is certain; undefined: all of it is. */
+  get unindexedFrom(): Lsn | undefined {
+    const unindexed = this.#frames.filter((one) => one.unindexed);
+    return lowest([...unindexed, ...this.#lost]);
   }
 
   /** From here on the catalog lacks what it has not been told; undefined: it lacks nothing. */
   get uncataloguedFrom(): Lsn | undefined {
-    const lsns = this.#frames.filter(({ uncatalogued }) => uncatalogued === true).map(({ fromLsn }) => fromLsn);
-    return lsns.length === 0 ? undefined : Math.min(...lsns);
+    return lowest([...this.#frames, ...this.#lost].filter(({ uncatalogued }) => uncatalogued === true));
+  }
+
+  /**
+   * What is gone with its segments, as this opening finds it; `toldLsn`: as far as the catalog was told. Durable when it
+   * resolves: an index that is built without these records must not be believed once their segments stand again.
+   */
+  async lose(gone: readonly Damage[], toldLsn: Lsn): Promise<void> {
+    this.#gone = gone.map((stretch) => {
+      const known = this.#lost.filter((one) => overlap(one, stretch));
+      const uncatalogued = stretch.toLsn > toldLsn || known.some((one) => one.uncatalogued);
+      return { ...stretch, lost: true, uncatalogued };
+    });
+    const isKnown = (one: LostStretch): boolean =>
+      this.#lost.some(
+        ({ fromLsn, toLsn, uncatalogued }) =>
+          fromLsn === one.fromLsn && toLsn === one.toLsn && uncatalogued === one.uncatalogued,
+      );
+    const found = this.#gone.filter((one) => !isKnown(one));
+    if (found.length === 0) return;
+    this.#lost = [...this.#lost, ...found];
+    await this.#save();
+    for (const { fromLsn, toLsn, where, reason } of found) {
+      damageChannel.publish({ group: this.#group, fromLsn, toLsn, where, reason });
+    }
+  }
+
+  /** Segments stand in its place, durably: the group must be opened anew. */
+  refilled(stretch: LostStretch): void {
+    const { fromLsn, toLsn, where } = stretch;
+    this.#gone = this.#gone.filter((one) => one !== stretch);
+    repairedChannel.publish({ group: this.#group, fromLsn, toLsn, where });
   }
 
   /** A frame could not be read. In memory at once; resolves when it is durable. */
@@ -111,10 +143,17 @@ export class DamageBook {
   async indexed(missing: readonly FrameRef[], catalog: () => Catalog): Promise<void> {
     const isMissing = (one: DamagedFrame): boolean =>
       missing.some(({ segment, offset }) => segment === one.segment && offset === one.offset);
-    await this.#keep(
-      (one) => !one.unindexed || isMissing(one),
-      () => ({ catalog: catalog() }),
-    );
+    const back = this.#lost.filter((one) => !this.#gone.some((other) => overlap(one, other)));
+    const isBack = ({ fromLsn }: Damage): boolean => back.some((one) => one.fromLsn === fromLsn);
+    const kept = this.#frames.filter((one) => !one.unindexed || isMissing(one));
+    if (this.#lost.length === this.#gone.length && kept.length === this.#frames.length) return;
+    this.#lost = this.#gone;
+    this.#frames = kept;
+    await this.#keeper.update(({ damage }) => ({
+      catalog: catalog(),
+      // what a file that was put aside was said to be lacking goes with it
+      damage: [...damage.filter((one) => !isOurs(one) && !isBack(one)), ...this.#lost, ...this.#frames],
+    }));
   }
 
   /** A damaged end that was cut off has come again, as far as this is durable. */
@@ -133,21 +172,36 @@ export class DamageBook {
     return this.#keep(({ segment }) => segments.has(segment));
   }
 
-  async #keep(wanted: (one: DamagedFrame) => boolean, more: () => Partial<ReplicaState> = () => ({})): Promise<void> {
+  async #keep(wanted: (one: DamagedFrame) => boolean): Promise<void> {
     const kept = this.#frames.filter(wanted);
     if (kept.length === this.#frames.length) return;
     this.#frames = kept;
-    await this.#save(more());
+    await this.#save();
   }
 
-  async #save(more: Partial<ReplicaState> = {}): Promise<void> {
+  async #save(): Promise<void> {
     await this.#keeper.update(({ damage }) => ({
-      ...more,
-      damage: [...damage.filter((one) => !isFrame(one)), ...this.#frames],
+      damage: [...damage.filter((one) => !isOurs(one)), ...this.#lost, ...this.#frames],
     }));
   }
 }
 
 function isFrame(damage: Damage): damage is DamagedFrame {
   return 'segment' in damage;
+}
+
+function isLost(damage: Damage): damage is LostStretch {
+  return 'lost' in damage;
+}
+
+function isOurs(damage: Damage): boolean {
+  return isFrame(damage) || isLost(damage);
+}
+
+function overlap(one: Damage, other: Damage): boolean {
+  return one.fromLsn <= other.toLsn && one.toLsn >= other.fromLsn;
+}
+
+function lowest(damage: readonly Damage[]): Lsn | undefined {
+  return damage.length === 0 ? undefined : Math.min(...damage.map(({ fromLsn }) => fromLsn));
 }

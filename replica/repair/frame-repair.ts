@@ -7,13 +7,23 @@ import type { Lsn } from '../../journal/position.ts';
 import type { FrameSource } from '../../journal/stream.ts';
 import { replicaChannel } from '../replica-channels.ts';
 import type { FrameReader } from '../store/frame-reader.ts';
+import type { LostStretch } from '../store/lost-stretch.ts';
 import type { DurablePosition } from '../store/position-mark.ts';
+import type { RepairedFrames } from '../store/repaired-frames.ts';
 import type { FrameRef } from '../store/segment-info.ts';
 import type { SegmentStore } from '../store/segment-store.ts';
 import type { DamageBook, DamagedFrame } from './damage-book.ts';
+import { givenFrames } from './given-frames.ts';
+import { notHeld, SEALER, SegmentRefill } from './segment-refill.ts';
 
 export interface RepairParts {
   readonly groupId: string;
+  /** Of the segments. */
+  readonly directory: string;
+  readonly segmentBytes: number;
+  readonly repaired: RepairedFrames;
+  /** Bytes that may be written now, above the reserve. */
+  readonly room: () => number;
   readonly store: SegmentStore;
   readonly frames: FrameReader;
   readonly book: DamageBook;
@@ -28,13 +38,13 @@ export interface RepairParts {
 const ASK_MS = 200;
 /** Who could not help then is asked again after so long. */
 const ASK_AGAIN_MS = 10_000;
-const FETCH_TIMEOUT_MS = 10_000;
 
 const unrepairedChannel = replicaChannel('tidemark:replica:unrepaired');
 
 /**
- * Asks the stream for the records of damaged frames, proves them against the hash chain of what stands before and
- * behind, and puts a frame with the same records in place of the damaged one. Tried again until nothing is missing.
+ * Asks the stream for the records of damaged frames and of segments that are gone, proves them against the hash chain of
+ * what stands before and behind, and puts a frame with the same records in place of the damaged one, segments with the
+ * same records in place of those that are gone. Tried again until nothing is missing.
  */
 export class FrameRepair {
   readonly #host: Host;
@@ -57,12 +67,18 @@ export class FrameRepair {
 
   start(source: FrameSource): void {
     this.#source = source;
-    if (this.#parts.book.open.length > 0) this.#soon(ASK_MS);
+    if (this.#wanted.length > 0) this.#soon(ASK_MS);
+  }
+
+  /** What is damaged or gone, and not put back yet, in order. */
+  get #wanted(): readonly (DamagedFrame | LostStretch)[] {
+    const { open, gone } = this.#parts.book;
+    return [...open, ...gone].toSorted((one, other) => one.fromLsn - other.fromLsn);
   }
 
   /** The lowest LSN that is asked for and may still come; 0: none. */
   get askingFrom(): Lsn {
-    const asked = this.#parts.book.open.filter(({ fromLsn }) => !isFinal(this.#refusals.get(fromLsn)));
+    const asked = this.#wanted.filter(({ fromLsn }) => !isFinal(this.#refusals.get(fromLsn)));
     return asked.length === 0 ? 0 : Math.min(...asked.map(({ fromLsn }) => fromLsn));
   }
 
@@ -88,19 +104,18 @@ export class FrameRepair {
       if (this.#closed) return;
       this.#working = this.#repairAll().finally(() => {
         this.#working = undefined;
-        if (this.#parts.book.open.length > 0) this.#soon(ASK_AGAIN_MS);
+        if (this.#wanted.length > 0) this.#soon(ASK_AGAIN_MS);
       });
     });
   }
 
   async #repairAll(): Promise<void> {
     let reopen = false;
-    const inOrder = this.#parts.book.open.toSorted((one, other) => one.fromLsn - other.fromLsn);
-    for (const damaged of inOrder) {
+    for (const damaged of this.#wanted) {
       if (this.#closed) return;
       const { fromLsn, toLsn } = damaged;
       try {
-        reopen = (await this.#repair(damaged)) || reopen;
+        reopen = (await ('lost' in damaged ? this.#refill(damaged) : this.#repair(damaged))) || reopen;
         this.#refusals.delete(fromLsn);
       } catch (error) {
         if (!(error instanceof TidemarkError)) throw error;
@@ -125,6 +140,27 @@ export class FrameRepair {
     return book.repaired(damaged);
   }
 
+  /** True: the group has to be opened anew, with the segments that stand in place of those that are gone. */
+  async #refill(stretch: LostStretch): Promise<boolean> {
+    const { store, book, groupId, directory, segmentBytes, repaired, room } = this.#parts;
+    const { fromLsn, toLsn } = stretch;
+    const before = store.segments.findLast(({ lastLsn }) => lastLsn < fromLsn);
+    const behind = store.segments.find(({ firstLsn }) => firstLsn > toLsn);
+    const after = await this.#chainAt(toLsn, toLsn + 1);
+    if (behind === undefined || after === undefined) throw unproven(fromLsn, toLsn);
+    const proof = { before: await this.#chainAt(fromLsn - 1, fromLsn - 1), after };
+    const refill = new SegmentRefill(this.#host, { directory, groupId, segmentBytes, repaired, room, before, behind });
+    await refill.fill(fromLsn, toLsn, givenFrames(this.#host.clock, this.#source!, groupId, fromLsn), proof);
+    book.refilled(stretch);
+    return true;
+  }
+
+  /** The chain value after a record, as the frame that holds `heldLsn` tells it; nothing when that cannot be read. */
+  #chainAt(lsn: Lsn, heldLsn: Lsn): Promise<Chain | undefined> {
+    const { store, frames } = this.#parts;
+    return orUndefined(async () => (await frames.layout(await store.find(heldLsn))).chainAt(lsn));
+  }
+
   /** The medium may have erred for a moment. */
   async #isWhole(ref: FrameRef): Promise<boolean> {
     try {
@@ -138,44 +174,27 @@ export class FrameRepair {
 
   /** One frame with exactly these records, as the stream has it or sealed anew of what it has. */
   async #fetch(firstLsn: Lsn, lastLsn: Lsn): Promise<FrameView> {
-    const abort = new AbortController();
-    let timer = this.#host.clock.after(FETCH_TIMEOUT_MS, () => abort.abort());
     const { groupId } = this.#parts;
     let sealer: FrameSealer | undefined;
     let next = firstLsn;
-    let durableLsn = 0;
-    try {
-      for await (const bytes of this.#source!.fetch!(firstLsn, abort.signal)) {
-        timer.cancel();
-        const view = FrameView.open(bytes);
-        if (view.groupId !== groupId) throw new TidemarkError('frame-foreign', `a frame of group ${view.groupId} came`);
-        if (view.firstLsn > next) throw new TidemarkError('gap', `LSN ${view.firstLsn} came instead of ${next}`);
-        view.verifyPayload();
-        if (view.firstLsn === firstLsn && view.lastLsn === lastLsn) return view;
-        if (view.lastLsn < next) continue;
-        if (sealer === undefined) {
-          const { epoch, incarnation } = view;
-          sealer = new FrameSealer({ groupId, epoch, incarnation }, SEALER);
-          sealer.begin(firstLsn, view.chainAt(firstLsn - 1));
-        } else if (!sameChain(sealer.chain, view.chainAt(next - 1))) {
-          throw new TidemarkError('divergence', `LSN ${next} does not continue what came before it`);
-        }
-        for (; next <= Math.min(view.lastLsn, lastLsn); next += 1) {
-          const index = next - view.firstLsn;
-          const record = view.record(index);
-          if (sealer.recordCount > 0 && !sealer.fits(record.payloadBytes)) {
-            throw new TidemarkError('unsupported', `LSN ${firstLsn}-${lastLsn} do not fit into one frame`);
-          }
-          sealer.add({ ...record, payload: view.payloadOf(index) });
-        }
-        durableLsn = view.sourceDurableLsn;
-        if (next > lastLsn) return FrameView.open(new Uint8Array(sealer.seal(durableLsn).bytes));
-        timer = this.#host.clock.after(FETCH_TIMEOUT_MS, () => abort.abort());
+    for await (const view of givenFrames(this.#host.clock, this.#source!, groupId, firstLsn)) {
+      if (view.firstLsn === firstLsn && view.lastLsn === lastLsn) return view;
+      if (sealer === undefined) {
+        const { epoch, incarnation } = view;
+        sealer = new FrameSealer({ groupId, epoch, incarnation }, SEALER);
+        sealer.begin(firstLsn, view.chainAt(firstLsn - 1));
       }
-    } finally {
-      timer.cancel();
+      for (; next <= Math.min(view.lastLsn, lastLsn); next += 1) {
+        const index = next - view.firstLsn;
+        const record = view.record(index);
+        if (sealer.recordCount > 0 && !sealer.fits(record.payloadBytes)) {
+          throw new TidemarkError('unsupported', `LSN ${firstLsn}-${lastLsn} do not fit into one frame`);
+        }
+        sealer.add({ ...record, payload: view.payloadOf(index) });
+      }
+      if (next > lastLsn) return FrameView.open(new Uint8Array(sealer.seal(view.sourceDurableLsn).bytes));
     }
-    throw new TidemarkError('trimmed', `LSN ${next} to ${lastLsn} are not held any more by whom we can ask`);
+    throw notHeld(next, lastLsn);
   }
 
   /** The chain before and behind says whether these are the records that stood there. Throws `divergence`. */
@@ -188,7 +207,7 @@ export class FrameRepair {
     ].some(Boolean);
     if (wrong) throw new TidemarkError('divergence', `other records came for LSN ${ref.firstLsn}-${ref.lastLsn}`);
     if (after === undefined) {
-      throw new TidemarkError('divergence', `nothing proves what came for LSN ${ref.firstLsn}-${ref.lastLsn}`);
+      throw unproven(ref.firstLsn, ref.lastLsn);
     }
   }
 
@@ -213,13 +232,15 @@ export class FrameRepair {
   }
 }
 
-const SEALER = { chunkBytes: 64 * 1024, targetBytes: 2 * 1024 * 1024, compress: true };
-
 /** Whoever says so will not have it later either. */
 function isFinal(error: TidemarkError | undefined): boolean {
   return (
     error !== undefined && ['trimmed', 'not-found', 'divergence', 'journal-damaged', 'unsupported'].includes(error.code)
   );
+}
+
+function unproven(fromLsn: Lsn, toLsn: Lsn): TidemarkError {
+  return new TidemarkError('divergence', `nothing proves what came for LSN ${fromLsn}-${toLsn}`);
 }
 
 async function orUndefined<T>(read: () => Promise<T>): Promise<T | undefined> {

@@ -3,26 +3,35 @@ import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { decodeGap } from '../../journal/record-bodies.ts';
 import { DAMAGE, type FrameReader } from './frame-reader.ts';
+import type { Damage } from './replica-state.ts';
 import type { SegmentStore } from './segment-store.ts';
 
+/** Records that should be held and whose segment is gone, with none in its place. Durable in the group's state. */
+export interface LostStretch extends Damage {
+  readonly lost: true;
+  /** The catalog was brought forward without its control records. */
+  readonly uncatalogued: boolean;
+}
+
 /**
- * The first records that should be held and whose segment is gone, with none in its place; undefined: none are.
- * What the source declared to be a gap is not lost.
+ * The records above `heldLsn` whose segments are gone, up to the newest segment, in order. What the source declared to be
+ * a gap is not lost.
  */
-export async function firstLost(
+export async function lostStretches(
   store: SegmentStore,
   frames: FrameReader,
-  floorLsn: Lsn,
-): Promise<{ readonly fromLsn: Lsn; readonly toLsn: Lsn } | undefined> {
-  let heldLsn = floorLsn;
+  heldLsn: Lsn,
+): Promise<{ readonly fromLsn: Lsn; readonly toLsn: Lsn }[]> {
+  const lost: { fromLsn: Lsn; toLsn: Lsn }[] = [];
+  let held = heldLsn;
   for (const { firstLsn, lastLsn } of store.segments) {
     if (lastLsn < firstLsn) continue;
-    if (firstLsn > heldLsn + 1 && !(await beginsWithGap(store, frames, firstLsn))) {
-      return { fromLsn: heldLsn + 1, toLsn: firstLsn - 1 };
+    if (firstLsn > held + 1 && !(await beginsWithGap(store, frames, firstLsn))) {
+      lost.push({ fromLsn: held + 1, toLsn: firstLsn - 1 });
     }
-    heldLsn = Math.max(heldLsn, lastLsn);
+    held = Math.max(held, lastLsn);
   }
-  return undefined;
+  return lost;
 }
 
 async function beginsWithGap(store: SegmentStore, frames: FrameReader, firstLsn: Lsn): Promise<boolean> {

@@ -73,6 +73,17 @@ export class RepairedFrames {
     this.#sizes.set(`${segment}:${offset}`, frame.length);
   }
 
+  /** Removes those of these segments; durable when it resolves. */
+  async forget(segments: ReadonlySet<number>): Promise<void> {
+    for (const key of this.#sizes.keys()) {
+      const [segment = 0, offset = 0] = key.split(':').map(Number);
+      if (!segments.has(segment)) continue;
+      this.#sizes.delete(key);
+      this.#host.disk.unlink(this.#path(segment, offset));
+    }
+    await this.#host.disk.syncDirectory(this.#directory);
+  }
+
   /** Forgets those of segments that are gone. */
   keepOnly(segments: ReadonlySet<number>): void {
     for (const key of this.#sizes.keys()) {

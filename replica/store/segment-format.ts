@@ -42,6 +42,15 @@ export function segmentName(sequence: number): string {
   return `${String(sequence).padStart(12, '0')}.seg`;
 }
 
+/** Of a segment that is made in place of one that is gone, until it is whole. */
+export function temporarySegmentName(sequence: number): string {
+  return `${segmentName(sequence)}.tmp`;
+}
+
+export function isTemporarySegmentName(name: string): boolean {
+  return name.endsWith('.seg.tmp');
+}
+
 export function parseSegmentName(name: string): number | undefined {
   return /^\d{12}\.seg$/.test(name) ? Number.parseInt(name, 10) : undefined;
 }
@@ -61,13 +70,14 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
 /** Throws `journal-damaged`, `format-too-new`. */
 export function decodeSegmentHeader(page: Buffer, what: string): SegmentHeader {
   if (page.readUInt32LE(0) !== HEADER_MAGIC) throw damaged(what, 'not a segment');
+  // In every version the page has its checksum here: a bit that turned in the version is no newer program.
+  checkCrc(page, 8, what);
   if (page.readUInt16LE(4) > VERSION) {
     throw new TidemarkError(
       'format-too-new',
       `${what}: segment of version ${page.readUInt16LE(4)}, this program knows ${VERSION}`,
     );
   }
-  checkCrc(page, 8, what);
   const view = viewOf(page);
   return {
     groupId: page.toString('hex', 16, 32),

@@ -5,7 +5,13 @@ import { entryAt } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
 import { sealedFooter } from './sealed-footer.ts';
 import { type ActiveSegment, sealSegment } from './sealed-segment.ts';
-import { parseSegmentName, SEGMENT_HEADER_BYTES, type SegmentFooter, segmentName } from './segment-format.ts';
+import {
+  isTemporarySegmentName,
+  parseSegmentName,
+  SEGMENT_HEADER_BYTES,
+  type SegmentFooter,
+  segmentName,
+} from './segment-format.ts';
 import type { FrameRef, SegmentInfo } from './segment-info.ts';
 import { beginOfSegment, beginsBehindGap, cutTail, endBefore, scanSegment } from './segment-recovery.ts';
 
@@ -30,7 +36,9 @@ interface OpenSegmentsOptions {
 export async function openSegments(host: Host, options: OpenSegmentsOptions): Promise<OpenedSegments> {
   const opening = new SegmentOpening(host, options);
   host.disk.makeDirectory(options.directory);
-  const sequences = host.disk.list(options.directory).map(parseSegmentName);
+  const names = host.disk.list(options.directory);
+  for (const name of names) if (isTemporarySegmentName(name)) host.disk.unlink(`${options.directory}/${name}`);
+  const sequences = names.map(parseSegmentName);
   const known = sequences.filter((sequence) => sequence !== undefined);
   for (const [i, sequence] of known.entries()) await opening.open(sequence, known[i + 1]);
   return opening;

@@ -48,9 +48,14 @@ export async function timelineOf(
     lastLsn: 0,
   }));
   const damaged: CatalogEvent[] = [];
+  let lastSeen = 0;
   const first = await store.findTime(fromTime);
   for await (const frame of store.frames(first?.firstLsn ?? headLsn + 1, headLsn)) {
     if (frame.firstTime >= toTime) break;
+    const gone = damage.find(({ toLsn }) => toLsn + 1 === frame.firstLsn);
+    if (gone !== undefined && gone.fromLsn > lastSeen)
+      damaged.push(damagedAt(gone.fromLsn, gone.toLsn, Math.max(frame.firstTime, fromTime), gone.reason));
+    lastSeen = frame.lastLsn;
     let unread = '';
     const layout = await layoutOrMissing(frames, frame, (_, { message }) => {
       unread = message;
@@ -58,8 +63,7 @@ export async function timelineOf(
     const known = damage.find(({ fromLsn, toLsn }) => fromLsn <= frame.lastLsn && toLsn >= frame.firstLsn);
     const { firstLsn: lsn, lastLsn, firstTime } = frame;
     if (known !== undefined || unread !== '') {
-      const text = `LSN ${lsn}-${lastLsn} cannot be read: ${known?.reason ?? unread}`;
-      damaged.push({ kind: 'damaged', lsn, time: Math.max(firstTime, fromTime), text });
+      damaged.push(damagedAt(lsn, lastLsn, Math.max(firstTime, fromTime), known?.reason ?? unread));
     }
     if (layout === undefined) continue;
     for (let i = frame.firstLsn - layout.firstLsn; i < layout.recordCount; i += 1) {
@@ -79,4 +83,8 @@ export async function timelineOf(
     bookmarks: catalog.bookmarks.filter(inside),
     events: [...catalog.events, ...damaged].filter(inside).toSorted((one, other) => one.lsn - other.lsn),
   };
+}
+
+function damagedAt(lsn: Lsn, lastLsn: Lsn, time: JournalTime, why: string): CatalogEvent {
+  return { kind: 'damaged', lsn, time, text: `LSN ${lsn}-${lastLsn} cannot be read: ${why}` };
 }

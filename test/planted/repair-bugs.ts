@@ -223,7 +223,7 @@ export const REPAIR_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'replica/replica-recovery.ts',
-        find: 'Math.min(headLsn, (book.uncataloguedFrom ?? headLsn + 1) - 1)',
+        find: 'Math.min(headLsn, (uncataloguedFrom ?? headLsn + 1) - 1)',
         replace: 'Math.min(headLsn, (unindexedFrom ?? headLsn + 1) - 1)',
       },
     ],

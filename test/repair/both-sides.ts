@@ -39,14 +39,15 @@ function openJournal(directory: string): Promise<Journal> {
   });
 }
 
-function openReplica(directory: string): Promise<ReplicaGroup> {
+function openReplica(directory: string, onReopen: () => void = () => undefined): Promise<ReplicaGroup> {
   return ReplicaGroup.open(host, {
     ...REPLICA_DEFAULTS,
     directory,
     groupId: GROUP_ID,
     replica: 'r',
-    segmentBytes: 256 * 1024,
+    segmentBytes: 32 * 1024,
     reserveBytes: 1024 * 1024,
+    onReopen,
   });
 }
 
@@ -104,7 +105,7 @@ async function readBack(group: ReplicaGroup, fromLsn: number, lastLsn: number): 
 }
 
 /**
- * Damage at the replica is put back from the far side while both run; damage at the source is put back at its next
+ * Damage at the replica, and segments that are gone, are put back from the far side while both run; damage at the source is put back at its next
  * start; after each the other goes on.
  */
 export async function damageOnBothSides(t: ExecutionContext, streams: Streams): Promise<void> {
@@ -132,12 +133,13 @@ export async function damageOnBothSides(t: ExecutionContext, streams: Streams): 
   const segments = join(there, 'segments');
   const [segment] = readdirSync(segments).filter((name) => name.endsWith('.seg'));
   const bytes = readFileSync(join(segments, segment!));
-  bytes.fill(0, 20 * 1024, 21 * 1024);
+  const middle = Math.floor(bytes.length / 2);
+  bytes.fill(0, middle, middle + 1024);
   writeFileSync(join(segments, segment!), bytes);
   group = await openReplica(there);
   t.is(group.headLsn, journal.lastLsn);
   t.is(await readBack(group, firstLsn, journal.lastLsn), 'frame-damaged');
-  t.is((await group.status()).damage.length, 1);
+  await until('the damage is named', async () => (await group.status()).damage.length === 1);
   group.start(streams.source());
   const refusals = new Set<string>();
   await until('the damage is put back', async () => {
@@ -150,6 +152,21 @@ export async function damageOnBothSides(t: ExecutionContext, streams: Streams): 
   });
   await group.close();
   group = await openReplica(there);
+  t.is(await readBack(group, firstLsn, journal.lastLsn), 'right');
+  await group.close();
+
+  const held = readdirSync(segments).filter((name) => name.endsWith('.seg'));
+  t.true(held.length > 2, `${held.length} segments`);
+  for (const name of held.slice(0, -1)) rmSync(join(segments, name));
+  let reopen = 0;
+  group = await openReplica(there, () => (reopen += 1));
+  t.is(group.headLsn, journal.lastLsn);
+  t.is(await readBack(group, firstLsn, journal.lastLsn), 'frame-damaged');
+  group.start(streams.source());
+  await until('segments that are gone are put back', () => reopen > 0);
+  await group.close();
+  group = await openReplica(there);
+  t.deepEqual((await group.status()).damage, []);
   t.is(await readBack(group, firstLsn, journal.lastLsn), 'right');
   group.start(streams.source());
 
