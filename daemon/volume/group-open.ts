@@ -29,7 +29,8 @@ export class OpenedVolumes {
   readonly volumes: OpenedVolume[] = [];
   /** Backings by volume id, for the destager. */
   readonly targets: Map<number, BlockDevice> = new Map();
-  journalPressure: () => number = () => 0;
+  /** `openHolds`: requests whose pieces are still arriving are counted. */
+  journalPressure: (openHolds: boolean) => number = () => 0;
   readonly #host: Host;
   readonly #options: GroupOptions;
   readonly #marks: Marks;
@@ -52,9 +53,9 @@ export class OpenedVolumes {
   }
 
   /** 0: there is room; 1: a bound is reached, in memory or in the journal. */
-  pressure(): number {
+  pressure(openHolds = true): number {
     if (this.#journal.poisonedBy !== undefined) return 0;
-    return Math.max(this.overlayBytes / this.#options.overlayBytesMax, this.journalPressure());
+    return Math.max(this.overlayBytes / this.#options.overlayBytesMax, this.journalPressure(openHolds));
   }
 
   get overlayBytes(): number {

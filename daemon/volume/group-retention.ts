@@ -62,14 +62,15 @@ export class GroupRetention {
 
   /** What writers have to wait for: everything below it is no longer needed. */
   get releasedBelow(): JournalAddress {
-    const checkpoint = this.#marks.address('checkpoint');
-    if (this.#options.outOfRoom === 'stop-protecting' && this.#failure === undefined) return checkpoint;
-    return Math.min(checkpoint, this.#shippedOrGivenUp);
+    return this.#releasedBelow(this.#marks.address('checkpoint'));
   }
 
-  /** Part of the budget that is taken by what writers have to wait for. */
-  get pressure(): number {
-    return this.#part(this.releasedBelow);
+  /**
+   * Part of the budget that is taken by what writers have to wait for. `openHolds`: a request that is still arriving holds
+   * the checkpoint, as it does; else what would be taken without it.
+   */
+  pressure(openHolds: boolean): number {
+    return this.#part(this.#releasedBelow(this.#marks.address(openHolds ? 'checkpoint' : 'applied')));
   }
 
   /** To be called after any mark moved, when the overlays have forgotten what they must. */
@@ -87,6 +88,11 @@ export class GroupRetention {
   async stop(): Promise<void> {
     this.#stopped = true;
     await this.#givingUp;
+  }
+
+  #releasedBelow(writtenOut: JournalAddress): JournalAddress {
+    if (this.#options.outOfRoom === 'stop-protecting' && this.#failure === undefined) return writtenOut;
+    return Math.min(writtenOut, this.#shippedOrGivenUp);
   }
 
   get #shippedOrGivenUp(): JournalAddress {

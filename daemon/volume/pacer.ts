@@ -49,6 +49,11 @@ export class Pacer {
     return this.#stopped;
   }
 
+  /** Whether writers that had to wait would not have to at this pressure. */
+  mayGoOn(pressure: number): boolean {
+    return pressure < GO_ON_BELOW;
+  }
+
   /** How long the writer of these bytes is to be held back, in ms; 0: not at all. */
   delayMs(bytes: number, pressure: number, nowMs: number): number {
     const elapsedMs = nowMs - this.#chargedAtMs;

@@ -293,11 +293,12 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
   try {
     const syncs = new SharedSync(journal);
     let retention: GroupRetention | undefined;
-    const throttle = new Throttle(
-      host.clock,
-      () => opened.pressure(),
-      () => retention?.releasedBelow ?? 0,
-    );
+    const throttle = new Throttle(host.clock, {
+      pressure: () => opened.pressure(),
+      pressureWithoutOpen: () => opened.pressure(false),
+      checkpoint: () => marks.address('checkpoint'),
+      drained: () => retention?.releasedBelow ?? 0,
+    });
     let requestId = 0;
     const unreadable = new UnreadableStretches();
     const shared: VolumeGroup = {
@@ -332,7 +333,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     const { beforeGivingUp, outOfRoom } = options;
     const limits = { fileBytes, budgetBytes, outOfRoom };
     retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, beforeGivingUp });
-    opened.journalPressure = () => retention?.pressure ?? 0;
+    opened.journalPressure = (openHolds) => retention?.pressure(openHolds) ?? 0;
     return new ProtectedGroup({
       host,
       options,

@@ -1,6 +1,19 @@
 import type { Clock } from '../../journal/host/host.ts';
+import type { JournalAddress } from '../../journal/position.ts';
 import type { ReplyPort } from '../nbd/export.ts';
 import { Pacer } from './pacer.ts';
+
+/** What a group measures. */
+export interface ThrottleGauges {
+  /** 0: there is room; 1: a bound is reached. */
+  pressure(): number;
+  /** What it would be if no request were open whose pieces are still arriving. */
+  pressureWithoutOpen(): number;
+  /** The batch of the oldest open request, when that is what holds room. */
+  checkpoint(): JournalAddress;
+  /** Bytes carried away so far, counted from any origin. */
+  drained(): number;
+}
 
 /**
  * Holds clients back when the group's memory or journal fills up, gradually at first: their connections are paused,
@@ -8,17 +21,15 @@ import { Pacer } from './pacer.ts';
  */
 export class Throttle {
   readonly #clock: Clock;
-  readonly #pressure: () => number;
-  readonly #drained: () => number;
+  readonly #gauges: ThrottleGauges;
   readonly #pacer = new Pacer();
-  readonly #stopped: Set<ReplyPort> = new Set();
+  /** With the batch in which a request of theirs began that is still arriving. */
+  readonly #stopped: Map<ReplyPort, JournalAddress | undefined> = new Map();
   readonly #paused: Set<ReplyPort> = new Set();
 
-  /** `drained`: bytes carried away so far, counted from any origin. */
-  constructor(clock: Clock, pressure: () => number, drained: () => number) {
+  constructor(clock: Clock, gauges: ThrottleGauges) {
     this.#clock = clock;
-    this.#pressure = pressure;
-    this.#drained = drained;
+    this.#gauges = gauges;
   }
 
   /** Clients that take no writes now, for status. */
@@ -26,15 +37,18 @@ export class Throttle {
     return this.#stopped.size;
   }
 
-  /** A client wrote `bytes`; it may be paused until there is room, or for a moment. */
-  charge(client: ReplyPort, bytes: number): void {
-    const pressure = this.#pressure();
+  /**
+   * A client wrote `bytes`; it may be paused until there is room, or for a moment. `openAt`: the batch in which a request
+   * of its began that has not arrived whole.
+   */
+  charge(client: ReplyPort, bytes: number, openAt?: JournalAddress): void {
+    const pressure = this.#gauges.pressure();
     const nowMs = this.#clock.monotonicMs();
-    this.#pacer.observe(this.#drained(), pressure, nowMs);
+    this.#pacer.observe(this.#gauges.drained(), pressure, nowMs);
     if (this.#paused.has(client)) return;
     if (this.#pacer.mustStop(pressure)) {
       this.#paused.add(client);
-      this.#stopped.add(client);
+      this.#stopped.set(client, openAt);
       client.pause();
       return;
     }
@@ -45,12 +59,17 @@ export class Throttle {
     this.#clock.after(delayMs, () => this.#resume(client));
   }
 
-  /** Room was made: who had to stop may go on if it is enough. */
+  /**
+   * Something moved: who had to stop may go on if there is room enough. So may who has begun the request that alone holds
+   * the room: its other pieces never come from a client that is stopped, and all would wait for them.
+   */
   recheck(): void {
-    if (this.#stopped.size === 0 || this.#pacer.mustStop(this.#pressure())) return;
-    for (const client of this.#stopped) {
-      this.#stopped.delete(client);
-      this.#resume(client);
+    if (this.#stopped.size === 0) return;
+    if (!this.#pacer.mustStop(this.#gauges.pressure())) {
+      for (const client of [...this.#stopped.keys()]) this.#letGo(client);
+    } else if (this.#pacer.mayGoOn(this.#gauges.pressureWithoutOpen())) {
+      const checkpoint = this.#gauges.checkpoint();
+      for (const [client, openAt] of this.#stopped) if (openAt === checkpoint) this.#letGo(client);
     }
   }
 
@@ -58,6 +77,11 @@ export class Throttle {
   forget(client: ReplyPort): void {
     this.#stopped.delete(client);
     this.#paused.delete(client);
+  }
+
+  #letGo(client: ReplyPort): void {
+    this.#stopped.delete(client);
+    this.#resume(client);
   }
 
   #resume(client: ReplyPort): void {

@@ -1,4 +1,5 @@
 import { type ErrorCode, hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import { BATCH_HEADER_BYTES } from '../../journal/batch-codec.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
 import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
 import { RECORD_HEADER_BYTES } from '../../journal/record.ts';
@@ -54,6 +55,8 @@ export class VolumeClient implements ExportClient {
   readonly #volume: WritableVolume;
   readonly #replies: ReplyPort;
   readonly #open: OpenRequest = { id: 0 };
+  /** The batch of its first piece. */
+  #openAt: JournalAddress = 0;
   #pieces: HeldPiece[] = [];
   /** Why the request that is still arriving has failed already. */
   #brokenBy: ErrorCode | undefined;
@@ -86,8 +89,9 @@ export class VolumeClient implements ExportClient {
       this.#failFrom(window, skip, hasCode(error, 'journal-full') ? 'no-space' : 'device-failed');
       return;
     }
+    if (this.#open.id !== openBefore) this.#openAt = base + window.start - BATCH_HEADER_BYTES;
     this.#takeEffect(window, skip, base);
-    volume.throttle.charge(this.#replies, window.end - window.start);
+    volume.throttle.charge(this.#replies, window.end - window.start, this.#open.id === 0 ? undefined : this.#openAt);
   }
 
   read(offset: number, into: Uint8Array): undefined | Promise<void> {

@@ -187,7 +187,8 @@ export class World {
     this.#heal();
     const up = (): boolean => {
       const { group } = this.source;
-      const whole = group !== undefined && group.status().state !== 'seeding' && !this.source.life.someAway;
+      const standing = group?.status().state ?? 'failed';
+      const whole = standing !== 'failed' && standing !== 'seeding' && !this.source.life.someAway;
       return whole && this.replica.group !== undefined;
     };
     await this.#until(() => up() || this.#refusedStarts >= REFUSED_STARTS_MAX, CATCH_UP_MICROS);

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
+import { WindowPart } from '../../daemon/nbd/export.ts';
 import { ComingShipper } from '../../daemon/ship/coming-shipper.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { ChangeMap, GRANULE_BYTES } from '../../daemon/volume/change-map.ts';
@@ -376,3 +377,42 @@ function gapsOf(bench: GroupBench, from: number): GapBody[] {
   });
   return gaps;
 }
+
+test('who has begun the request that alone holds all of the room goes on with it; who only waits like others does not', async (t) => {
+  t.timeout(60_000);
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1 })));
+  const device = group.exports('local')[0]!;
+  const [slow, young, fast] = [new HandClient(device), new HandClient(device), new HandClient(device)];
+  const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);
+  const piece = (client: HandClient, part: number, offset: number) =>
+    client.submit([{ do: 'write', offset, bytes: pattern(65_536, offset), part }]);
+  piece(slow, WindowPart.more, 0);
+  t.is(await fast.write(SIZE / 2, pattern(4096, 1)), 'ok');
+  piece(young, WindowPart.more, 524_288);
+  // all of it reaches the disk, and the journal keeps it for the first piece
+  while (group.status().clientsHeldBack === 0) {
+    await fast.ready();
+    t.is(await fast.write(SIZE / 2, pattern(65_536, 2)), 'ok');
+  }
+  piece(young, WindowPart.more, 524_288 + 65_536);
+  piece(slow, WindowPart.more, 65_536);
+  t.is(group.status().clientsHeldBack, 3);
+  await slow.ready();
+  t.is(group.status().clientsHeldBack, 2, 'the others wait for it');
+  t.is(await piece(slow, WindowPart.last, 131_072)[0], 'ok');
+  // which leaves the room to the other one, and then to all
+  await young.ready();
+  t.is(await piece(young, WindowPart.last, 524_288 + 131_072)[0], 'ok');
+  await Promise.all([slow.ready(), young.ready(), fast.ready()]);
+  for (const from of [0, 524_288]) {
+    for (const at of [from, from + 65_536, from + 131_072]) {
+      t.true((await fast.read(at, 65_536)).equals(pattern(65_536, at)), `${at}`);
+    }
+  }
+  clearInterval(ship);
+  await group.close();
+  bench.remove();
+});
