@@ -66,7 +66,7 @@ export class Throttle {
   recheck(): void {
     if (this.#stopped.size === 0) return;
     if (!this.#pacer.mustStop(this.#gauges.pressure())) {
-      for (const client of [...this.#stopped.keys()]) this.#letGo(client);
+      for (const client of this.#stopped.keys()) this.#letGo(client);
     } else if (this.#pacer.mayGoOn(this.#gauges.pressureWithoutOpen())) {
       const checkpoint = this.#gauges.checkpoint();
       for (const [client, openAt] of this.#stopped) if (openAt === checkpoint) this.#letGo(client);
