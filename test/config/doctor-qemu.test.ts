@@ -7,6 +7,7 @@ import { examineGuests } from '../../daemon/doctor/guests.ts';
 import { DeviceExport } from '../../daemon/nbd/device-export.ts';
 import { MemoryDevice } from '../doubles/memory-device.ts';
 import { startServer, type TestServer } from '../nbd/support.ts';
+import { atEnd } from '../servers/at-end.ts';
 import { testUnless } from '../setup/test-unless.ts';
 
 const QEMU = 'qemu-system-x86_64';
@@ -22,11 +23,13 @@ async function startQemu(t: ExecutionContext, server: TestServer, name: string, 
   const args = ['-name', name, '-machine', 'none', '-display', 'none', '-S', '-blockdev', blockdev];
   const before = server.server.clients().length;
   const child = spawn(QEMU, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+  const stay = atEnd(() => child.kill('SIGKILL'));
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said += text;
   });
   t.teardown(async () => {
+    stay();
     if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, 'exit');
     child.kill('SIGKILL');

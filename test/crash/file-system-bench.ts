@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, closeSync, existsSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { atEnd } from '../servers/at-end.ts';
 import { attempt, Child, run } from '../servers/child.ts';
 
 export const FILE_SYSTEMS = ['ext4', 'xfs', 'btrfs'] as const;
@@ -50,11 +51,7 @@ export class FileSystemBench {
   readonly directory: string = mkdtempSync(join(tmpdir(), 'tidemark-mounts-'));
   readonly #mounts: string[] = [];
   readonly #children: Child[] = [];
-  readonly #onExit = (): void => this.#unmountNow();
-
-  constructor() {
-    process.once('exit', this.#onExit);
-  }
+  readonly #stay = atEnd(() => this.#unmountNow());
 
   path(name: string): string {
     return join(this.directory, name);
@@ -145,7 +142,7 @@ export class FileSystemBench {
   async remove(): Promise<void> {
     for (const point of this.#mounts.splice(0).toReversed()) await run('umount', ['-l', point]);
     for (const child of this.#children.splice(0).toReversed()) await child.stop();
-    process.off('exit', this.#onExit);
+    this.#stay();
     rmSync(this.directory, { recursive: true, force: true });
   }
 

@@ -1,9 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { atEnd } from './at-end.ts';
 
 const KEPT_OUTPUT_BYTES = 256 * 1024;
 const children = new Set<ChildProcess>();
-process.once('exit', () => {
+atEnd(() => {
   for (const child of children) child.kill('SIGKILL');
 });
 

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { type KafkaClientOptions, type KafkaSasl } from '../../daemon/stream/kafka/client-options.ts';
+import { atEnd } from './at-end.ts';
 import { KafkaFaultProxy } from './kafka-fault-proxy.ts';
 import { CLUSTER_ID, endOf, freePort, kafkaAnswers, kafkaCommand, startKafkaNode } from './kafka-java.ts';
 
@@ -25,17 +26,17 @@ export class KafkaBroker {
   readonly #secure: boolean;
   #ports: { client: number; via: number; controller: number } = { client: 0, via: 0, controller: 0 };
   #process: ChildProcess | undefined;
-  readonly #cleanUp: () => void;
+  /** Takes back that it goes when the process ends. */
+  readonly #stay: () => void;
 
   private constructor(directory: string, secure: boolean, proxy: KafkaFaultProxy) {
     this.#directory = directory;
     this.#secure = secure;
     this.proxy = proxy;
-    this.#cleanUp = () => {
+    this.#stay = atEnd(() => {
       this.#process?.kill('SIGKILL');
       fs.rmSync(directory, { recursive: true, force: true });
-    };
-    process.once('exit', this.#cleanUp);
+    });
   }
 
   static async start(options: KafkaBrokerOptions = {}): Promise<KafkaBroker> {
@@ -107,7 +108,7 @@ export class KafkaBroker {
   async stop(): Promise<void> {
     this.proxy.close();
     await endOf(this.#process, 'SIGKILL');
-    process.off('exit', this.#cleanUp);
+    this.#stay();
     fs.rmSync(this.#directory, { recursive: true, force: true });
   }
 

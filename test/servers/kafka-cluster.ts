@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { type Admin, Kafka, logLevel } from 'kafkajs';
+import { atEnd } from './at-end.ts';
 import { KafkaFaultProxy } from './kafka-fault-proxy.ts';
 import { CLUSTER_ID, endOf, freePort, kafkaAnswers, kafkaCommand, startKafkaNode } from './kafka-java.ts';
 
@@ -136,18 +137,18 @@ export class KafkaCluster {
   readonly nodes: readonly KafkaNode[];
   readonly #directory: string;
   readonly #ownDisks: boolean;
-  readonly #cleanUp: () => void;
+  /** Takes back that it goes when the process ends. */
+  readonly #stay: () => void;
 
   private constructor(directory: string, nodes: readonly KafkaNode[], ownDisks: boolean) {
     this.#directory = directory;
     this.nodes = nodes;
     this.#ownDisks = ownDisks;
-    this.#cleanUp = () => {
+    this.#stay = atEnd(() => {
       for (const node of nodes) void node.kill();
       this.#unmount();
       fs.rmSync(directory, { recursive: true, force: true });
-    };
-    process.once('exit', this.#cleanUp);
+    });
   }
 
   static async start(options: KafkaClusterOptions): Promise<KafkaCluster> {
@@ -244,7 +245,7 @@ export class KafkaCluster {
       node.proxy.close();
       await node.kill();
     }
-    process.off('exit', this.#cleanUp);
+    this.#stay();
     this.#unmount();
     fs.rmSync(this.#directory, { recursive: true, force: true });
   }
