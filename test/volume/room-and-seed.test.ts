@@ -389,16 +389,16 @@ test('who has begun the request that alone holds all of the room goes on with it
   const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);
   const piece = (client: HandClient, part: number, offset: number) =>
     client.submit([{ do: 'write', offset, bytes: pattern(65_536, offset), part }]);
-  piece(slow, WindowPart.more, 0);
+  void piece(slow, WindowPart.more, 0);
   t.is(await fast.write(SIZE / 2, pattern(4096, 1)), 'ok');
-  piece(young, WindowPart.more, 524_288);
+  void piece(young, WindowPart.more, 524_288);
   // all of it reaches the disk, and the journal keeps it for the first piece
   while (group.status().clientsHeldBack === 0) {
     await fast.ready();
     t.is(await fast.write(SIZE / 2, pattern(65_536, 2)), 'ok');
   }
-  piece(young, WindowPart.more, 524_288 + 65_536);
-  piece(slow, WindowPart.more, 65_536);
+  void piece(young, WindowPart.more, 524_288 + 65_536);
+  void piece(slow, WindowPart.more, 65_536);
   t.is(group.status().clientsHeldBack, 3);
   await slow.ready();
   t.is(group.status().clientsHeldBack, 2, 'the others wait for it');
