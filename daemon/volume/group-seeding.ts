@@ -1,5 +1,5 @@
 import { channel } from '../../journal/base/channels.ts';
-import { TidemarkError } from '../../journal/base/errors.ts';
+import { type ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
 import { delay, type Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { OpenedVolume, OpenedVolumes } from './group-open.ts';
@@ -11,6 +11,7 @@ const seedingChannel = channel('tidemark:group:seeding');
 const HELD_FROM_PRESSURE = 0.85;
 const POLL_MS = 50;
 const RETRY_MS = 1_000;
+const STATE_FILE_FAILED: ReadonlySet<ErrorCode> = new Set(['sync-failed', 'short-write']);
 
 /**
  * Seeds the volumes of a group that need it, in the background, and opens each when all of it is in the journal. A
@@ -55,19 +56,26 @@ export class GroupSeeding {
 
   async #run(opened: OpenedVolume): Promise<void> {
     const { volume, registered } = opened;
-    for (;;) {
+    for (let seeded = false; ; ) {
       try {
-        await this.#seed(opened);
+        if (!seeded) await this.#seed(opened);
+        seeded = true;
+        await this.#opened.protect(volume, registered);
         break;
       } catch (error) {
-        if (!(error instanceof TidemarkError) || error.next !== 'retry' || this.#abort.signal.aborted) throw error;
+        if (!this.#mayTryAgain(error)) throw error;
         volume.shut('precondition-failed', `seeding waits: ${error.message}`);
         await delay(this.#host.clock, RETRY_MS);
       }
     }
-    await this.#opened.protect(volume, registered);
     if (!this.#abort.signal.aborted) volume.open();
     this.#tell(opened, true);
+  }
+
+  /** With a journal that is well what failed is the disk that is read, or a state file, which is made anew each time. */
+  #mayTryAgain(error: unknown): error is TidemarkError {
+    if (!(error instanceof TidemarkError) || this.#abort.signal.aborted) return false;
+    return error.next === 'retry' || (STATE_FILE_FAILED.has(error.code) && this.#journal.poisonedBy === undefined);
   }
 
   async #seed(opened: OpenedVolume): Promise<void> {

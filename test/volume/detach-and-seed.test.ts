@@ -145,3 +145,35 @@ test('a volume is not detached before the last step of its seed', async (t) => {
   t.true(readFileSync(bench.path('a.raw')).subarray(0, pattern.length).equals(pattern));
   bench.remove();
 });
+
+// Simulation seed 510476 (L1): the directory could not be synced once, and the volume stayed shut until a restart.
+test('a volume whose seed is over opens although what says so could not be written at first', async (t) => {
+  for (const name of ['volume-1.stamp', 'volumes.state']) {
+    const bench = new GroupBench();
+    writeFileSync(bench.disk('a.raw', SIZE), Buffer.alloc(SIZE, 3));
+    let failing = 0;
+    const host = watchedHost(
+      (path) => {
+        if (failing === 0 || !path.endsWith(name)) return;
+        failing--;
+        throw new TidemarkError('sync-failed', path);
+      },
+      () => undefined,
+    );
+    const group = await bench.open(
+      bench.options([{ name: 'a', backing: bench.exactBacking('a.raw'), seed: true }]),
+      host,
+    );
+    failing = 1;
+    // the product's own timers keep no process alive
+    const alive = setInterval(() => undefined, 1_000);
+    await group.seeded();
+    clearInterval(alive);
+    t.is(failing, 0, name);
+    const client = new HandClient(group.exports('local')[0]!);
+    t.is(await client.write(0, pattern), 'ok', name);
+    client.client.detach();
+    await group.close();
+    bench.remove();
+  }
+});
