@@ -2,9 +2,10 @@ import { channel } from '../../journal/base/channels.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
-import type { JournalAddress, Lsn } from '../../journal/position.ts';
-import { changesVolume, RecordKind } from '../../journal/record.ts';
+import { type JournalAddress, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
+import { changesVolume, type JournalRecord, RecordFlag, RecordKind } from '../../journal/record.ts';
 import { encodeGap } from '../../journal/record-bodies.ts';
+import { PAYLOAD_BYTES_MAX } from '../nbd/protocol.ts';
 import type { ChainAtEnd, ChangeMap, GivenUp } from './change-map.ts';
 import type { OutOfRoomPolicy } from './group-options.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
@@ -19,6 +20,9 @@ const GIVE_UP_FROM = 0.8;
 /** Kept free for windows that were read already when writers are stopped. */
 const RESERVE_BYTES_MAX = 8 * 1024 * 1024;
 const GAP_REASON = 'the journal was full and the stream had not taken it';
+
+/** A request arrives from its first sector to its last, and is never longer. */
+const REQUEST_SECTORS_MAX = PAYLOAD_BYTES_MAX / SECTOR_BYTES;
 
 export interface RetentionOptions {
   readonly group: string;
@@ -150,7 +154,7 @@ export class GroupRetention {
     try {
       for (let batch = nextHealthyBatch(reader, end); batch !== undefined; batch = nextHealthyBatch(reader, end)) {
         for (const record of batch) {
-          if (changesVolume(record.kind)) map.mark(record.volume, record.sector, record.sectors);
+          if (changesVolume(record.kind)) markChange(map, record);
         }
         if (firstLsn === 0) firstLsn = batch.firstLsn;
         lastLsn = Math.max(lastLsn, batch.lastLsn);
@@ -184,4 +188,14 @@ export class GroupRetention {
     roomChannel.publish({ group, percent, above: level > this.#level, budgetBytes, outOfRoom });
     this.#level = level;
   }
+}
+
+/**
+ * What takes effect with this record. The first pieces of the request that it closes may stand before the stretch, where
+ * replicas took them and the journal has let go of them: everything they can have covered is marked.
+ */
+function markChange(map: ChangeMap, { flags, volume, sector, sectors }: JournalRecord): void {
+  const end = sector + sectors;
+  const from = (flags & RecordFlag.closes) === 0 ? sector : Math.max(0, end - REQUEST_SECTORS_MAX);
+  map.mark(volume, from, end - from);
 }

@@ -253,6 +253,34 @@ test('what replicas took after history was given up is not said to be given up: 
   bench.remove();
 });
 
+// Simulation seed 400384 (R13): the record that closes a request stands in what was given up, its first pieces before it.
+test('a request whose first pieces replicas took before history was given up is in the change map as a whole', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const group = await bench.open(bench.options(volumes, small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 })));
+  const client = new HandClient(group.exports('local')[0]!);
+  const slow = new HandClient(group.exports('local')[0]!);
+  const piece = (at: number, part: 1 | 2) => ({ do: 'write', offset: at, bytes: pattern(65_536, at), part }) as const;
+  slow.submit([piece(0, WindowPart.more)]);
+  await client.flush();
+  bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
+  t.deepEqual(await slow.all([piece(65_536, WindowPart.last)]), ['ok']);
+  const closedLsn = group.status().headLsn;
+  for (let window = 0; window < 400 && (group.status().givenUp?.toLsn ?? 0) < closedLsn; window++) {
+    await client.ready();
+    t.is(await client.write(SIZE / 2 + (window % 64) * 65_536, pattern(65_536, window)), 'ok');
+  }
+  await group.close();
+  const map = await ChangeMap.open(realHost(), bench.place, [{ id: 1, size: SIZE }]);
+  t.true((map.givenUp?.fromLsn ?? 0) === closedLsn, `${map.givenUp?.fromLsn}`);
+  t.true(map.isMarked(1, 65_536 / 512));
+  t.true(map.isMarked(1, 0));
+  t.false(map.isMarked(1, (3 * 65_536) / 512));
+  await map.close();
+  bench.remove();
+});
+
 test('a disk that is not empty is refused without a seed; with one, all of it but zeroes is journalled first', async (t) => {
   const bench = new GroupBench();
   const path = bench.disk('a.raw', SIZE);
