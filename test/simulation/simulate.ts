@@ -10,7 +10,7 @@ import { shrink } from './shrink.ts';
 
 /*
  * node test/simulation/simulate.ts [--seeds N] [--from S] [--jobs J] [--json FILE] [--verbose]
- * node test/simulation/simulate.ts --from S --options JSON|@FILE     one run, other options than the seed draws
+ * node test/simulation/simulate.ts --from S --options JSON|@FILE     one run, other options than the seed draws; or --seeds N
  * node test/simulation/simulate.ts --from S [--options ...] --shrink  the shortest run found that still fails
  * node test/simulation/simulate.ts --verify-determinism N [--from S]  each seed twice: the same trace hash?
  * node test/simulation/simulate.ts --planted [...]                    every planted bug, who notices it (test/planted)
@@ -28,7 +28,7 @@ if (process.argv.includes('--planted')) {
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: 'string', default: '100' },
+    seeds: { type: 'string' },
     from: { type: 'string', default: '1' },
     jobs: { type: 'string', default: String(availableParallelism()) },
     json: { type: 'string' },
@@ -47,7 +47,8 @@ const print = (line: string): void => {
 };
 
 if (values.shrink) await runShrink();
-else if (values['verify-determinism'] === undefined) await runAll(options === undefined ? Number(values.seeds) : 1);
+else if (values['verify-determinism'] === undefined)
+  await runAll(Number(values.seeds ?? (options === undefined ? 100 : 1)));
 else await verifyDeterminism(Number(values['verify-determinism']));
 
 async function runAll(seeds: number): Promise<void> {
