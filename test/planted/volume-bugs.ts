@@ -263,9 +263,9 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
     invariant: 'D1',
     changes: [
       {
-        file: 'daemon/volume/protected-group.ts',
-        find: '      await this.#destager.drainTo(this.journal.lastLsn);\n      const identity',
-        replace: '      const identity',
+        file: 'daemon/volume/group-detach.ts',
+        find: '      await destager.drainTo(journal.lastLsn);\n    } catch',
+        replace: '    } catch',
       },
     ],
     noticedBy: {
@@ -328,7 +328,7 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'daemon/volume/group-retention.ts',
-        find: '          if (changesVolume(record.kind)) map.mark(record.volume, record.sector, record.sectors);',
+        find: '          if (changesVolume(record.kind)) markChange(map, record);',
         replace: '          if (!changesVolume(record.kind)) map.mark(record.volume, record.sector, record.sectors);',
       },
     ],
