@@ -58,16 +58,16 @@ const ARITHMETIC: Readonly<Record<string, string>> = {
 };
 const BITS: Readonly<Record<string, string>> = { '&': '|', '|': '&', '^': '|', '<<': '>>>', '>>': '<<', '>>>': '<<' };
 const AND_OR: Readonly<Record<string, string>> = { '&&': '||', '||': '&&' };
-const METHODS: Readonly<Record<string, string>> = {
-  min: 'max',
-  max: 'min',
-  ceil: 'floor',
-  floor: 'ceil',
-  some: 'every',
-  every: 'some',
-  push: 'unshift',
-  shift: 'pop',
-};
+const METHODS: ReadonlyMap<string, string> = new Map([
+  ['min', 'max'],
+  ['max', 'min'],
+  ['ceil', 'floor'],
+  ['floor', 'ceil'],
+  ['some', 'every'],
+  ['every', 'some'],
+  ['push', 'unshift'],
+  ['shift', 'pop'],
+]);
 
 /**
  * Every mutant of one file. What is text for people (strings, templates, what an error is made with) is left alone, and so
@@ -157,7 +157,7 @@ export function findMutants(file: string, source: SourceFile): Mutant[] {
       add('condition-false', node.condition, 'false', inFunction);
     } else if (isCallExpression(node) && isPropertyAccessExpression(node.expression)) {
       const { name } = node.expression;
-      const other = METHODS[textOf(name, source)];
+      const other = METHODS.get(textOf(name, source));
       if (other !== undefined) add('method-swapped', name, other, inFunction);
     }
   };
