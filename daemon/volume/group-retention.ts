@@ -46,6 +46,8 @@ export class GroupRetention {
   readonly #options: RetentionOptions;
   #level = 0;
   #givingUp: Promise<void> | undefined;
+  /** Up to where GAP records of this run say what was given up. */
+  #toldLsn: Lsn = 0;
   #failure: TidemarkError | undefined;
   #stopped = false;
 
@@ -83,7 +85,7 @@ export class GroupRetention {
     this.#recycle();
     this.#noteLevel(this.#part(Math.min(this.#marks.address('checkpoint'), this.#shippedOrGivenUp)));
     if (this.#options.changeMap === undefined || this.#givingUp !== undefined) return;
-    if (!this.#mustGiveUp()) return;
+    if (!this.#mustGiveUp() && !this.#mustAnnounce()) return;
     this.#givingUp = this.#giveUp(this.#options.changeMap).finally(() => {
       this.#givingUp = undefined;
     });
@@ -170,13 +172,22 @@ export class GroupRetention {
     gapChannel.publish({ group: this.#options.group, fromLsn: firstLsn, toLsn: lastLsn, reason: GAP_REASON });
   }
 
+  #mustAnnounce(): boolean {
+    const { givenUp } = this;
+    return givenUp !== undefined && givenUp.announcedLsn < givenUp.toLsn;
+  }
+
   /** The record comes after the room it needs; a crash in between only makes it come at the next start. */
   async #announce(map: ChangeMap): Promise<void> {
     const { givenUp } = map;
-    if (givenUp === undefined || givenUp.announcedLsn >= givenUp.toLsn) return;
+    if (givenUp === undefined || !this.#mustAnnounce()) return;
     const { fromLsn, toLsn } = givenUp;
-    this.#journal.append(RecordKind.gap, { body: encodeGap({ fromLsn, toLsn, reason: GAP_REASON }) });
-    await this.#journal.sync();
+    // one record, however often its place cannot be kept
+    if (this.#toldLsn < toLsn) {
+      this.#journal.append(RecordKind.gap, { body: encodeGap({ fromLsn, toLsn, reason: GAP_REASON }) });
+      await this.#journal.sync();
+      this.#toldLsn = toLsn;
+    }
     await map.save({ ...givenUp, announcedLsn: toLsn });
   }
 

@@ -444,3 +444,60 @@ test('who has begun the request that alone holds all of the room goes on with it
   await group.close();
   bench.remove();
 });
+
+test('what was given up right before a kill is told by the next start, once, however often that cannot be noted', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const open = (host: Host) => {
+    const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+    const change = small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 });
+    return bench.open(bench.options(volumes, change), host);
+  };
+  let group = await open(realHost());
+  const client = new HandClient(group.exports('local')[0]!);
+  for (let window = 0; group.status().givenUp === undefined; window++) {
+    await client.ready();
+    t.is(await client.write((window % 64) * 65_536, pattern(65_536, window)), 'ok');
+  }
+  client.client.detach();
+  await until(() => group.status().givenUp?.announcedLsn === group.status().givenUp?.toLsn);
+  await group.close();
+  const { toLsn, address } = group.status().givenUp!;
+  const map = await ChangeMap.open(realHost(), bench.place, [{ id: 1, size: SIZE }]);
+  await map.save({ ...map.givenUp!, announcedLsn: 0 });
+  await map.close();
+  const told = (): number => gapsOf(bench, address).filter((gap) => gap.toLsn === toLsn).length;
+  const before = told();
+  let failures = 0;
+  group = await open(failingToNote(() => failures++ < 3));
+  // every move of a mark is a reason to try again
+  for (let flush = 0; group.status().givenUp?.announcedLsn !== toLsn; flush++) {
+    t.true(flush < 1_000);
+    await group.bookmark(`${flush}`, 'crash');
+  }
+  t.true(failures > 3, `${failures}`);
+  t.is(told(), before + 1);
+  await group.close();
+  bench.remove();
+});
+
+/** A machine on which the change map cannot be written while `fails` says so. */
+function failingToNote(fails: () => boolean): Host {
+  const real = realHost();
+  const bound = <T extends object>(target: T, name: string | symbol): unknown => {
+    const value: unknown = Reflect.get(target, name);
+    return typeof value === 'function' ? value.bind(target) : value;
+  };
+  const open: Host['disk']['open'] = (path, how) => {
+    const file = real.disk.open(path, how);
+    if (!path.endsWith('/change-map.state')) return file;
+    return new Proxy(file, {
+      get(target, name) {
+        if (name === 'write' && fails()) return () => Promise.reject(new TidemarkError('no-space', path));
+        return bound(target, name);
+      },
+    });
+  };
+  const disk = new Proxy(real.disk, { get: (target, name) => (name === 'open' ? open : bound(target, name)) });
+  return { ...real, disk };
+}
