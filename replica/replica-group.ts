@@ -326,9 +326,10 @@ export class ReplicaGroup {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#retaining?.catch(() => undefined);
     this.#repair.close();
+    // Nothing more is taken while what retention has begun is done to its end, which may take its time.
     await this.#receiver.close();
+    await this.#retaining?.catch(() => undefined);
     await this.#repair.settled();
     await this.views.closeAll();
     try {

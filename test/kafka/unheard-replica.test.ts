@@ -82,3 +82,18 @@ test('the first start of a group waits for nobody: no replica can hold anything'
   t.true(await scheduler.runUntil(() => shipper.acceptedLsn === 80, 5_000_000));
   t.deepEqual(places(shipper), [1]);
 });
+
+test("a topic that holds another group's frames is not written to, and is taken once it was made anew", async (t) => {
+  const { scheduler, log, shipper } = start(t, 1);
+  const [stranger] = sealFrames(newGroup(), 1, 1024);
+  t.true(await scheduler.runUntil(() => log.topics.has('t'), 5_000_000));
+  log.topic('t').records.push({ offset: 0n, key: '', value: stranger!.bytes });
+  t.true(await scheduler.runUntil(() => shipper.sink.status().state === 'stopped', 5_000_000));
+  t.is(shipper.sink.status().code, 'frame-foreign');
+  await scheduler.runUntil(() => false, 120_000_000);
+  t.is(shipper.sink.status().code, 'frame-foreign');
+  t.is(log.topic('t').records.length, 1);
+  log.topics.delete('t');
+  t.true(await scheduler.runUntil(() => shipper.acceptedLsn === 80, 60_000_000));
+  t.is(shipper.sink.status().state, 'streaming');
+});

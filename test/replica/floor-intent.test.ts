@@ -90,3 +90,30 @@ test('a floor move that was decided before a kill is done by the next start', as
   t.deepEqual([floorLsn, floorIntentLsn, reopened.floorLsn], [group.floorLsn, group.floorLsn, group.floorLsn]);
   await reopened.close();
 });
+
+test('a replica that is stopped in the middle of a floor move takes nothing more meanwhile, and ends the move', async (t) => {
+  const history = new History(24);
+  history.addVolumes();
+  history.fill(250);
+  const frames = seal(history);
+  const late = frames.splice(-3);
+  const host = memoryHost(24);
+  const group = await ReplicaGroup.open(host, { ...OPTIONS, policy: { windowMs: 1, bytesMax: 0 } });
+  const source = new HandSource();
+  group.start(source);
+  for (const frame of frames) source.push(frame);
+  await group.idle();
+  const synced = Promise.withResolvers<void>();
+  host.disk.syncOf = (path) => (path.includes('/base/') ? synced.promise : undefined);
+  const heldLsn = group.headLsn;
+  const retained = group.retain();
+  for (let turn = 0; turn < 200; turn += 1) await new Promise(setImmediate);
+  const closed = group.close();
+  for (const frame of late) source.push(frame);
+  for (let turn = 0; turn < 200; turn += 1) await new Promise(setImmediate);
+  t.is(group.headLsn, heldLsn);
+  synced.resolve();
+  t.true((await retained).floorLsn > 0);
+  await closed;
+  t.is(group.floorLsn, (await retained).floorLsn);
+});

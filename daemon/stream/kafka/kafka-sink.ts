@@ -63,7 +63,7 @@ const FEEDBACK_WAIT_MS = 10_000;
 const UNREGISTERED_MAX = 8;
 
 /** What a person mends at the brokers: looked at again by itself. Everything else that stops needs a restart. */
-const MENDED_ELSEWHERE: readonly string[] = ['stream-misconfigured', 'stream-refused'];
+const MENDED_ELSEWHERE: readonly string[] = ['stream-misconfigured', 'stream-refused', 'frame-foreign'];
 
 /**
  * The source's end of a Kafka topic: one topic, one partition, one frame per record, in the order of the frames' own
