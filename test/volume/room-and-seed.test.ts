@@ -262,7 +262,7 @@ test('a request whose first pieces replicas took before history was given up is 
   const client = new HandClient(group.exports('local')[0]!);
   const slow = new HandClient(group.exports('local')[0]!);
   const piece = (at: number, part: 1 | 2) => ({ do: 'write', offset: at, bytes: pattern(65_536, at), part }) as const;
-  slow.submit([piece(0, WindowPart.more)]);
+  void slow.submit([piece(0, WindowPart.more)]);
   await client.flush();
   bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
   t.deepEqual(await slow.all([piece(65_536, WindowPart.last)]), ['ok']);
