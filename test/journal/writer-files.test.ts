@@ -167,6 +167,18 @@ test('how many files are left is the lesser of the budget and the room; what is 
   t.true(pool.canTake(false), 'a file that was let go of');
 });
 
+test('a file that lies ready is not taken beyond the budget', async (t) => {
+  const at = poolOf(t, 4, 4, [4, 5]);
+  const { pool } = at;
+  t.is(pool.filesLeft, 0);
+  t.false(pool.canTake(false));
+  t.throws(() => pool.take(false), { code: 'journal-full', message: /budget/ });
+  t.true(pool.canTake(true));
+  t.deepEqual(await takeFrom(at, true), [4, true]);
+  t.false(pool.canTake(true));
+  await pool.close();
+});
+
 test('of files that were let go of two are kept, the oldest go first', async (t) => {
   const { pool, directory, calls } = poolOf(t, 6, 6);
   await pool.close();

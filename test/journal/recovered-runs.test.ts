@@ -1,0 +1,198 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { crc32 } from '@node-rs/crc32';
+import test, { type ExecutionContext } from 'ava';
+import { type Appended, Journal } from '../../journal/journal.ts';
+import { auditJournal } from '../../journal/journal-audit.ts';
+import { listBatches } from '../../journal/journal-list.ts';
+import {
+  appendWrites,
+  changeAt,
+  FIRST_BOOT,
+  journalFiles,
+  journalOptions,
+  range,
+  readLsns,
+  SECOND_BOOT,
+  snapshot,
+  temporaryDirectory,
+  testHost,
+} from './journal-fixture.ts';
+
+const FILE_BYTES = 64 * 1024;
+const BATCH_BYTES = 64 + 10 * 540;
+
+function wipe(directory: string, batch: Appended | undefined, bytes = 300): void {
+  changeAt(directory, FILE_BYTES, (batch?.address ?? 0) - 64, (at) => at.fill(0xee, 0, bytes));
+}
+
+/** A journal of several runs, each with its batches of ten; all of it durable, ended by a stop. */
+async function runsOf(
+  t: ExecutionContext,
+  batches: readonly number[],
+): Promise<{ directory: string; runs: Appended[][] }> {
+  const directory = temporaryDirectory(t);
+  const runs: Appended[][] = [];
+  for (const count of batches) {
+    const journal = await Journal.open(testHost(), journalOptions(directory));
+    await journal.begin();
+    const appended: Appended[] = [];
+    for (let batch = 0; batch < count; batch++) appended.push(appendWrites(journal, 10));
+    runs.push(appended);
+    await journal.sync();
+    await journal.close();
+  }
+  return { directory, runs };
+}
+
+test('damage at the end of one run does not hide the runs behind it', async (t) => {
+  const { directory, runs } = await runsOf(t, [3, 2, 2]);
+  // LSN 1 begins the first run, 32 the second, 53 the third
+  wipe(directory, runs[0]?.[2]);
+  for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+    const place = snapshot(t, directory);
+    const again = await Journal.open(testHost(boot), journalOptions(place));
+    t.is(again.report.lastLsn, 73);
+    t.is(again.report.incarnation.counter, 3);
+    t.like(again.report.damage, [{ fromLsn: 22, toLsn: 31 }]);
+    t.is(again.report.cut, undefined);
+    t.true(again.report.cleanStop);
+    t.is((await again.begin()).counter, 4);
+    t.deepEqual(readLsns(again), [...range(1, 21), ...range(32, 74)]);
+    t.deepEqual(
+      auditJournal(testHost(), place).damage.map(({ fromLsn, toLsn }) => [fromLsn, toLsn]),
+      [[22, 31]],
+    );
+    await again.close();
+  }
+});
+
+test('a run whose first record is damaged is known by its number, and what comes next has a later one', async (t) => {
+  const { directory, runs } = await runsOf(t, [2, 3]);
+  const begin = (runs[0]?.[1]?.endAddress ?? 0) + 64;
+  changeAt(directory, FILE_BYTES, begin - 64, (at) => at.fill(0xee, 0, 80));
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(directory));
+  t.like(again.report.damage, [{ fromLsn: 22, toLsn: 22 }]);
+  t.deepEqual(again.report.incarnation, { counter: 2, nonce: '0'.repeat(16) });
+  t.false(again.report.cleanStop, 'the nonce says nothing of the stop');
+  t.is((await again.begin()).counter, 3);
+  t.deepEqual(readLsns(again), [...range(1, 21), ...range(23, 53)]);
+  await again.close();
+});
+
+test('a stop that tells of another end, another run or another start is none of this log', async (t) => {
+  const { directory } = await runsOf(t, [2]);
+  const clean = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+  t.true(clean.report.cleanStop);
+  t.is(clean.report.rewrittenBytes, 0);
+  await clean.close();
+  const mark = `${directory}/journal.stop`;
+  const bytes = readFileSync(mark);
+  const told = async (at: number, add: number): Promise<Journal> => {
+    const place = snapshot(t, directory);
+    const copy = Buffer.from(bytes);
+    copy.writeUInt8((copy.readUInt8(at) + add + 256) % 256, at);
+    copy.writeUInt32LE(0, 4);
+    copy.writeUInt32LE(crc32(copy), 4);
+    writeFileSync(`${place}/journal.stop`, copy);
+    return Journal.open(testHost(), journalOptions(place));
+  };
+  for (const [what, at, add] of [
+    ['run', 12, 1],
+    ['nonce', 32, 1],
+    ['a lower LSN', 40, -1],
+    ['end', 48, 8],
+  ] as const) {
+    const journal = await told(at, add);
+    t.false(journal.report.cleanStop, what);
+    t.is(journal.report.lastLsn, 21);
+    t.deepEqual(journal.report.damage, []);
+    await journal.close();
+  }
+  const more = await told(40, 1);
+  t.false(more.report.cleanStop);
+  t.is(more.report.lastLsn, 22, 'an LSN that was told is not given again');
+  t.like(more.report.damage, [{ fromLsn: 22, toLsn: 22 }]);
+  await more.close();
+});
+
+test('what cannot be proven is written again, as many bytes as it has, and nothing else', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const appended: Appended[] = [];
+  for (let batch = 0; batch < 16; batch++) {
+    if (batch === 9) await journal.sync();
+    appended.push(appendWrites(journal, 10));
+  }
+  const killed = snapshot(t, directory);
+  await journal.close();
+  const host = testHost();
+  const writes = new Map<string, number>();
+  host.disk.fault = (operation, path) => {
+    const name = path.slice(-8, -4);
+    if (operation === 'write' && !path.endsWith('prepare.tmj')) writes.set(name, (writes.get(name) ?? 0) + 1);
+    return undefined;
+  };
+  const again = await Journal.open(host, journalOptions(killed));
+  const proven = again.report.durableLsn;
+  t.is(proven, 91, 'the batch behind the sync says so');
+  const unproven = appended.filter(({ lastLsn }) => lastLsn > proven);
+  const marks = 64 * (new Set(appended.map(({ address }) => Math.floor(address / FILE_BYTES))).size - 1);
+  t.is(again.report.rewrittenBytes, unproven.length * BATCH_BYTES + marks);
+  t.deepEqual(again.report.damage, []);
+  await again.begin();
+  t.deepEqual(readLsns(again), range(1, 162));
+  await again.close();
+});
+
+test('files behind a cut lose their headers, and are used again', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  await journal.sync();
+  const appended: Appended[] = [];
+  for (let batch = 0; batch < 40; batch++) appended.push(appendWrites(journal, 10));
+  const killed = snapshot(t, directory);
+  await journal.close();
+  const begun = Math.floor((appended.at(-1)?.address ?? 0) / FILE_BYTES) + 1;
+  t.true(begun >= 4);
+  wipe(killed, appended[4]);
+  const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(killed));
+  t.is(again.report.cut?.afterLsn, 41);
+  t.is(again.report.cut?.droppedBytes, 35 * BATCH_BYTES + (begun - 1) * 64);
+  for (const [i, file] of journalFiles(killed).slice(0, begun).entries()) {
+    t.is(
+      readFileSync(file)
+        .subarray(0, 4096)
+        .every((byte) => byte === 0),
+      i > 0,
+      file,
+    );
+  }
+  await again.begin();
+  for (let batch = 0; batch < 25; batch++) appendWrites(again, 10);
+  t.deepEqual(readLsns(again), range(1, again.lastLsn));
+  t.deepEqual(
+    [...listBatches(testHost(), killed)].filter((one) => 'reason' in one),
+    [],
+  );
+  await again.close();
+  const third = await Journal.open(testHost(SECOND_BOOT), journalOptions(killed));
+  t.true(third.report.cleanStop);
+  t.deepEqual(third.report.damage, []);
+  await third.close();
+});
+
+test('an old file behind a gap in the names is none of the log', async (t) => {
+  const { directory } = await runsOf(t, [30]);
+  const files = journalFiles(directory);
+  t.true(files.length >= 4);
+  rmSync(files[1] ?? '');
+  const again = await Journal.open(testHost(), journalOptions(directory));
+  t.is(again.oldestAddress, 2 * FILE_BYTES);
+  t.is(again.report.lastLsn, 301);
+  t.deepEqual(again.report.damage, []);
+  await again.begin();
+  t.deepEqual(readLsns(again), range(again.oldestLsn, again.lastLsn));
+  await again.close();
+});
