@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { FilePool, openForWriting, type WriterFile } from '../../journal/file-pool.ts';
-import { journalFileName } from '../../journal/file-reads.ts';
+import { FileReads, journalFileName } from '../../journal/file-reads.ts';
 import { closeFile, GroupSync } from '../../journal/group-sync.ts';
 import type { Disk } from '../../journal/host/host.ts';
 import { LateDisk } from '../doubles/late-disk.ts';
@@ -83,6 +83,26 @@ test('files are made ready ahead: whole, of zeroes, synced, and named before the
   calls.length = 0;
   t.deepEqual(await takeFrom(at), [0, true]);
   t.deepEqual(calls, [], 'its name is durable already');
+});
+
+test('who waits for a file goes on with the first that is ready', async (t) => {
+  const { pool, directory } = poolOf(t, 0, 8);
+  await pool.spareReady();
+  t.is(journalFiles(directory).length, 1, 'the second is still being made');
+  await pool.spareReady();
+  t.is(journalFiles(directory).length, 1, 'one is there');
+  await pool.close();
+});
+
+test('the files of a reader are closed when it has been closed, however late the disk', async (t) => {
+  const directory = temporaryDirectory(t);
+  const disk = new LateDisk(testHost().disk, new SeededRandom(7));
+  for (const sequence of [1, 2, 3]) fs.writeFileSync(join(directory, journalFileName(sequence)), Buffer.alloc(64, 1));
+  const reads = new FileReads(disk, directory);
+  for (const sequence of [1, 2, 3]) t.is(reads.size(sequence), 64);
+  t.is(disk.descriptors.length, 3);
+  await reads.close();
+  t.deepEqual(disk.descriptors, []);
 });
 
 test('never more than two files are made ready, and none beyond the budget', async (t) => {

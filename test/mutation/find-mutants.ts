@@ -30,6 +30,7 @@ import {
   isSetAccessorDeclaration,
   isThrowStatement,
   isTypeAliasDeclaration,
+  isVariableDeclaration,
   isWhileStatement,
   type Node,
   type SourceFile,
@@ -69,10 +70,14 @@ const METHODS: ReadonlyMap<string, string> = new Map([
   ['shift', 'pop'],
 ]);
 
+/** Names of numbers that are a choice. */
+const CHOSEN = /^[A-Z0-9_]+_(?:MS|DEFAULTS)$/;
+
 /**
  * Every mutant of one file. What is text for people (strings, templates, what an error is made with) is left alone, and so
  * are types and imports; and assertions, whose conditions no input and no fault makes false while the program is right: a
- * test of one could only be a call that breaks the callee's contract. The order is that of the file.
+ * test of one could only be a call that breaks the callee's contract; and the numbers of a `..._MS` and of `..._DEFAULTS`:
+ * how long something waits by choice, and what an option is that may be anything. The order is that of the file.
  */
 export function findMutants(file: string, source: SourceFile): Mutant[] {
   const { text } = source;
@@ -177,6 +182,7 @@ function isLeftAlone(node: Node): boolean {
   if (isImportDeclaration(node) || isInterfaceDeclaration(node) || isTypeAliasDeclaration(node)) return true;
   if (isExpressionWithTypeArguments(node)) return true;
   if (isExpressionStatement(node) && isAssertion(node.expression)) return true;
+  if (isVariableDeclaration(node) && isIdentifier(node.name) && CHOSEN.test(node.name.text)) return true;
   if (node.kind >= SyntaxKind.FirstTypeNode && node.kind <= SyntaxKind.LastTypeNode) return true;
   // What an error says, in code, text and details.
   return isNewExpression(node) && isIdentifier(node.expression) && node.expression.text.endsWith('Error');
