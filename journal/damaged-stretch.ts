@@ -79,12 +79,13 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
       fileHeader = headerOf(reads, Math.floor(step.address / fileBytes)) ?? fileHeader;
       continue;
     }
-    const { address, incarnation, nextLsn: fromLsn = 1, time } = walk;
+    const { address, incarnation, nextLsn = 1, time } = walk;
     const found = window.find(
       address,
       end.address,
-      (header) => header.firstLsn >= fromLsn && header.incarnation >= incarnation,
+      (header) => header.firstLsn >= nextLsn && header.incarnation >= incarnation,
     );
+    const fromLsn = walk.nextLsn ?? beginOfEmpty(search, start, found?.address ?? end.address);
     if (found !== undefined && found.address <= near) {
       walk.take(found);
       last = found.header.count > 0 ? found.address : undefined;
@@ -114,6 +115,20 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
       ...(fileHeader === undefined ? {} : { fileHeader }),
     };
   }
+}
+
+/**
+ * Nothing that can be read stands before `resumeAddress`, in one oldest file or more: what is lost there and matters
+ * begins with what others rely on.
+ */
+function beginOfEmpty(
+  { anchors, fileBytes }: StretchSearch,
+  start: JournalAddress,
+  resumeAddress: JournalAddress,
+): Lsn {
+  if (resumeAddress < start + fileBytes) return 1;
+  const inside = anchors.filter(({ address }) => address >= start && address < resumeAddress);
+  return inside.length === 0 ? 1 : Math.min(...inside.map(({ lsn }) => lsn));
 }
 
 function headerOf(reads: FileReads, sequence: number): JournalFileHeader | undefined {

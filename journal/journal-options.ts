@@ -1,4 +1,5 @@
 import { TidemarkError } from './base/errors.ts';
+import type { NeededPlace } from './gone-files.ts';
 import type { JournalTime, Lsn } from './position.ts';
 import type { RecordKind } from './record.ts';
 
@@ -15,6 +16,8 @@ export interface JournalOptions {
   readonly budgetBytes: number;
   /** A background fdatasync comes this long after a write that nobody synced. */
   readonly syncIntervalMs: number;
+  /** Where the disks go on: a file from there on that is gone is damage, to be put back. Absent: nobody needs anything. */
+  readonly needed?: NeededPlace | undefined;
 }
 
 export interface AppendOptions {

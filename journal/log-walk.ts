@@ -72,6 +72,7 @@ export class LogWalk {
 
   #enterFile(sequence: number): string | undefined {
     const header = this.#reads.header(sequence);
+    if (header === 'empty') return 'the file is gone, or empty';
     if (typeof header === 'string') return `file header: ${header}`;
     if (header.sequence !== sequence) return 'the file was not begun yet';
     if (this.chain !== undefined && header.chain !== this.chain) return 'the chain is broken at a file border';

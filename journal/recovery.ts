@@ -1,11 +1,13 @@
 import { TidemarkError } from './base/errors.ts';
 import { BatchWindow } from './batch-window.ts';
+import { findStretch, type StretchSearch } from './damaged-stretch.ts';
 import { FileReads, journalFileName, listSequences } from './file-reads.ts';
+import { goneFiles, type NeededPlace, standIn } from './gone-files.ts';
 import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
 import { LsnIndex } from './lsn-index.ts';
 import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE } from './position.ts';
-import type { RecoveryReport } from './recovery-report.ts';
+import type { DamagedRange, RecoveryReport } from './recovery-report.ts';
 import { type LogRun, scanLog } from './recovery-scan.ts';
 import { judge, type RecoveryVerdict } from './recovery-verdict.ts';
 import { rewriteUnproven } from './rewrite-tail.ts';
@@ -41,6 +43,7 @@ export interface RecoveryOptions {
   readonly directory: string;
   readonly groupId: string;
   readonly fileBytes: number;
+  readonly needed?: NeededPlace | undefined;
 }
 
 const NO_INCARNATION: Incarnation = { counter: 0, nonce: '0'.repeat(16) };
@@ -50,6 +53,7 @@ export async function recoverLog(host: Host, options: RecoveryOptions): Promise<
   const reads = new FileReads(host.disk, options.directory);
   try {
     const files = readHeaders(host, reads, options);
+    await standIn(host, options, files.gone);
     const stop = await readStopMark(host.disk, options.directory);
     if (stop !== undefined && stop.groupId !== options.groupId) throw foreign(options.directory, stop.groupId);
     if (files.live.length === 0) {
@@ -66,6 +70,8 @@ interface FoundFiles {
   readonly sequences: readonly number[];
   /** The log holds no file below this. */
   readonly oldest: number;
+  /** Those of `sequences` that are not there. */
+  readonly gone: readonly number[];
   /** Files that were begun, ascending. */
   readonly live: readonly JournalFileHeader[];
 }
@@ -86,9 +92,15 @@ function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): Fo
     if (header.sequence === sequence) live.push(header);
   }
   // a removal that did not become durable leaves an old file behind a gap: it belongs to the log no more
-  let oldest = live.at(-1)?.sequence ?? 0;
+  const newest = live.at(-1)?.sequence ?? 0;
+  let oldest = newest;
   while (sequences.includes(oldest - 1)) oldest--;
-  return { sequences, oldest, live: live.filter((header) => header.sequence >= oldest) };
+  // ... but not what the disks still need: of that every file was there
+  const needed = options.needed === undefined ? oldest : Math.floor(options.needed.address / options.fileBytes);
+  const gone = goneFiles(sequences, { needed, oldest, newest });
+  if (gone.length > 0) oldest = needed;
+  const all = [...sequences, ...gone].sort((one, other) => one - other);
+  return { sequences: all, oldest, gone, live: live.filter((header) => header.sequence >= oldest) };
 }
 
 async function recoverFiles(
@@ -122,13 +134,18 @@ async function recoverFiles(
     stop.endAddress === endAddress &&
     stop.incarnation === last.incarnation.counter &&
     stop.nonce === last.incarnation.nonce;
+  const index = buildIndex(files.live, start, verdict, tailSequence, fileBytes);
+  const oldestAddress = files.oldest * fileBytes;
+  const end = { address: endAddress, chain: last.chain, lastLsn: verdict.lastLsn };
+  const anchors = options.needed === undefined ? [] : [options.needed];
+  const before = unreadableFiles({ reads, window, fileBytes, index, oldestAddress, end, anchors }, files, start);
   const report: RecoveryReport = {
     lastLsn: verdict.lastLsn,
     durableLsn: verdict.provenLsn,
     cleanStop,
     bootChanged: verdict.bootChanged,
     ...(verdict.cut === undefined ? {} : { cut: verdict.cut }),
-    damage: verdict.damage,
+    damage: [...before, ...verdict.damage],
     incarnation: last.incarnation,
     bootId: last.bootId,
     epoch: last.epoch,
@@ -144,9 +161,26 @@ async function recoverFiles(
     epoch: last.epoch,
     sequences: files.sequences.filter(isLog),
     spareSequences: files.sequences.filter((sequence) => !isLog(sequence)),
-    index: buildIndex(files.live, start, verdict, tailSequence, fileBytes),
+    index,
     report,
   };
+}
+
+/** Files that the disks need, before the first that is looked at, and which have no readable header. */
+function unreadableFiles(search: StretchSearch, files: FoundFiles, start: JournalFileHeader): DamagedRange[] {
+  const { fileBytes, anchors } = search;
+  const needed = Math.floor((anchors[0]?.address ?? Number.POSITIVE_INFINITY) / fileBytes);
+  const found: DamagedRange[] = [];
+  for (let sequence = Math.max(needed, files.oldest); sequence < start.sequence; sequence++) {
+    if (files.live.some((header) => header.sequence === sequence)) continue;
+    const stretch = findStretch(search, sequence * fileBytes);
+    if (stretch === undefined || stretch.resumeAddress <= sequence * fileBytes) continue;
+    const { fromLsn, toLsn, address, resumeAddress, reason } = stretch;
+    const file = journalFileName(Math.floor(address / fileBytes));
+    found.push({ fromLsn, toLsn, address, resumeAddress, file, offset: address % fileBytes, reason });
+    sequence = Math.max(sequence, Math.ceil(resumeAddress / fileBytes) - 1);
+  }
+  return found;
 }
 
 /** Start of the first file that damaged records at the end of the log cannot reach into. */

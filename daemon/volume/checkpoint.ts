@@ -1,5 +1,6 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { StretchAnchor } from '../../journal/damaged-stretch.ts';
+import type { NeededPlace } from '../../journal/gone-files.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { readStateFile, StateFields, type StatePlace, writeStateFile } from './state-file.ts';
@@ -35,6 +36,12 @@ export function readCheckpoint(host: Host, place: StatePlace): WrittenOut | unde
     checkpoint: { address: fields.count('address'), lsn: fields.count('lsn') },
     applied: { address: fields.count('appliedAddress'), lsn: fields.count('appliedLsn') },
   };
+}
+
+/** Where a replay will begin: files are only used again below, so from there on all of them have to be there. */
+export function neededPlace(host: Host, place: StatePlace): NeededPlace {
+  const { address, lsn } = readCheckpoint(host, place)?.checkpoint ?? { address: 0, lsn: 0 };
+  return { address, lsn: lsn + 1 };
 }
 
 /**

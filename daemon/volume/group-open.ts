@@ -8,7 +8,7 @@ import { RecordKind } from '../../journal/record.ts';
 import { decodeVolumeAdded, encodeSeedEnd, encodeVolumeAdded } from '../../journal/record-bodies.ts';
 import type { Backing } from '../backing/backing.ts';
 import { checkStamp, plainIdentity, readStamp, type StampState, writeStamp } from '../backing/backing-stamp.ts';
-import { replayFrom, type WrittenOut } from './checkpoint.ts';
+import { anchorsOf, replayFrom, type WrittenOut } from './checkpoint.ts';
 import type { GroupOptions, VolumeOptions } from './group-options.ts';
 import { ProtectedVolume, type VolumeGroup } from './protected-volume.ts';
 import { replayJournal } from './recovery-replay.ts';
@@ -96,7 +96,7 @@ export class OpenedVolumes {
   assertReadable(): void {
     const { checkpoint } = this.writtenOut;
     for (const { address } of this.#journal.report.damage) {
-      const lost = this.#journal.damageAt(address);
+      const lost = this.#journal.damageAt(address, anchorsOf(this.writtenOut));
       if (lost === undefined || lost.toLsn < lost.fromLsn || lost.resumeAddress <= checkpoint.address) continue;
       const { fromLsn, toLsn, reason } = lost;
       throw new TidemarkError(

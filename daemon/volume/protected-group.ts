@@ -9,7 +9,7 @@ import { type BookmarkBody, encodeBookmark, encodeHeartbeat } from '../../journa
 import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
 import type { NbdExport } from '../nbd/export.ts';
 import { ChangeMap } from './change-map.ts';
-import type { WrittenOut } from './checkpoint.ts';
+import { neededPlace, type WrittenOut } from './checkpoint.ts';
 import { Destager, type DestageState } from './destager.ts';
 import { GroupDetach } from './group-detach.ts';
 import { admitVolumes, type OpenedVolume, type OpenedVolumes, recoverVolumes } from './group-open.ts';
@@ -60,7 +60,8 @@ export class ProtectedGroup {
    * `precondition-failed` (a volume of the journal is not among the options). Nothing stays open then but the backings.
    */
   static async open(host: Host, options: GroupOptions, marks: Marks): Promise<ProtectedGroup> {
-    const journal = await Journal.open(host, options.journal, marks);
+    const needed = neededPlace(host, options.journal);
+    const journal = await Journal.open(host, { ...options.journal, needed }, marks);
     try {
       return await openGroup(host, options, marks, journal);
     } catch (error) {
