@@ -129,7 +129,9 @@ export class SegmentStore {
       this.#host.disk.unlink(this.#path(info.sequence));
       return active.file.close();
     }
-    this.#segments[this.#segments.length - 1] = await sealSegment(active, info, openFromLsn);
+    const sealed = await sealSegment(active, info, openFromLsn);
+    // The list may be another one by now: retention removes segments beside this. The newest is the newest still.
+    this.#segments[this.#segments.length - 1] = sealed;
     this.#directories.set(info.sequence, active.directory);
     this.#dirty.add(active.file);
     this.#active = undefined;

@@ -150,6 +150,29 @@ test('a directory that a power loss took from a segment whose frames are proven 
   }
 });
 
+// Simulation seed 834112: the list that was replaced meanwhile kept the segment as one that is written, with the next one's frames.
+test('a segment that is sealed while older ones are removed is sealed, and keeps its frames', async (t) => {
+  const place = new Place(3);
+  const store = await place.open();
+  const frames = sealFrames(place.group, 6, FRAME_BYTES);
+  await place.append(store, frames.slice(0, 2));
+  await place.inTime(store.seal(5));
+  await place.append(store, frames.slice(2, 4));
+  await place.inTime(store.sync());
+  const sealing = store.seal(9);
+  const removing = store.removeBelow(5);
+  await place.inTime(Promise.all([sealing, removing]));
+  await place.append(store, frames.slice(4));
+  t.deepEqual(
+    store.segments.map(({ firstLsn, lastLsn, sealed }) => [firstLsn, lastLsn, sealed]),
+    [
+      [5, 8, true],
+      [9, 12, false],
+    ],
+  );
+  t.deepEqual(await place.readable(store), ['5-6', '7-8', '9-10', '11-12']);
+});
+
 /** Three segments with everything durable, and one bit of the second one turned. */
 async function rotted(t: ExecutionContext, at: (bytes: number) => number): Promise<string[]> {
   const place = new Place(1);
