@@ -213,6 +213,28 @@ test('a watermark is not written where the file has no room behind it', async (t
   }
 });
 
+test('a watermark that cannot be written poisons: who comes next is told', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  const done = appendWrites(journal, 3);
+  await journal.sync();
+  host.disk.fault = (operation, path) => (operation === 'write' && path.endsWith('0000.tmj') ? 'EIO' : undefined);
+  t.notThrows(() => host.clock.advance(50));
+  host.disk.fault = () => undefined;
+  t.is(journal.poisonedBy, 'device-failed');
+  t.is(journal.endAddress, done.endAddress);
+  await t.throwsAsync(journal.sync(), { code: 'journal-poisoned' });
+  t.throws(() => appendWrites(journal, 1), { code: 'journal-poisoned' });
+  host.clock.advance(1000);
+  await journal.close();
+  const again = await Journal.open(testHost(), journalOptions(directory));
+  t.is(again.report.lastLsn, done.lastLsn);
+  t.false(again.report.cleanStop);
+  await again.close();
+});
+
 test('what a journal does is told with its figures', async (t) => {
   const told: Record<string, unknown>[] = [];
   const channels = ['append', 'sync', 'roll', 'recovered'].map((name) => `tidemark:journal:${name}`);

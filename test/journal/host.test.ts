@@ -103,6 +103,29 @@ test('the disk lists in order, takes away what may be gone, and says what it can
   t.true(share > 0.5 && share < 2);
 });
 
+test('a directory is synced when the call that syncs it has ended', async (t) => {
+  const root = temporaryDirectory(t);
+  const { open } = fs.promises;
+  t.teardown(() => {
+    fs.promises.open = open;
+  });
+  let synced = false;
+  fs.promises.open = async (path, ...rest) => {
+    const handle = await open(path, ...rest);
+    if (path !== root) return handle;
+    const sync = handle.sync.bind(handle);
+    handle.sync = async () => {
+      for (let turns = 0; turns < 5; turns++) await turn();
+      await sync();
+      synced = true;
+    };
+    return handle;
+  };
+  await new RealDisk().syncDirectory(root);
+  t.true(synced);
+  t.is(descriptorsOf(root), 0);
+});
+
 test('a directory lock that is let go of twice closes nothing that came after it', async (t) => {
   const root = temporaryDirectory(t);
   const disk = new RealDisk();
