@@ -5,6 +5,8 @@ import { type Appended, Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
 import { listBatches, listFiles } from '../../journal/journal-list.ts';
 import { RECORD_HEADER_BYTES, RecordKind, writePad, writeRecordHeader } from '../../journal/record.ts';
+import { LateDisk } from '../doubles/late-disk.ts';
+import { SeededRandom } from '../simulation/seeded-random.ts';
 import {
   appendWrites,
   FIRST_BOOT,
@@ -211,6 +213,40 @@ test('a watermark is not written where the file has no room behind it', async (t
     t.is(again.report.lastLsn, 2);
     await again.close();
   }
+});
+
+test('a journal that is closed has ended all it had under way, also when it was poisoned meanwhile', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const disk = new LateDisk(host.disk, new SeededRandom(11));
+  const journal = await Journal.open({ ...host, disk }, journalOptions(directory));
+  await journal.begin();
+  fillTo(journal, 0);
+  const under = journal.sync();
+  t.true(disk.changing.some((call) => call.startsWith('sync ')));
+  appendOf(journal, 700);
+  host.disk.fault = (operation, path) => (operation === 'write' && path.endsWith('0001.tmj') ? 'EIO' : undefined);
+  t.throws(() => appendOf(journal, 700), { code: 'journal-poisoned' });
+  host.disk.fault = () => undefined;
+  await journal.close();
+  t.deepEqual([disk.changing, disk.descriptors], [[], []]);
+  await under;
+  t.is(journal.close(), journal.close());
+  const again = await Journal.open({ ...host, disk }, journalOptions(directory));
+  t.is(again.report.lastLsn, 3);
+  await again.close();
+  t.deepEqual([disk.changing, disk.descriptors], [[], []], 'one that was never begun');
+});
+
+test('a journal of nothing says so', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  t.like(journal, { lastLsn: 0, oldestLsn: 1, oldestAddress: 0, endAddress: 0, usedBytes: 0, epoch: 1 });
+  t.is(journal.freeBytes, 64 * (FILE_BYTES - 4096));
+  t.is(journal.incarnation, undefined);
+  t.is(journal.addressOf(1), 0);
+  t.is(journal.damageAt(0), undefined);
+  await journal.close();
 });
 
 test('a watermark that cannot be written poisons: who comes next is told', async (t) => {
