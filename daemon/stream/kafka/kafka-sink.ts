@@ -373,10 +373,12 @@ export class KafkaSink implements FrameSink {
   async #compare(): Promise<void> {
     try {
       const { topic, feedbackTopic } = this.#options;
+      // What is acknowledged while the broker answers is not in its answer yet, and not lost.
+      const before = this.#acknowledged && { ...this.#acknowledged };
       const bounds = await this.#reader.bounds();
       const feedback = await this.#admin.describe(feedbackTopic);
       if (this.#closed || this.#status.state !== 'streaming') return;
-      this.#lost ??= bounds === undefined ? `topic ${topic} was deleted` : this.#lossOf(bounds);
+      this.#lost ??= bounds === undefined ? `topic ${topic} was deleted` : before && lossOf(topic, before, bounds);
       // Replicas only write to the feedback topic: when it is gone, it is for us to make it again.
       const gone = this.#lost ?? (feedback === undefined ? `topic ${feedbackTopic} was deleted` : undefined);
       if (gone === undefined) this.#scheduleCheck();
