@@ -16,7 +16,10 @@ export interface JournalOptions {
   readonly budgetBytes: number;
   /** A background fdatasync comes this long after a write that nobody synced. */
   readonly syncIntervalMs: number;
-  /** Where the disks go on: a file from there on that is gone is damage, to be put back. Absent: nobody needs anything. */
+  /**
+   * Where the disks go on: all from there on is looked at, and a file that is gone is damage, to be put back. Absent: nobody
+   * needs anything.
+   */
   readonly needed?: NeededPlace | undefined;
 }
 

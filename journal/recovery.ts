@@ -18,7 +18,8 @@ import { assertUnborn } from './unborn-journal.ts';
 /*
  * How a journal is recovered, every step repeatable after a kill at any point (invariant R6):
  *   1. read every file header; refuse what is foreign or newer and leave it untouched
- *   2. begin at the newest file before which everything is proven durable: what is older needs no looking at
+ *   2. begin at the newest file before which everything is proven durable and nothing is needed: what is older needs no
+ *      looking at
  *   3. read on from there, find every whole batch, tell torn tail from damage (recovery-verdict.ts)
  *   4. make files behind a cut unused, so that their stale headers are never believed
  *   5. write everything unproven again from checked bytes and sync it (the page cache may lie after a failed sync)
@@ -113,8 +114,11 @@ async function recoverFiles(
   const { fileBytes } = options;
   const witnessed = Math.max(stop?.lastLsn ?? 0, ...files.live.map((header) => header.durableLsn));
   const newest = files.live.at(-1);
+  const neededFrom = options.needed?.address ?? Number.POSITIVE_INFINITY;
   // a durable record of a file proves the mark that leads to it, too
-  const start = files.live.findLast((header) => header.firstLsn <= witnessed) ?? files.live[0];
+  const isOld = ({ firstLsn, sequence }: JournalFileHeader): boolean =>
+    firstLsn <= witnessed && sequence * fileBytes <= neededFrom;
+  const start = files.live.findLast(isOld) ?? files.live[0];
   if (newest === undefined || start === undefined) throw new TidemarkError('journal-damaged', 'no journal file');
   // the file behind the newest may have been begun without its header having reached the disk
   const scanEnd = (newest.sequence + 2) * fileBytes;

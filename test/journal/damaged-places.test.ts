@@ -172,3 +172,40 @@ test('a stretch mended over the border of a file leaves a whole file header as i
   t.deepEqual(readLsns(journal), lsns);
   await journal.close();
 });
+
+// The simulation with rot in the journal: the disks needed what nobody had looked at, and a start refused without asking.
+test('what is needed is looked at, however long ago it was proven durable', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const appended: Appended[] = [];
+  for (let index = 0; index < 80; index++) {
+    appended.push(appendWrites(journal, 10));
+    if (index % 10 === 9) await journal.sync();
+  }
+  const copy = snapshot(t, directory);
+  await journal.close();
+  t.true(journalFiles(copy).length > 5);
+  const victim = appended[15]!;
+  changeAt(copy, FILE_BYTES, victim.address + 100, (bytes) => {
+    bytes[0] = bytes[0]! ^ 1;
+  });
+  const files = (address: number): number => Math.floor(address / FILE_BYTES);
+  const behind = appended.find(({ address }) => files(address) > files(victim.address))!;
+  for (const [needed, found] of [
+    [undefined, 0],
+    [{ address: 0, lsn: 1 }, 1],
+    [{ address: startOf(victim), lsn: victim.firstLsn }, 1],
+    [{ address: startOf(behind), lsn: behind.firstLsn }, 0],
+  ] as const) {
+    const place = snapshot(t, copy);
+    const again = await Journal.open(testHost(), journalOptions(place, { needed }));
+    t.is(again.report.damage.length, found, `${needed?.lsn}`);
+    if (found === 1) t.like(again.report.damage[0], { fromLsn: victim.firstLsn, toLsn: victim.lastLsn });
+    t.is(again.report.lastLsn, 801);
+    await again.begin();
+    t.is(readLsns(again).length, 792);
+    t.is(again.addressOf(500), appended[49]!.address - BATCH_HEADER_BYTES, 'the index is the same');
+    await again.close();
+  }
+});
