@@ -134,7 +134,10 @@ test('the budget is kept to the byte: its last file has a reserve, which control
   t.throws(() => journal.addressOf(2), { code: 'trimmed' });
   t.throws(() => journal.reader(FILE_BYTES - 1), { code: 'trimmed' });
   t.throws(() => journal.readInto(FILE_BYTES - 512, 512, Buffer.alloc(512), 0), { code: 'trimmed' });
-  t.notThrows(() => journal.readInto(FILE_BYTES + 4096, 512, Buffer.alloc(512), 0));
+  for (const from of [FILE_BYTES, FILE_BYTES + 4096, journal.endAddress - 512]) {
+    t.notThrows(() => journal.readInto(from, 512, Buffer.alloc(512), 0));
+  }
+  t.notThrows(() => journal.reader(FILE_BYTES));
   t.is(journal.usedBytes, journal.endAddress - FILE_BYTES);
   journal.recycleBelow(9 * FILE_BYTES);
   t.is(journal.oldestAddress, 3 * FILE_BYTES, 'never the file in use');
