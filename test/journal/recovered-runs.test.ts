@@ -1,9 +1,11 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { crc32 } from '@node-rs/crc32';
 import test, { type ExecutionContext } from 'ava';
+import { FileReads } from '../../journal/file-reads.ts';
 import { type Appended, Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
 import { listBatches } from '../../journal/journal-list.ts';
+import { readShape } from '../../journal/journal-reader.ts';
 import {
   appendWrites,
   changeAt,
@@ -195,4 +197,141 @@ test('an old file behind a gap in the names is none of the log', async (t) => {
   await again.begin();
   t.deepEqual(readLsns(again), range(again.oldestLsn, again.lastLsn));
   await again.close();
+});
+
+test('what comes after a damaged end goes into a file that no damaged record reaches into', async (t) => {
+  const { directory, runs } = await runsOf(t, [40]);
+  const batches = runs[0] ?? [];
+  const fileOf = (batch: Appended | undefined): number => Math.floor((batch?.address ?? 0) / FILE_BYTES);
+  const newest = fileOf(batches.at(-1));
+  const ofNewest = batches.filter((batch) => fileOf(batch) === newest);
+  t.true(newest >= 2 && ofNewest.length >= 3);
+  const wipeHeader = (place: string): void =>
+    changeAt(place, FILE_BYTES, newest * FILE_BYTES, (at) => at.fill(0xee, 0, 300));
+  for (const [what, damage, kept] of [
+    [
+      'the header of the last file and its last batch',
+      (place: string) => {
+        wipeHeader(place);
+        wipe(place, ofNewest.at(-1));
+      },
+      ofNewest.at(-2)?.lastLsn ?? 0,
+    ],
+    [
+      'all batches of the last file',
+      (place: string) => {
+        for (const batch of ofNewest) wipe(place, batch);
+      },
+      (ofNewest[0]?.firstLsn ?? 0) - 1,
+    ],
+    [
+      'all of the last file',
+      (place: string) => {
+        wipeHeader(place);
+        for (const batch of ofNewest) wipe(place, batch);
+      },
+      (ofNewest[0]?.firstLsn ?? 0) - 1,
+    ],
+  ] as const) {
+    for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+      const place = snapshot(t, directory);
+      damage(place);
+      const again = await Journal.open(testHost(boot), journalOptions(place));
+      t.is(again.report.lastLsn, 401, what);
+      t.is(again.report.damage.at(-1)?.toLsn, 401, what);
+      await again.begin();
+      t.true(again.addressOf(402) >= (newest + 1) * FILE_BYTES, what);
+      appendWrites(again, 10);
+      const expected = [...range(1, kept), ...range(402, 412)];
+      t.deepEqual(readLsns(again), expected, what);
+      await again.close();
+      const third = await Journal.open(testHost(boot), journalOptions(place));
+      t.is(third.report.lastLsn, 412, what);
+      t.deepEqual(readLsns(third), expected, what);
+      await third.close();
+    }
+  }
+});
+
+test('a file whose header was cleared behind a cut is synced before anybody is answered', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  await journal.sync();
+  const appended: Appended[] = [];
+  for (let batch = 0; batch < 30; batch++) appended.push(appendWrites(journal, 10));
+  const killed = snapshot(t, directory);
+  await journal.close();
+  wipe(killed, appended[2]);
+  const host = testHost(SECOND_BOOT);
+  const dirty = new Set<string>();
+  const cleared: string[] = [];
+  host.disk.fault = (operation, path) => {
+    const name = path.split('/').at(-1) ?? '';
+    if (!name.startsWith('journal-')) return undefined;
+    if (operation === 'sync') dirty.delete(name);
+    else {
+      cleared.push(name);
+      dirty.add(name);
+    }
+    return undefined;
+  };
+  const again = await Journal.open(host, journalOptions(killed));
+  t.true(new Set(cleared).size >= 3);
+  t.deepEqual([...dirty], []);
+  await again.close();
+});
+
+test('a header that could not be cleared whole is an error of the start, which the next one mends', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  await journal.sync();
+  const appended: Appended[] = [];
+  for (let batch = 0; batch < 30; batch++) appended.push(appendWrites(journal, 10));
+  const killed = snapshot(t, directory);
+  await journal.close();
+  wipe(killed, appended[2]);
+  const host = testHost(SECOND_BOOT);
+  host.disk.fault = (operation, path) => (operation === 'write' && path.endsWith('0002.tmj') ? 'short' : undefined);
+  await t.throwsAsync(Journal.open(host, journalOptions(killed)), { code: 'short-write' });
+  host.disk.fault = () => undefined;
+  const again = await Journal.open(host, journalOptions(killed));
+  t.is(again.report.lastLsn, 21);
+  await again.begin();
+  t.deepEqual(readLsns(again), range(1, 22));
+  await again.close();
+});
+
+test('a batch whose time is before that of the one before it does not continue it', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  appendWrites(journal, 5);
+  const last = appendWrites(journal, 5);
+  await journal.sync();
+  const reads = new FileReads(testHost().disk, directory);
+  const { salt } = readShape(testHost().disk, directory, reads);
+  await reads.close();
+  const readWith = async (time: number): Promise<number> => {
+    changeAt(directory, FILE_BYTES, last.address - 64, (header) => {
+      header.writeBigUInt64LE(BigInt(time), 32);
+      header.writeUInt32LE(0, 4);
+      header.writeUInt32LE(crc32(header.subarray(0, 64), salt), 4);
+    });
+    const reader = journal.reader(0);
+    let read = 0;
+    try {
+      for (let batch = reader.next(journal.endAddress); batch !== undefined; ) {
+        read = batch.lastLsn;
+        batch = reader.next(journal.endAddress);
+      }
+    } finally {
+      await reader.close();
+    }
+    return read;
+  };
+  t.is(await readWith(last.time), 11, 'the same time');
+  await t.throwsAsync(readWith(last.time - 1), { message: /the time goes back/ });
+  await journal.close();
 });
