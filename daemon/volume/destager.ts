@@ -158,6 +158,8 @@ export class Destager {
   abandonRequest(id: number, request: AbandonedRequest): void {
     this.#abandoned.set(id, request);
     this.#effects.abandon(id, request.incarnation);
+    if (this.#unfinished === undefined) this.#windowOpen = this.#effects.oldestOpen;
+    if (this.#windowEnd === this.#position) this.#positionOpen = this.#windowOpen;
     this.#notify();
   }
 
@@ -277,7 +279,9 @@ export class Destager {
 
   #mustFlush(caughtUp: boolean): boolean {
     const ahead = this.#position.address - this.#applied.address;
-    if (ahead <= 0) return false;
+    // a request was given up: nothing is to be written, and yet room comes free
+    if (ahead === 0) return caughtUp && this.#reachable.address > this.#checkpoint.address;
+    if (ahead < 0) return false;
     if (ahead >= this.#options.flushBytes) return true;
     if (this.#drains.some((drain) => drain.lsn <= this.#position.lsn)) return true;
     if (this.#options.pressure() >= URGENT_FROM && (caughtUp || ahead >= this.#options.flushBytes / 8)) return true;
@@ -288,14 +292,19 @@ export class Destager {
     );
   }
 
+  /** Where the checkpoint may go when all up to the position is synced. */
+  get #reachable(): Checkpoint {
+    const open = this.#positionOpen;
+    return open !== undefined && open.address < this.#position.address ? open : this.#position;
+  }
+
   /** Backings first, then the durable checkpoint, then the marks that everybody sees. */
   async #flush(): Promise<void> {
     const reached = this.#position;
-    if (reached.address <= this.#applied.address) return;
+    if (reached.address < this.#applied.address) return;
     const results = await Promise.allSettled([...this.#dirty].map((device) => device.flush()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
-    const open = this.#positionOpen;
-    const checkpoint = open !== undefined && open.address < reached.address ? open : reached;
+    const checkpoint = this.#reachable;
     if (checkpoint.address > this.#checkpoint.address) {
       await writeCheckpoint(this.#host, this.#options.place, { checkpoint, applied: reached });
       this.#checkpoint = checkpoint;

@@ -54,7 +54,7 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
       {
         file: 'daemon/volume/destager.ts',
         find: '    const open = this.#positionOpen;',
-        replace: '    const open = this.#positionOpen === undefined ? undefined : reached;',
+        replace: '    const open = this.#positionOpen === undefined ? undefined : this.#position;',
       },
     ],
     noticedBy: { simulation: both(striking('kill-source'), inPieces) },
@@ -196,8 +196,8 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'daemon/volume/destager.ts',
-        find: "    for (const result of results) if (result.status === 'rejected') throw result.reason;\n    const open",
-        replace: '    const open',
+        find: "    for (const result of results) if (result.status === 'rejected') throw result.reason;\n    const checkpoint",
+        replace: '    const checkpoint',
       },
     ],
     noticedBy: { simulation: both(striking('power-source'), failingBackings) },

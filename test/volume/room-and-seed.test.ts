@@ -501,3 +501,28 @@ function failingToNote(fails: () => boolean): Host {
   const disk = new Proxy(real.disk, { get: (target, name) => (name === 'open' ? open : bound(target, name)) });
   return { ...real, disk };
 }
+
+test('the room of a request whose sender is gone comes free though nobody may write', async (t) => {
+  t.timeout(60_000);
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1 })));
+  const device = group.exports('local')[0]!;
+  const [leaves, stays] = [new HandClient(device), new HandClient(device)];
+  const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);
+  const begun = { do: 'write', offset: 0, bytes: pattern(65_536, 1), part: WindowPart.more } as const;
+  void leaves.submit([begun]);
+  while (group.status().clientsHeldBack === 0) {
+    await stays.ready();
+    t.is(await stays.write(SIZE / 2, pattern(65_536, 2)), 'ok');
+  }
+  // all of it is on the disk, so that nothing is left to be written out
+  await until(() => bench.marks.address('applied') === bench.marks.address('written'));
+  leaves.client.detach();
+  await stays.ready();
+  t.is(await stays.write(0, pattern(4096, 3)), 'ok');
+  clearInterval(ship);
+  await group.close();
+  bench.remove();
+});
