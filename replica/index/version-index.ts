@@ -330,26 +330,27 @@ export class VersionIndex {
 
   #startMerge(picked = pickMerge(this.#version.runs, this.#options.memtableEntries)): void {
     if (this.#merging !== undefined || this.#closed || picked === undefined) return;
-    const failed = async (error: unknown): Promise<boolean> => {
+    const merged = this.#merge(picked).then(
+      () => {
+        this.mergeFailure = '';
+      },
+      (error: unknown) => {
+        const damaged = picked.find((run) => hasCode(error, 'journal-damaged') && error.message.startsWith(run.path));
+        if (damaged === undefined) throw error;
+        return this.#rebuildRun(damaged);
+      },
+    );
+    // a damaged run that cannot be built again now is built by the next who needs it
+    const failed = (error: unknown): boolean => {
       if (!(error instanceof TidemarkError)) throw error;
-      const damaged = picked.find((run) => error.code === 'journal-damaged' && error.message.startsWith(run.path));
-      if (damaged !== undefined) {
-        await this.#rebuildRun(damaged);
-        return true;
-      }
       this.mergeFailure = error.message;
       return false;
     };
-    const merging = this.#merge(picked)
-      .then(() => {
-        this.mergeFailure = '';
-        return true;
-      }, failed)
-      .then((again) => {
-        this.#merging = undefined;
-        if (again) this.#startMerge();
-      });
-    this.#merging = merging;
+    const ended = (again: boolean): void => {
+      this.#merging = undefined;
+      if (again) this.#startMerge();
+    };
+    this.#merging = merged.then(() => true, failed).then(ended);
   }
 
   async #merge(picked: readonly RunFile[]): Promise<void> {
@@ -372,7 +373,7 @@ export class VersionIndex {
     const repairing = this.#rebuildRun(run).finally(() => {
       this.#merging = undefined;
     });
-    this.#merging = repairing;
+    this.#merging = repairing.catch(() => undefined);
     await repairing;
   }
 

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { TidemarkError } from '../../journal/base/errors.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type EntryFields, emptyEntry, placeOf } from '../../replica/index/entry-format.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
@@ -216,6 +217,47 @@ test('a merge that meets a damaged run builds it again and then merges', async (
     if (part?.kind !== 'data' || part.segment !== lsn) wrong.push(lsn);
   }
   t.deepEqual(wrong, []);
+  await index.close();
+});
+
+// Simulation seed 520407: nobody waits for a merge, so that the error ended the process.
+test('a damaged run that a merge cannot build again, on a full disk, is built by the next who needs it', async (t) => {
+  const host = memoryHost(5);
+  const options = {
+    directory: DIRECTORY,
+    groupId: GROUP,
+    floorLsn: 0,
+    headLsn: 1000,
+    cacheBytesMax: 8 * PAGE_BYTES,
+    memtableEntries: 10,
+  };
+  const location = (lsn: number) => ({ segment: lsn, frame: 4096, payload: 0 });
+  let full = true;
+  const index = await VersionIndex.open(host, options, async (gap, emit) => {
+    if (full) throw new TidemarkError('no-space', 'the disk is full');
+    const memtable = new Memtable(gap.baseLsn, 10);
+    for (let lsn = gap.baseLsn + 1; lsn <= gap.lastLsn; lsn++) memtable.add(1, lsn * 8, 8, lsn, location(lsn));
+    memtable.lastLsn = gap.lastLsn;
+    await emit(memtable, gap.lastLsn + 1);
+  });
+  for (let lsn = 1; lsn <= 80; lsn++) {
+    index.add(1, lsn * 8, 8, lsn, location(lsn));
+    index.advance(lsn);
+    if (lsn === 75) {
+      const { bytes } = host.disk.files.get(`${DIRECTORY}/${host.disk.list(DIRECTORY)[2]}`)!;
+      bytes.writeUInt8(bytes.readUInt8(100) ^ 4, 100);
+    }
+    if (index.memtableFull) await index.rotate(lsn + 1);
+  }
+  await index.quiet();
+  t.is(index.mergeFailure, 'the disk is full');
+  const refused = await Promise.allSettled([25, 26, 75].map((lsn) => index.lookup(1, lsn * 8, 8, 80)));
+  t.deepEqual(
+    refused.map(({ status }) => status),
+    ['rejected', 'rejected', 'fulfilled'],
+  );
+  full = false;
+  for (const lsn of [25, 75]) t.like((await index.lookup(1, lsn * 8, 8, 80))[0], { kind: 'data', segment: lsn });
   await index.close();
 });
 
