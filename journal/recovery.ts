@@ -228,9 +228,12 @@ function buildIndex(
     if (header.sequence <= start.sequence && header.sequence <= tailSequence)
       index.addFile(header.sequence, header.firstLsn);
   }
+  const begins = new Map(live.map(({ sequence, firstLsn }) => [sequence, firstLsn]));
   for (const run of verdict.kept) {
     for (const note of run.notes) {
-      index.addFile(Math.floor(note.address / fileBytes), note.lsn);
+      const sequence = Math.floor(note.address / fileBytes);
+      // where the first batch of a file is damaged its header still says where the file begins
+      index.addFile(sequence, Math.min(note.lsn, begins.get(sequence) ?? note.lsn));
       index.note(note.lsn, note.address);
     }
   }

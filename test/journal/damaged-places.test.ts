@@ -209,3 +209,34 @@ test('what is needed is looked at, however long ago it was proven durable', asyn
     await again.close();
   }
 });
+
+// The simulation with rot in the journal: the file was taken to begin behind the damage, and a mending of nothing was
+// written over what stood there.
+test('a file whose first batch is damaged begins where its header says', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const appended = appendBatches(journal, 80);
+  await journal.sync();
+  const records = recordsOf(journal);
+  const copy = snapshot(t, directory);
+  await journal.close();
+  const sequence = ({ address }: Appended): number => Math.floor(address / FILE_BYTES);
+  const victim = appended.find((one) => sequence(one) === 3)!;
+  wipe(copy, victim.address + 100, 8);
+  const again = await Journal.open(testHost(), journalOptions(copy, { needed: { address: 0, lsn: 1 } }));
+  const { firstLsn, lastLsn } = victim;
+  t.deepEqual(
+    again.report.damage.map((one) => [one.fromLsn, one.toLsn]),
+    [[firstLsn, lastLsn]],
+  );
+  const stretch = again.damageAt(again.report.damage[0]!.address)!;
+  t.deepEqual([stretch.fromLsn, stretch.toLsn, stretch.address], [firstLsn, lastLsn, startOf(victim)]);
+  const writer = again.mend(stretch);
+  for (const record of records.filter(({ lsn }) => lsn >= firstLsn && lsn <= lastLsn)) writer.add(record);
+  await writer.finish();
+  await writer.close();
+  t.is(again.damageAt(stretch.address), undefined);
+  t.deepEqual(recordsOf(again), records);
+  await again.close();
+});
