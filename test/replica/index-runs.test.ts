@@ -1,3 +1,4 @@
+import { crc32c } from '@node-rs/crc32';
 import test from 'ava';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
@@ -7,7 +8,14 @@ import { mergeRuns, pickMerge, writeMemtable } from '../../replica/index/merge.t
 import { PageCache } from '../../replica/index/page-cache.ts';
 import { rebuildFromSegments } from '../../replica/index/rebuild.ts';
 import { entryOffset, RunFile } from '../../replica/index/run-file.ts';
-import { ENTRIES_PER_PAGE, FENCES_PER_PAGE, PAGE_BYTES } from '../../replica/index/run-format.ts';
+import {
+  decodeFooter,
+  ENTRIES_PER_PAGE,
+  encodeFooter,
+  FENCES_PER_PAGE,
+  PAGE_BYTES,
+  type RunFooter,
+} from '../../replica/index/run-format.ts';
 import { sortedRun } from '../../replica/index/survey.ts';
 import { VersionIndex } from '../../replica/index/version-index.ts';
 import { FrameReader } from '../../replica/store/frame-reader.ts';
@@ -351,6 +359,54 @@ test('an index built again from the segments: one memtable at a time, each waite
   await t.throwsAsync(failing, { is: failure });
   t.is(calls, 1, 'nothing is built behind what could not be written');
   await store.close();
+});
+
+test('a run whose length, fences or footer contradict each other is not opened', async (t) => {
+  const host = memoryHost(8);
+  const run = await runOf(host, newCache(), 0, 3 * ENTRIES_PER_PAGE, (lsn) => lsn * 8);
+  await run.close();
+  const { bytes: stored, length } = host.disk.files.get(run.path)!;
+  const bytes = Buffer.from(stored.subarray(0, length));
+  const footerAt = length - PAGE_BYTES;
+  const footer = decodeFooter(Buffer.from(bytes.subarray(footerAt)), 'it');
+  const open = (content: Buffer): Promise<RunFile> => {
+    host.disk.files.set('/index/it', { bytes: content, length: content.length });
+    return RunFile.open(host, '/index/it', GROUP, newCache());
+  };
+  const damaged = { code: 'journal-damaged' };
+  const told = (change: Partial<RunFooter>, content = bytes): Buffer =>
+    Buffer.concat([content.subarray(0, content.length - PAGE_BYTES), encodeFooter({ ...footer, ...change })]);
+  t.deepEqual((await open(told({}))).footer, footer);
+  for (const [what, content] of [
+    ['a page more', told({}, Buffer.concat([Buffer.alloc(PAGE_BYTES), bytes]))],
+    ['a page less', told({}, bytes.subarray(PAGE_BYTES))],
+    ['entries of one page more', told({ entries: footer.entries + 1 })],
+    ['entries of one page less', told({ entries: footer.entries - ENTRIES_PER_PAGE })],
+    ['another number of groups', told({ groups: 2 })],
+    ['no groups', told({ groups: 0 })],
+    ['other fences', told({ topCrc: (footer.topCrc ^ 1) >>> 0 })],
+    ['a part of a page', bytes.subarray(1)],
+    ['less than a page', bytes.subarray(footerAt + 1)],
+    ['nothing', Buffer.alloc(0)],
+  ] as const) {
+    await t.throwsAsync(open(Buffer.from(content)), damaged, what);
+  }
+  t.is((await open(told({ entries: footer.entries - 1 }))).footer.entries, footer.entries - 1, 'the page is as long');
+  await t.throwsAsync(open(told({ groupId: 'cd'.repeat(16) })), { code: 'journal-foreign' });
+  const newer = Buffer.from(bytes);
+  newer.writeUInt16LE(2, footerAt + 4);
+  newer.writeUInt32LE(0, footerAt + 8);
+  newer.writeUInt32LE(crc32c(newer.subarray(footerAt)), footerAt + 8);
+  await t.throwsAsync(open(newer), { code: 'format-too-new' });
+  for (let bit = 0; bit < 140 * 8; bit += 11) {
+    const rotten = Buffer.from(bytes);
+    rotten[footerAt + (bit >> 3)]! ^= 1 << (bit & 7);
+    await t.throwsAsync(open(rotten), damaged, `bit ${bit}`);
+  }
+  const cut = Buffer.from(bytes);
+  cut[footerAt - 2 * PAGE_BYTES + 4] = 255;
+  const fences = await open(cut);
+  await t.throwsAsync(fences.lowerBound(placeOf(1, 0), 200, 0, 0), damaged, 'a page of fences that is damaged');
 });
 
 test('an entry stands where its ordinal says, page by page', (t) => {

@@ -270,11 +270,13 @@ test('a memtable grows beyond its room, finds what it holds and cuts extents at 
   const memtable = new Memtable(10, 2);
   const random = new SeededRandom(8);
   const model = new Map<number, { lsn: number; payload: number }>();
+  const written: { lsn: number; sector: number; sectors: number; data: boolean }[] = [];
   for (let lsn = 11; lsn <= 300; lsn++) {
     const sector = random.below(400);
     const sectors = 1 + random.below(random.below(5) === 0 ? 200 : 12);
     const location = random.below(4) === 0 ? undefined : { segment: lsn, frame: 4096, payload: 1024 };
     memtable.add(1, sector, sectors, lsn, location);
+    written.push({ lsn, sector, sectors, data: location !== undefined });
     for (let i = 0; i < sectors; i++)
       model.set(sector + i, { lsn, payload: location === undefined ? -1 : 1024 + i * 512 });
   }
@@ -293,6 +295,17 @@ test('a memtable grows beyond its room, finds what it holds and cuts extents at 
     }
   }
   t.deepEqual(wrong, []);
+  for (let round = 0; round < 200; round++) {
+    const window = new LookupWindow(random.below(500), 1 + random.below(60));
+    const atLsn = 11 + random.below(290);
+    memtable.paint(window, 1, atLsn, 10);
+    const top = written.findLast(
+      ({ lsn, sector, sectors }) => lsn <= atLsn && window.sector >= sector && window.sector < sector + sectors,
+    );
+    const [part] = window.parts();
+    t.is(part?.kind, top === undefined ? 'base' : top.data ? 'data' : 'zero');
+    if (part?.kind === 'data') t.is(part.segment, top!.lsn);
+  }
   const base = [{ kind: 'base', sector: 0, sectors: 500 }];
   t.deepEqual(paint(2, 300, 10).parts(), base as never, 'another volume');
   t.deepEqual(paint(1, 10, 0).parts(), base as never, 'before all');
