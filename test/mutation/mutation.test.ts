@@ -69,6 +69,8 @@ test('one seed chooses the same mutants, from every file, and the kinds take tur
   const taken = large?.order.slice(0, large.wanted) ?? [];
   t.is(taken.filter(({ kind }) => kind === 'call-removed').length, Math.ceil(taken.length / 2));
   t.is(shareOut(byFile, 2, 7).length, 2);
+  const fewer = shareOut(new Map([...byFile].slice(1)), 24, 7);
+  t.deepEqual(fewer[0]?.order, shares[1]?.order, 'a file that goes changes nothing of the others');
 });
 
 test('a judge passes what is unchanged and stops at what fails, loops, waits for ever or does not load', async (t) => {

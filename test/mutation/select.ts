@@ -1,8 +1,9 @@
+import { crc32 } from 'node:zlib';
 import { SeededRandom } from '../simulation/seeded-random.ts';
 import { KINDS, type Mutant } from './mutant.ts';
 
 /**
- * About `wanted` mutants, the same ones for one seed and one set of files: every file gets its share by the number of its
+ * About `wanted` mutants, the same ones of a file for one seed: every file gets its share by the number of its
  * mutants and at least one (when fewer are wanted than there are files, some files get one), and within a file the kinds take turns, so that the many constants do not crowd out the few
  * removed calls. The rest of each file's mutants follow in `spare`, for those that the compiler refuses.
  */
@@ -21,7 +22,8 @@ export function shareOut(byFile: ReadonlyMap<string, readonly Mutant[]>, wanted:
   const shares = files.map(([file, mutants]) => ({
     file,
     wanted: Math.min(mutants.length, Math.max(1, Math.floor((wanted * mutants.length) / total))),
-    order: inTurns(mutants, random.fork()),
+    // of the file's name: another file that comes or goes draws nothing else from this one
+    order: inTurns(mutants, new SeededRandom(seed ^ crc32(file))),
   }));
   // what rounding left over goes to the largest files, what the ones took too much comes from them
   const bySize = shares.toSorted((a, b) => b.order.length - a.order.length);
