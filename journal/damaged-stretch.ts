@@ -7,7 +7,10 @@ import { FRAME_ENTRY_BYTES, writeEntry } from './frame-codec.ts';
 import type { JournalFileHeader } from './journal-file-header.ts';
 import { LogWalk } from './log-walk.ts';
 import type { LsnIndex } from './lsn-index.ts';
-import type { JournalAddress, JournalTime, Lsn } from './position.ts';
+import { type JournalAddress, type JournalTime, type Lsn, readU64 } from './position.ts';
+
+/** Where the time stands in an entry of a frame's record list. */
+const ENTRY_TIME_AT = 24;
 
 /** A place inside a stretch where a batch, or a file, is known to have begun: what points there must go on holding. */
 export interface StretchAnchor {
@@ -107,7 +110,8 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
       // before the oldest file stands nothing that has a name
       chain: walk.chain ?? resume.resumeChain,
       incarnation: Math.max(incarnation, fileHeader?.incarnation.counter ?? 0),
-      time,
+      // at the beginning of a file nothing was read before it, and the time must not go back
+      time: Math.max(time, fileHeader?.time ?? 0),
       anchors: anchorsInside(inside),
       ...(typeof header === 'string' ? {} : { header }),
       ...(typeof batch === 'object' ? { before: entryOf(batch, 'last') } : {}),
@@ -164,6 +168,11 @@ function entryOf(batch: BatchView, which: 'first' | 'last'): Uint8Array {
     entry = recordEntry({ ...record, time: batch.time }, payload.length, payload.length === 0 ? 0 : crc32c(payload));
   }
   return entry;
+}
+
+/** When the record of such an entry was written, microseconds. */
+export function entryTime(entry: Uint8Array): JournalTime {
+  return readU64(new DataView(entry.buffer, entry.byteOffset), ENTRY_TIME_AT, 'time');
 }
 
 /** A record's 40 bytes in a frame's record list. */
