@@ -3,7 +3,7 @@ import { TidemarkError } from './base/errors.ts';
 import type { Chain } from './chain.ts';
 import { zstdOut } from './host/zstd.ts';
 import { type Epoch, type JournalTime, type Lsn, SECTOR_BYTES, writeU64 } from './position.ts';
-import { isRecordKind, RECORD_PAYLOAD_BYTES_MAX, RecordKind } from './record.ts';
+import { holdsContent, holdsZeroes, isRecordKind, RECORD_PAYLOAD_BYTES_MAX, RecordKind } from './record.ts';
 import type { Incarnation } from './stream.ts';
 
 /*
@@ -79,6 +79,13 @@ export const CHUNK_BYTES_DEFAULT: number = 64 * 1024;
 export const CHUNK_BYTES_MAX: number = 1024 * 1024;
 const HEADER_BYTES_MAX = 4096;
 
+/** Features of a frame that a reader has to know. */
+export const FrameFlag = {
+  /** It may hold records of the kinds `lost` and `blank`. */
+  gapHealed: 1,
+} as const;
+const FLAGS_KNOWN = FrameFlag.gapHealed;
+
 export interface FrameHeader {
   readonly frameBytes: number;
   /** 32 hex digits. */
@@ -101,6 +108,8 @@ export interface FrameHeader {
   readonly payloadPlainBytes: number;
   readonly payloadStoredBytes: number;
   readonly tableCrc: number;
+  /** Bits of `FrameFlag`. */
+  readonly flags: number;
 }
 
 /** What the record list says of one record. */
@@ -137,6 +146,7 @@ export function writeFrameHeader(frame: Uint8Array, header: FrameHeader): void {
   view.setUint32(40, header.recordCount, true);
   view.setUint32(44, header.epoch, true);
   view.setUint32(48, header.incarnation.counter, true);
+  view.setUint32(52, header.flags, true);
   frame.set(Buffer.from(header.incarnation.nonce, 'hex'), 56);
   writeU64(view, 64, header.sourceDurableLsn);
   writeU64(view, 72, header.firstTime);
@@ -165,10 +175,11 @@ export function readFrameHeader(bytes: Uint8Array): FrameHeader {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const version = view.getUint16(4, true);
   const flags = version === FRAME_VERSION && headerBytes === FRAME_HEADER_BYTES ? view.getUint32(52, true) : 0;
-  if (version > FRAME_VERSION || flags !== 0) {
+  const unknown = (flags & ~FLAGS_KNOWN) >>> 0;
+  if (version > FRAME_VERSION || unknown !== 0) {
     throw new TidemarkError(
       'upgrade-replica-first',
-      `a frame of format ${version}${flags === 0 ? '' : ` with features ${flags}`} has come, this program reads format ${FRAME_VERSION}: upgrade the replica first`,
+      `a frame of format ${version}${unknown === 0 ? '' : ` with features ${unknown}`} has come, this program reads format ${FRAME_VERSION}: upgrade the replica first`,
       { details: { version, flags, readable: FRAME_VERSION } },
     );
   }
@@ -197,6 +208,7 @@ export function readFrameHeader(bytes: Uint8Array): FrameHeader {
     payloadPlainBytes: view.getUint32(128, true),
     payloadStoredBytes: view.getUint32(132, true),
     tableCrc: view.getUint32(136, true),
+    flags,
   };
   if (listCodec > 1) throw frameDamaged(`unknown codec ${listCodec} of the record list`);
   checkLengths(header);
@@ -276,8 +288,8 @@ export function readEntry(view: DataView, at: number, lsn: Lsn, payloadOffset: n
   if (!isRecordKind(kind) || kind === RecordKind.pad) throw frameDamaged(`unknown record kind ${kind}`, { lsn });
   const payloadBytes = view.getUint32(at + 4, true);
   const sectors = view.getUint32(at + 16, true);
-  const carries = kind === RecordKind.write || kind === RecordKind.seed;
-  const empty = kind === RecordKind.zero || kind === RecordKind.trim;
+  const carries = holdsContent(kind);
+  const empty = holdsZeroes(kind);
   if (
     payloadBytes > RECORD_PAYLOAD_BYTES_MAX ||
     (carries && payloadBytes !== sectors * SECTOR_BYTES) ||

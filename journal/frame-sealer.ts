@@ -11,11 +11,12 @@ import {
   FRAME_ENTRY_BYTES,
   FRAME_HEADER_BYTES,
   FRAME_RECORDS_MAX,
+  FrameFlag,
   writeEntry,
   writeFrameHeader,
 } from './frame-codec.ts';
 import { type Epoch, type JournalTime, type Lsn, SECTOR_BYTES } from './position.ts';
-import { RECORD_PAYLOAD_BYTES_MAX, RecordKind } from './record.ts';
+import { healsGap, RECORD_PAYLOAD_BYTES_MAX, RecordKind } from './record.ts';
 import type { Incarnation, OutgoingFrame } from './stream.ts';
 
 /** One record on its way into a frame: a `JournalRecord` with the time of its batch. */
@@ -78,6 +79,7 @@ export class FrameSealer {
   /** Entries of the frame at hand that `#chain` covers already. */
   #chained = 0;
   #chainBefore: Chain | undefined;
+  #flags = 0;
 
   constructor(identity: SealerIdentity, options: SealerOptions = SEALER_DEFAULTS) {
     const { chunkBytes, targetBytes } = options;
@@ -144,6 +146,7 @@ export class FrameSealer {
     const crc = payloadBytes === 0 ? 0 : crc32c(record.payload);
     writeEntry(this.#entriesView, this.#count * FRAME_ENTRY_BYTES, record, payloadBytes, crc);
     this.#payload.set(record.payload, this.#payloadBytes);
+    if (healsGap(record.kind)) this.#flags = FrameFlag.gapHealed;
     if (this.#count === 0) this.#firstTime = record.time;
     this.#lastTime = record.time;
     this.#payloadBytes += payloadBytes;
@@ -199,6 +202,7 @@ export class FrameSealer {
       payloadPlainBytes: this.#payloadBytes,
       payloadStoredBytes,
       tableCrc: crc32c(tableBytes),
+      flags: this.#flags,
     });
     const frame = {
       bytes,
@@ -235,6 +239,7 @@ export class FrameSealer {
   #clear(): void {
     this.#chainBefore = this.#chain;
     this.#chained = 0;
+    this.#flags = 0;
     this.#count = 0;
     this.#payloadBytes = 0;
   }

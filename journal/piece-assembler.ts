@@ -1,13 +1,13 @@
 import { TidemarkError } from './base/errors.ts';
 import type { Lsn } from './position.ts';
-import { type JournalRecord, RecordFlag, RecordKind } from './record.ts';
+import { type ChangeKind, changesVolume, type JournalRecord, RecordFlag, RecordKind } from './record.ts';
 
 /** What the assembler needs of a record; a JournalRecord has it, and so has an entry of a frame. */
 export type PieceRecord = Pick<JournalRecord, 'kind' | 'flags' | 'volume' | 'sector' | 'sectors' | 'requestId' | 'lsn'>;
 
 /** One change to one volume, ready to be applied. */
 export interface Effect<Source> {
-  readonly kind: typeof RecordKind.write | typeof RecordKind.zero | typeof RecordKind.trim | typeof RecordKind.seed;
+  readonly kind: ChangeKind;
   readonly flags: number;
   readonly volume: number;
   readonly sector: number;
@@ -46,9 +46,7 @@ export class PieceAssembler<Source> {
       this.#open.clear();
       return [];
     }
-    if (kind !== RecordKind.write && kind !== RecordKind.zero && kind !== RecordKind.trim && kind !== RecordKind.seed) {
-      return [];
-    }
+    if (!changesVolume(kind)) return [];
     if ((record.flags & RecordFlag.piece) === 0) return [{ ...effectOf(record, kind), lsn: record.lsn, source }];
     const request = this.#open.get(record.requestId) ?? this.#opened(record);
     if (request.pieces.length === PIECES_MAX) {

@@ -40,6 +40,10 @@ export const RecordKind = {
   gap: 14,
   clockJump: 15,
   degreeChange: 16,
+  /** Nobody holds what stood at this LSN any more, and an operator gave it up. No payload, or the gap's body (first one). */
+  lost: 17,
+  /** All of the extent is zeroes as far as history knows: a seed begins again behind a gap. Changes no disk at the source. */
+  blank: 18,
 } as const;
 export type RecordKind = (typeof RecordKind)[keyof typeof RecordKind];
 
@@ -54,9 +58,27 @@ export function isRecordKind(value: number): value is RecordKind {
   return value >= 0 && value < KIND_NAMES.length;
 }
 
-/** True for records that change a volume: write, zero, trim, seed. */
-export function changesVolume(kind: RecordKind): boolean {
-  return kind === RecordKind.write || kind === RecordKind.zero || kind === RecordKind.trim || kind === RecordKind.seed;
+/** Records that change a volume. */
+export type ChangeKind = (typeof RecordKind)['write' | 'zero' | 'trim' | 'seed' | 'blank'];
+
+/** True for records that change a volume: write, zero, trim, seed, blank. */
+export function changesVolume(kind: RecordKind): kind is ChangeKind {
+  return holdsContent(kind) || holdsZeroes(kind);
+}
+
+/** True for records whose payload is the extent's content: write, seed. */
+export function holdsContent(kind: RecordKind): boolean {
+  return kind === RecordKind.write || kind === RecordKind.seed;
+}
+
+/** True for records that make an extent zeroes and have no payload: zero, trim, blank. */
+export function holdsZeroes(kind: RecordKind): boolean {
+  return kind === RecordKind.zero || kind === RecordKind.trim || kind === RecordKind.blank;
+}
+
+/** True for records that came with history in which a gap is healed: a replica that does not know them has to be upgraded. */
+export function healsGap(kind: RecordKind): boolean {
+  return kind === RecordKind.lost || kind === RecordKind.blank;
 }
 
 /** Bits of a record's flags. */
@@ -136,10 +158,10 @@ export function readRecordHeader(view: DataView, at: number, end: number): Recor
   if (payloadBytes > end - at - RECORD_HEADER_BYTES) throw damaged('a payload reaches beyond its batch');
   if (kind !== RecordKind.pad && payloadBytes > RECORD_PAYLOAD_BYTES_MAX) throw damaged('a payload is over 1 MiB');
   const sectors = view.getUint32(at + 16, true);
-  if (kind === RecordKind.write || kind === RecordKind.seed) {
+  if (holdsContent(kind)) {
     if (payloadBytes !== sectors * 512) throw damaged('payload and sectors of a write disagree');
-  } else if ((kind === RecordKind.zero || kind === RecordKind.trim) && payloadBytes !== 0) {
-    throw damaged('a zero or trim record has a payload');
+  } else if (holdsZeroes(kind) && payloadBytes !== 0) {
+    throw damaged('a zero, trim or blank record has a payload');
   }
   return {
     kind,

@@ -84,8 +84,8 @@ function wayOnFor(lost: {
   if (writtenOut) {
     return [
       ask,
-      `if nobody has them any more: the disks are whole and the guests may go on, but no point behind LSN ${fromLsn - 1} reaches a replica; tidemark detach every volume and stop the source`,
-      AGAIN,
+      `if nobody has them any more: the disks are whole and the guests may go on, but no point behind LSN ${fromLsn - 1} reaches a replica until you decide: tidemark give-up <group> --reason <text> --dry-run`,
+      'then without --dry-run, and restart the source: history has a gap there, and every volume is seeded anew behind it',
     ];
   }
   const point = Math.min(newest, fromLsn - 1);

@@ -136,6 +136,7 @@ const DETAILS: ReadonlyMap<RecordKind, (body: Uint8Array) => string> = new Map([
   [RecordKind.volumeAdded, (body: Uint8Array) => decodeVolumeAdded(body).name],
   [RecordKind.heartbeat, (body: Uint8Array) => `${decodeHeartbeat(body).monotonicMs} ms on the source's clock`],
   [RecordKind.gap, (body: Uint8Array) => decodeGap(body).reason],
+  [RecordKind.lost, (body: Uint8Array) => (body.length === 0 ? 'given up' : decodeGap(body).reason)],
 ]);
 
 function detailOf(record: JournalRecord): string {

@@ -267,6 +267,28 @@ export interface DryRunRequest {
   readonly dryRun?: boolean | undefined;
 }
 
+export interface GiveUpRequest {
+  readonly reason: string;
+  readonly dryRun?: boolean | undefined;
+}
+
+/** Records that nobody holds, and why each who was asked could not give them. */
+export interface LostRecordsReply {
+  readonly fromLsn: number;
+  readonly toLsn: number;
+  /** They were written between the two; null: not known. */
+  readonly afterTime: IsoTime | null;
+  readonly beforeTime: IsoTime | null;
+  readonly answers: readonly { readonly name: string; readonly answer: string }[];
+}
+
+/** What is given up at the next start, or would be (`dryRun`). */
+export interface GiveUpReply extends ActionReply {
+  readonly lost: readonly LostRecordsReply[];
+  readonly volumes: readonly string[];
+  readonly reason: string;
+}
+
 /** What a destructive verb did, or would do (`dryRun`). */
 export interface ActionReply {
   readonly dryRun: boolean;

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { BookmarkRequest, DryRunRequest, MountRequest, RestoreRequest } from './control-api.ts';
+import type { BookmarkRequest, DryRunRequest, GiveUpRequest, MountRequest, RestoreRequest } from './control-api.ts';
 
 /** The requests of control-api.ts as schemas: what the server checks, and what /openapi.json describes. */
 
@@ -27,6 +27,11 @@ export const bookmarkRequest: z.ZodType<BookmarkRequest> = z.strictObject({
 });
 
 export const dryRunRequest: z.ZodType<DryRunRequest> = z.strictObject({ dryRun: z.boolean().optional() });
+
+export const giveUpRequest: z.ZodType<GiveUpRequest> = z.strictObject({
+  reason: z.string().trim().min(1).max(1000),
+  dryRun: z.boolean().optional(),
+});
 
 export const mountRequest: z.ZodType<MountRequest> = z.strictObject({
   at,

@@ -5,9 +5,11 @@ import type {
   BookmarkReply,
   BookmarkRequest,
   DryRunRequest,
+  GiveUpReply,
+  GiveUpRequest,
   SourceStatusReply,
 } from './control-api.ts';
-import { bookmarkRequest, dryRunRequest, groupParameter } from './control-schemas.ts';
+import { bookmarkRequest, dryRunRequest, giveUpRequest, groupParameter } from './control-schemas.ts';
 
 /** What the source's control plane can do; run-source.ts fills it in. Unknown groups reject with not-found. */
 export interface SourceControl {
@@ -19,6 +21,8 @@ export interface SourceControl {
   detach(group: string, dryRun: boolean): Promise<ActionReply>;
   /** Opens exports that are held since a power loss (rule 12). */
   release(group: string, dryRun: boolean): Promise<ActionReply>;
+  /** Gives up damaged records that nobody holds (invariant R2); the next start carries it out. */
+  giveUp(group: string, request: GiveUpRequest): Promise<GiveUpReply>;
 }
 
 type InGroup<Body> = { Params: { group: string }; Body: Body };
@@ -46,6 +50,18 @@ export function sourceRoutes(control: SourceControl): (app: FastifyInstance) => 
       '/v1/groups/:group/release',
       { schema: { summary: 'Open exports held after a power loss', params: groupParameter, body: dryRunRequest } },
       async (request) => control.release(request.params.group, request.body.dryRun ?? false),
+    );
+    app.post<InGroup<GiveUpRequest>>(
+      '/v1/groups/:group/give-up',
+      {
+        schema: {
+          summary:
+            'Go on without damaged records that nobody holds: a gap, and a new seed of every volume at the next start',
+          params: groupParameter,
+          body: giveUpRequest,
+        },
+      },
+      async (request) => control.giveUp(request.params.group, request.body),
     );
   };
 }

@@ -5,7 +5,7 @@ import type { Host, Timer } from '../../journal/host/host.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { type MendOptions, mendStretch } from './mend-stretch.ts';
 
-export interface MenderOptions extends MendOptions {
+export interface MenderOptions extends Omit<MendOptions, 'onRefused'> {
   readonly groupName: string;
   /** Places in the journal that somebody relies on. */
   readonly anchors: () => readonly StretchAnchor[];
@@ -24,6 +24,15 @@ export interface JournalDamage {
   readonly address: JournalAddress;
   /** Why it has not been mended yet. */
   readonly reason: string;
+  /** What each of the sinks said when it was asked last, by its place in the list. */
+  readonly answers: readonly FarAnswer[];
+}
+
+/** Why one side could not give back a stretch. */
+export interface FarAnswer {
+  readonly reason: string;
+  /** It gave records up to here, but not the rest; absent: it gave none. */
+  readonly heldLsn?: Lsn;
 }
 
 /** When there is nothing to mend where somebody could not read. */
@@ -60,8 +69,16 @@ export class JournalMender {
   /** To be called by whoever could not read at this address. */
   mendAt(address: JournalAddress): void {
     if (this.#closed) return;
-    if (!this.#found.has(address)) this.#found.set(address, { fromLsn: 1, toLsn: 0, address, reason: '' });
+    if (!this.#found.has(address)) this.#found.set(address, { fromLsn: 1, toLsn: 0, address, reason: '', answers: [] });
     this.#start();
+  }
+
+  /** Asks everybody now for what is damaged; resolves with what nobody gave back. */
+  async askAgain(): Promise<readonly JournalDamage[]> {
+    await this.#working;
+    this.#start();
+    await this.#working;
+    return this.damage;
   }
 
   /** Waits for an attempt under way. */
@@ -90,6 +107,7 @@ export class JournalMender {
     const { journal, groupName: group, checkpoints, anchors, onDamaged, onMended, onReadable } = this.#options;
     const relied = checkpoints.list.map(({ lsn, address: at }) => ({ lsn: lsn + 1, address: at }));
     let told: { readonly fromLsn: Lsn; readonly toLsn: Lsn } | undefined;
+    const answers: FarAnswer[] = [];
     try {
       if (address < journal.oldestAddress) {
         this.#found.delete(address);
@@ -105,11 +123,15 @@ export class JournalMender {
       told = { fromLsn, toLsn };
       const known = this.#found.get(address);
       if (known?.toLsn !== toLsn) {
-        this.#found.set(address, { fromLsn, toLsn, address, reason: stretch.reason });
+        this.#found.set(address, { fromLsn, toLsn, address, reason: stretch.reason, answers: [] });
         damageChannel.publish({ group, fromLsn, toLsn, address, reason: stretch.reason });
       }
       onDamaged(stretch);
-      const bytes = await mendStretch(this.#host, this.#options, stretch);
+      const onRefused = (sink: number, why: TidemarkError): void => {
+        const { heldLsn } = why.details;
+        answers[sink] = { reason: why.message, ...(typeof heldLsn === 'number' ? { heldLsn } : {}) };
+      };
+      const bytes = await mendStretch(this.#host, { ...this.#options, onRefused }, stretch);
       this.#found.delete(address);
       mendedChannel.publish({ group, fromLsn, toLsn, bytes });
       onMended(stretch);
@@ -118,7 +140,7 @@ export class JournalMender {
       if (!(error instanceof TidemarkError)) throw error;
       if (told === undefined) return;
       const before = this.#found.get(address)?.reason;
-      this.#found.set(address, { ...told, address, reason: error.message });
+      this.#found.set(address, { ...told, address, reason: error.message, answers });
       if (before !== error.message) unmendedChannel.publish({ group, ...told, reason: error.message });
     }
   }

@@ -6,6 +6,7 @@ import type { Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
 import type { FrameSink } from '../../journal/stream.ts';
+import type { StretchWriter } from '../../journal/stretch-writer.ts';
 import type { ChainCheckpoints } from './chain-checkpoints.ts';
 import { chainAt } from './chain-walk.ts';
 
@@ -17,6 +18,8 @@ export interface MendOptions {
   readonly checkpoints: ChainCheckpoints;
   /** How long the far side may take for each frame. */
   readonly timeoutMs: number;
+  /** Told of each of the sinks, by its place in the list, why it could not help. */
+  readonly onRefused?: (sink: number, why: TidemarkError) => void;
 }
 
 /**
@@ -28,13 +31,14 @@ export async function mendStretch(host: Host, options: MendOptions, stretch: Dam
   const { journal, sinks } = options;
   if (stretch.toLsn < stretch.fromLsn) return write(journal, stretch, []);
   let refusal = new TidemarkError('stream-unavailable', 'there is nobody to ask');
-  for (const sink of sinks) {
+  for (const [place, sink] of sinks.entries()) {
     try {
-      const proven = await prove(host, options, sink, stretch);
+      const proven = await proveRecords(host, options, sink, stretch);
       return await write(journal, stretch, readAgain(host, options, sink, stretch, proven));
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       refusal = error;
+      options.onRefused?.(place, error);
     }
   }
   throw refusal;
@@ -47,30 +51,48 @@ async function write(
 ): Promise<number> {
   const writer = journal.mend(stretch);
   try {
-    for await (const view of frames) {
-      view.forEach((record, index) => {
-        if (record.lsn < stretch.fromLsn || record.lsn > stretch.toLsn) return;
-        const { kind, flags, volume, sector, sectors, requestId, time, lsn } = record;
-        const payload = view.payloadOf(index);
-        writer.add({ lsn, kind, flags, volume, sector, sectors, requestId, time, payload, epoch: view.epoch });
-      });
-    }
+    for await (const view of frames) addRecords(writer, view, stretch);
     return await writer.finish();
   } finally {
     await writer.close();
   }
 }
 
-/** Chain values at the ends of the frames that were proven. */
-type Proven = ReadonlyMap<Lsn, Chain>;
+/** Puts the records of a frame back that lie in the stretch. */
+export function addRecords(
+  writer: StretchWriter,
+  view: FrameView,
+  { fromLsn, toLsn }: Pick<DamagedStretch, 'fromLsn' | 'toLsn'>,
+): void {
+  view.forEach((record, index) => {
+    if (record.lsn < fromLsn || record.lsn > toLsn) return;
+    const { kind, flags, volume, sector, sectors, requestId, time, lsn } = record;
+    const payload = view.payloadOf(index);
+    writer.add({ lsn, kind, flags, volume, sector, sectors, requestId, time, payload, epoch: view.epoch });
+  });
+}
 
-/** Reads everything once and compares it with all that can still be read here. Throws `divergence`, `gap`, `trimmed` ... */
-async function prove(host: Host, options: MendOptions, sink: FrameSink, stretch: DamagedStretch): Promise<Proven> {
-  const { fromLsn, toLsn, before, after } = stretch;
+/** Chain values at the ends of the frames that were proven. */
+export type Proven = ReadonlyMap<Lsn, Chain>;
+
+/**
+ * Reads the records of a stretch up to `toLsn` (all of it when left out) once and compares them with all that can still
+ * be read here. Throws `divergence`, `gap`, `trimmed` (details: heldLsn, as far as the far side gave them) ...
+ */
+export async function proveRecords(
+  host: Host,
+  options: MendOptions,
+  sink: FrameSink,
+  stretch: DamagedStretch,
+  toLsn: Lsn = stretch.toLsn,
+): Promise<Proven> {
+  const { fromLsn, before } = stretch;
+  const after = toLsn === stretch.toLsn ? stretch.after : undefined;
   const ours = await chainBefore(options, stretch);
   const first = ours === undefined && before !== undefined ? fromLsn - 1 : fromLsn;
   // the chain behind the stretch proves every record in it
-  const behind = options.checkpoints.list.find(({ lsn }) => lsn >= toLsn);
+  const known = options.checkpoints.list.find(({ lsn }) => lsn >= toLsn);
+  const behind = toLsn === stretch.toLsn || known?.lsn === toLsn ? known : undefined;
   const last = Math.max(after === undefined ? toLsn : toLsn + 1, behind?.lsn ?? 0);
   const chains = new Map<Lsn, Chain>();
   let witnesses = 0;
@@ -102,7 +124,12 @@ async function prove(host: Host, options: MendOptions, sink: FrameSink, stretch:
     chains.set(view.lastLsn, view.chainAfter);
     covered = view.lastLsn;
   }
-  if (covered < toLsn) throw new TidemarkError('trimmed', `the far side holds these records only up to ${covered}`);
+  if (covered < fromLsn) throw new TidemarkError('trimmed', 'the far side holds none of these records');
+  if (covered < toLsn) {
+    throw new TidemarkError('trimmed', `the far side holds these records only up to ${covered}`, {
+      details: { heldLsn: covered },
+    });
+  }
   if (witnesses === 0) {
     throw new TidemarkError(
       'divergence',
@@ -112,12 +139,12 @@ async function prove(host: Host, options: MendOptions, sink: FrameSink, stretch:
   return chains;
 }
 
-/** The frames of the stretch again; they were too many to be kept. */
-async function* readAgain(
+/** The frames of a stretch again that were proven; they were too many to be kept. */
+export async function* readAgain(
   host: Host,
   options: MendOptions,
   sink: FrameSink,
-  { fromLsn, toLsn }: DamagedStretch,
+  { fromLsn, toLsn }: Pick<DamagedStretch, 'fromLsn' | 'toLsn'>,
   proven: Proven,
 ): AsyncGenerator<FrameView> {
   for await (const view of fetchFrames(host, options, sink, fromLsn, toLsn)) {

@@ -8,8 +8,10 @@ import type { Host } from '../../journal/host/host.ts';
 import type { Journal, RestoredRecord } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
 import type { FrameSink, FrameSinkEvents } from '../../journal/stream.ts';
+import { readAcknowledged } from './acknowledged.ts';
 import { ChainCheckpoints } from './chain-checkpoints.ts';
 import { chainAt } from './chain-walk.ts';
+import { type GiveUpOptions, type GiveUpOutcome, giveUp } from './give-up.ts';
 import { mendStretch } from './mend-stretch.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
 
@@ -25,6 +27,11 @@ export interface SettleOptions {
   readonly timeoutMs: number;
   /** Places in the journal that somebody relies on. */
   readonly anchors?: readonly StretchAnchor[];
+  /** Present: what an operator has given up. */
+  readonly giveUp?: Pick<GiveUpOptions, 'word' | 'writtenOutTo' | 'seedAllAnew'> & {
+    /** As configured now. */
+    readonly replicas: readonly string[];
+  };
 }
 
 export interface Settled {
@@ -38,6 +45,8 @@ export interface Settled {
   readonly mended: number;
   /** Those that nobody could give back, and why. */
   readonly unmended: readonly (Pick<DamagedStretch, 'fromLsn' | 'toLsn'> & { readonly reason: string })[];
+  /** What became of an operator's word. */
+  readonly givenUp?: GiveUpOutcome;
 }
 
 const mendedChannel = channel('tidemark:journal:mended');
@@ -77,12 +86,22 @@ export async function settleFarSide(host: Host, options: SettleOptions): Promise
       highestLsn = answer.value.highestLsn;
       ahead = sinks[index];
     }
-    const { mended, unmended } = await mendFound(host, options);
+    const found = await mendFound(host, options);
+    const given = await carryOut(host, options, { highestLsn, allAnswered: answered === sinks.length });
+    const again = given === undefined ? undefined : await mendFound(host, options);
+    const { unmended } = again ?? found;
     // without the end of the journal nobody can tell what continues it
     const whole = unmended.every(({ toLsn }) => toLsn < journal.lastLsn);
     const more = whole && ahead !== undefined && highestLsn > journal.lastLsn;
     const { restored, isLate } = more ? await restore(host, options, ahead!) : { restored: 0, isLate: false };
-    return { highestLsn: isLate ? journal.lastLsn : highestLsn, answered, restored, mended, unmended };
+    return {
+      highestLsn: isLate ? journal.lastLsn : highestLsn,
+      answered,
+      restored,
+      mended: found.mended + (again?.mended ?? 0) + (given?.mended ?? 0),
+      unmended,
+      ...(given === undefined ? {} : { givenUp: given }),
+    };
   } finally {
     await Promise.all(sinks.map((sink) => sink.close()));
   }
@@ -110,6 +129,23 @@ async function mendFound(host: Host, options: SettleOptions): Promise<Pick<Settl
     }
   }
   return { mended, unmended };
+}
+
+/** The operator's word comes last: what anybody can give back is back by then. */
+async function carryOut(
+  host: Host,
+  options: SettleOptions,
+  far: { readonly highestLsn: Lsn; readonly allAnswered: boolean },
+): Promise<GiveUpOutcome | undefined> {
+  const { giveUp: order, directory, groupId } = options;
+  if (order === undefined) return undefined;
+  const { replicas, ...word } = order;
+  const told = readAcknowledged(host, { directory, groupId }).filter(({ name }) => replicas.includes(name));
+  const heldLsn = Math.max(far.highestLsn, ...told.map(({ acknowledgedLsn }) => acknowledgedLsn));
+  const { allAnswered } = far;
+  const anchors = options.anchors ?? [];
+  const load = () => loadCheckpoints(host, options);
+  return giveUp(host, { ...options, ...word, anchors, allAnswered, heldLsn, loadCheckpoints: load });
 }
 
 async function loadCheckpoints(host: Host, { directory, groupId, journal }: SettleOptions): Promise<ChainCheckpoints> {

@@ -6,7 +6,7 @@ import type { Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
-import type { FrameSink, ReplicaFeedback, SourceIdentity } from '../../journal/stream.ts';
+import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
@@ -173,6 +173,16 @@ export class Shipper {
   /** Somebody could not read the journal at this address: it is put back from the far side. */
   mendAt(address: JournalAddress): void {
     this.#mender.mendAt(address);
+  }
+
+  /** Asks everybody now for what is damaged; resolves with what nobody gave back. */
+  askAgain(): Promise<readonly JournalDamage[]> {
+    return this.#mender.askAgain();
+  }
+
+  /** Of each sink, in their order. */
+  get streams(): readonly StreamStatus[] {
+    return this.#lanes.map((lane) => lane.stream);
   }
 
   /** The journal below this end of a file is about to be given up; see `Release`. */

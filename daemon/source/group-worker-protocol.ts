@@ -1,5 +1,12 @@
 import type { SourceGroupConfig } from '../config/config-types.ts';
-import type { ActionReply, BookmarkReply, BookmarkRequest, SourceGroupReply } from '../control/control-api.ts';
+import type {
+  ActionReply,
+  BookmarkReply,
+  BookmarkRequest,
+  GiveUpReply,
+  GiveUpRequest,
+  SourceGroupReply,
+} from '../control/control-api.ts';
 
 /** Between the source's control plane and the worker of one group. */
 
@@ -13,6 +20,7 @@ export interface SourceMethods {
   bookmark: { params: BookmarkRequest; result: BookmarkReply };
   detach: { params: { dryRun: boolean }; result: ActionReply };
   release: { params: { dryRun: boolean }; result: ActionReply };
+  giveUp: { params: GiveUpRequest; result: GiveUpReply };
   /** Resolves when what is under way is answered, synced, and the journal is marked clean. */
   stop: { params: null; result: null };
 }

@@ -19,6 +19,7 @@ side.serve<SourceMethods>({
   bookmark: (request) => path.bookmark(request),
   detach: ({ dryRun }) => path.detach(dryRun),
   release: async ({ dryRun }) => path.release(dryRun),
+  giveUp: (request) => path.giveUp(request),
   stop: async () => {
     await path.close();
     quiet();

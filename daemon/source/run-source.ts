@@ -16,6 +16,8 @@ type Group = GroupHost<SourceMethods, SourceGroupReply>;
 const CALL_TIMEOUT_MS = 30_000;
 /** Detaching writes a whole journal out. */
 const DETACH_TIMEOUT_MS = 3_600_000;
+/** Everybody is asked for every damaged stretch, and the journal behind the first is read. */
+const GIVE_UP_TIMEOUT_MS = 600_000;
 const STOP_TIMEOUT_MS = 120_000;
 
 const NOT_READY: ReadonlySet<string> = new Set(['starting', 'seeding', 'stopping', 'failed']);
@@ -42,6 +44,10 @@ export async function runSource(config: SourceConfig, log: Log): Promise<number>
     release: (group, dryRun) =>
       runtime.operation(dryRun ? 'release-plan' : 'release', { group }, async () =>
         rpc(group).call('release', { dryRun }, CALL_TIMEOUT_MS),
+      ),
+    giveUp: (group, request) =>
+      runtime.operation(request.dryRun === true ? 'give-up-plan' : 'give-up', { group, reason: request.reason }, () =>
+        rpc(group).call('giveUp', request, GIVE_UP_TIMEOUT_MS),
       ),
   };
   const runtime = new DaemonRuntime(log, config, {

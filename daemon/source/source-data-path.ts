@@ -5,11 +5,19 @@ import type { Journal } from '../../journal/journal.ts';
 import { LocalMarks } from '../../journal/local-marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink } from '../../journal/stream.ts';
-import type { ActionReply, BookmarkReply, BookmarkRequest, SourceGroupReply } from '../control/control-api.ts';
+import type {
+  ActionReply,
+  BookmarkReply,
+  BookmarkRequest,
+  GiveUpReply,
+  GiveUpRequest,
+  SourceGroupReply,
+} from '../control/control-api.ts';
 import { sourceGroupId } from '../group-identity.ts';
 import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
 import { exportUri, nbdListener } from '../nbd-setup.ts';
 import { ComingShipper } from '../ship/coming-shipper.ts';
+import { type GivenWord, readGivenWord, writeGivenWord } from '../ship/given-word.ts';
 import { type Settled, settleFarSide } from '../ship/settle.ts';
 import { Shipper } from '../ship/shipper.ts';
 import { countSource } from '../telemetry/channel-counters.ts';
@@ -18,17 +26,33 @@ import { anchorsOf, readCheckpoint } from '../volume/checkpoint.ts';
 import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
 import { CountedExport } from './counted-export.ts';
+import { damageBehind, planGiveUp } from './give-up-plan.ts';
 import type { SourceWorkerData } from './group-worker-protocol.ts';
 import { mendingOf } from './mending.ts';
 import { openVolumes } from './open-volumes.ts';
 import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
-import { sinkFactory } from './source-stream.ts';
+import { sinkFactory, streamNames } from './source-stream.ts';
 
 /** Between two questions for records without which the disks cannot be served. */
 const ASK_AGAIN_MS = 5_000;
 
 function damageNote({ fromLsn, toLsn, reason }: { fromLsn: Lsn; toLsn: Lsn; reason: string }): string {
   return `damage: records ${fromLsn} to ${toLsn} cannot be read: ${reason}`;
+}
+
+function givenNote({ stretches, reason }: GivenWord): string {
+  const which = stretches.map(({ fromLsn, toLsn }) => `${fromLsn} to ${toLsn}`).join(', ');
+  return `records ${which} are given up at the next start, and every volume is seeded anew: ${reason}`;
+}
+
+function givenUpNotes({ givenUp }: Settled): string[] {
+  if (givenUp === undefined) return [];
+  const { given, waiting } = givenUp;
+  const lost = given.map(
+    ({ fromLsn, toLsn, reason }) =>
+      `records ${fromLsn} to ${toLsn} were given up, every volume is seeded anew: ${reason}`,
+  );
+  return waiting === undefined ? lost : [...lost, `not given up yet, it is tried again at the next start: ${waiting}`];
 }
 
 /** What is there once the exports are open. */
@@ -118,6 +142,30 @@ export class SourceDataPath {
     return { dryRun, steps: ['remote guests may connect again'] };
   }
 
+  async giveUp({ reason, dryRun = false }: GiveUpRequest): Promise<GiveUpReply> {
+    const { config } = this.#data;
+    const { group, shipper, groupId } = this.#opened();
+    const { journal } = group;
+    const known = shipper.damage.map(({ address }) => address);
+    if (known.length > 0) {
+      for (const address of await damageBehind(this.#host, journal, Math.min(...known))) shipper.mendAt(address);
+    }
+    const damage = await shipper.askAgain();
+    const { word, reply } = planGiveUp({
+      journal,
+      damage,
+      replicas: shipper.status().replicas,
+      streams: shipper.streams,
+      streamNames: streamNames(config),
+      writtenOutTo: group.writtenOut.checkpoint.address,
+      volumes: group.status().volumes.map(({ name }) => name),
+      reason,
+    });
+    if (!dryRun) await writeGivenWord(this.#host, { directory: config.journal.directory, groupId }, word);
+    if (!dryRun) this.#note(givenNote(word));
+    return { ...reply, dryRun };
+  }
+
   status(): SourceGroupReply {
     const { config } = this.#data;
     if (this.#open === undefined) {
@@ -187,7 +235,8 @@ export class SourceDataPath {
       outOfRoom: config.outOfRoom,
       afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
       heartbeatMs: config.heartbeatMs,
-      settle: (journal: Journal) => this.#settle(journal, groupId, makeSinks),
+      settle: (journal: Journal, seedAllAnew: () => Promise<void>) =>
+        this.#settle(journal, groupId, makeSinks, seedAllAnew),
       beforeGivingUp: (end: JournalAddress) => this.#coming.keepChainAt(end),
       onUnreadable: (address: JournalAddress) => this.#coming.shipper?.mendAt(address),
     };
@@ -207,13 +256,15 @@ export class SourceDataPath {
     journal: Journal,
     groupId: string,
     makeSinks: () => FrameSink[],
+    seedAllAnew: () => Promise<void>,
   ): Promise<{ highestLsn: number } | undefined> {
     const { bootChanged, cut, damage, cleanStop, lastLsn } = journal.report;
     if (cut !== undefined)
       this.#note(`a torn tail was cut behind ${cut.afterLsn} (${cut.droppedBytes} bytes: ${cut.reason})`);
     const kept = damage.length === 0 && (cleanStop || !bootChanged);
-    if (kept && lastLsn > 0) return undefined;
-    const settled = await this.#askFarSide(journal, groupId, makeSinks);
+    const word = readGivenWord(this.#host, { directory: this.#data.config.journal.directory, groupId });
+    if (kept && lastLsn > 0 && word === undefined) return undefined;
+    const settled = await this.#askFarSide(journal, groupId, makeSinks, seedAllAnew);
     this.#side.log('info', 'settled', 'the far side was asked what it holds', {
       answered: settled.answered,
       restored: settled.restored,
@@ -221,6 +272,7 @@ export class SourceDataPath {
     });
     if (settled.restored > 0) this.#note(`${settled.restored} records that were lost here came back from the far side`);
     if (settled.mended > 0) this.#note(`${settled.mended} damaged stretches of the journal were put back`);
+    for (const note of givenUpNotes(settled)) this.#note(note);
     if (settled.answered > 0) return { highestLsn: settled.highestLsn };
     if (cut !== undefined)
       this.#note('nobody could be asked about the cut: a replica that holds more will need a resync');
@@ -228,10 +280,18 @@ export class SourceDataPath {
   }
 
   /** Again and again while records are missing without which the disks cannot be served: somebody may come who has them. */
-  async #askFarSide(journal: Journal, groupId: string, makeSinks: () => FrameSink[]): Promise<Settled> {
+  async #askFarSide(
+    journal: Journal,
+    groupId: string,
+    makeSinks: () => FrameSink[],
+    seedAllAnew: () => Promise<void>,
+  ): Promise<Settled> {
     const { config } = this.#data;
     const { directory } = config.journal;
     const writtenOut = readCheckpoint(this.#host, { directory, groupId });
+    const word = readGivenWord(this.#host, { directory, groupId });
+    const writtenOutTo = writtenOut?.checkpoint.address ?? 0;
+    const replicas = config.replicas.map(({ name }) => name);
     this.#phase = 'asking the far side what it holds';
     for (;;) {
       const settled = await settleFarSide(this.#host, {
@@ -242,6 +302,7 @@ export class SourceDataPath {
         sinks: makeSinks(),
         timeoutMs: config.settleTimeoutMs,
         anchors: writtenOut === undefined ? [] : anchorsOf(writtenOut),
+        ...(word === undefined ? {} : { giveUp: { word, writtenOutTo, seedAllAnew, replicas } }),
       });
       this.#notes = this.#notes.filter((note) => !note.startsWith('damage'));
       const needed = settled.unmended.filter(({ toLsn }) => toLsn > (writtenOut?.checkpoint.lsn ?? 0));

@@ -6,6 +6,12 @@ import { TcpDialer } from '../stream/direct/tcp-wire.ts';
 import { feedbackTopicOf, openKafka, topicPolicyOf } from '../stream-setup/kafka-setup.ts';
 import { dialerTls } from '../stream-setup/read-pem.ts';
 
+/** How the sinks of a group are called for an operator, in their order. */
+export function streamNames({ stream: { direct, kafka } }: SourceGroupConfig): string[] {
+  if (kafka !== null) return [`topic ${kafka.topic}`];
+  return (direct?.replicas ?? []).map(({ name }) => `replica ${name}`);
+}
+
 /**
  * Makes the source's ends of a group's stream: one sink per replica over direct, one for the topic over Kafka. A sink is
  * opened once, so that settling and shipping each get sinks of their own. Rejects with config-invalid.

@@ -25,6 +25,7 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:journal:damage': { level: 'error', message: 'records that were durable cannot be read' },
   'tidemark:journal:mended': { level: 'info', message: 'records that could not be read were put back' },
   'tidemark:journal:unmended': { level: 'error', message: 'nobody has given back records that cannot be read' },
+  'tidemark:journal:given-up': { level: 'warn', message: 'records that nobody holds were given up by an operator' },
   'tidemark:journal:clock-jump': { level: 'warn', message: 'the wall clock jumped' },
   'tidemark:group:room': { level: 'warn', message: "the journal's budget passed a mark" },
   'tidemark:group:unprotected': { level: 'error', message: 'history was given up for lack of room' },

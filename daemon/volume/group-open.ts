@@ -71,7 +71,8 @@ export class OpenedVolumes {
         throw new TidemarkError('precondition-failed', `volume ${registered.name} is in the journal: detach it first`);
       }
       await this.#verifyOne(registered, wanted);
-      if (registered.standing === 'detached') registered.standing = 'protected';
+      const isKnown = registered.reseedFromLsn === undefined;
+      if (registered.standing === 'detached') registered.standing = isKnown ? 'protected' : 'seeding';
       this.add(shared, registered, wanted);
     }
     for (const { volume, registered } of this.volumes) {
@@ -119,7 +120,7 @@ export class OpenedVolumes {
           if (record.kind === RecordKind.volumeAdded) this.registry.learn(decodeVolumeAdded(record.payload));
           if (record.kind !== RecordKind.seed) return;
           const seeding = this.registry.byId(record.volume);
-          if (seeding?.standing !== 'seeding') return;
+          if (seeding?.standing !== 'seeding' || isOfSeedBefore(seeding, record.lsn)) return;
           seeding.seededBytes = Math.max(seeding.seededBytes, (record.sector + record.sectors) * SECTOR_BYTES);
         },
         overlayBytes: () => this.overlayBytes,
@@ -140,6 +141,13 @@ export class OpenedVolumes {
     await this.#stamp(volume, 'dirty');
     registered.standing = 'protected';
     registered.seededBytes = volume.size;
+    registered.reseedFromLsn = undefined;
+    await this.registry.save();
+  }
+
+  /** History is about to lose records: every volume is to be seeded anew. Durable when it resolves. */
+  async seedAllAnew(): Promise<void> {
+    this.registry.seedAllAnew();
     await this.registry.save();
   }
 
@@ -168,6 +176,11 @@ export class OpenedVolumes {
     const { lsn } = this.writtenOut.checkpoint;
     await writeStamp(this.#host, this.#options.journal, volume.id, { state, lsn, identity });
   }
+}
+
+/** A seed record that a seed anew does not begin with; none counts before it has begun. */
+function isOfSeedBefore({ reseedFromLsn }: RegisteredVolume, lsn: Lsn): boolean {
+  return reseedFromLsn !== undefined && (reseedFromLsn === 0 || lsn < reseedFromLsn);
 }
 
 /** What the directory says about volumes and the checkpoint. Throws `journal-damaged` when that cannot be. */
@@ -205,9 +218,7 @@ export async function admitVolumes(
     }
     const registered = learnt ?? opened.registry.add(wanted.name, wanted.backing.size, wanted.id);
     if (learnt === undefined) {
-      const { id, name, size } = registered;
-      const starts = wanted.seed === true ? 'seeded' : 'empty';
-      const body = encodeVolumeAdded({ id, name, size, blockBytes: SECTOR_BYTES, starts });
+      const body = volumeAddedBody(registered, wanted.seed === true ? 'seeded' : 'empty');
       journal.append(RecordKind.volumeAdded, { body });
       await journal.sync();
     } else if (wanted.seed !== true) {
@@ -219,6 +230,10 @@ export async function admitVolumes(
     if (wanted.seed === true) await opened.beginSeeding(volume);
     else await opened.protect(volume, registered);
   }
+}
+
+export function volumeAddedBody({ id, name, size }: RegisteredVolume, starts: 'empty' | 'seeded'): Uint8Array {
+  return encodeVolumeAdded({ id, name, size, blockBytes: SECTOR_BYTES, starts });
 }
 
 function checkBacking(wanted: VolumeOptions, size: number): void {

@@ -39,9 +39,13 @@ export interface GroupOptions {
   readonly heartbeatMs?: number;
   /**
    * Asks the far side what it holds before a cut is accepted (rule 4), and puts back what was lost here (`journal
-   * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked.
+   * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked. `seedAllAnew`
+   * is to be awaited before records are given up: every volume is seeded anew from then on.
    */
-  readonly settle?: (journal: Journal) => Promise<{ readonly highestLsn: Lsn } | undefined>;
+  readonly settle?: (
+    journal: Journal,
+    seedAllAnew: () => Promise<void>,
+  ) => Promise<{ readonly highestLsn: Lsn } | undefined>;
   /**
    * The journal below this end of a file is about to be overwritten, whoever does not hold it. Resolves to the chain there,
    * which is kept with the change map: that has its room when nothing else has. Undefined: it cannot be told.

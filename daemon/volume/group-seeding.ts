@@ -2,7 +2,8 @@ import { channel } from '../../journal/base/channels.ts';
 import { type ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
 import { delay, type Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
-import type { OpenedVolume, OpenedVolumes } from './group-open.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { type OpenedVolume, type OpenedVolumes, volumeAddedBody } from './group-open.ts';
 import { seedVolume } from './seeding.ts';
 
 const seedingChannel = channel('tidemark:group:seeding');
@@ -23,9 +24,12 @@ export class GroupSeeding {
   readonly #journal: Journal;
   readonly #opened: OpenedVolumes;
   readonly #abort = new AbortController();
+  readonly #drain: () => Promise<void>;
   readonly #running: Promise<void>[] = [];
 
-  constructor(host: Host, group: string, journal: Journal, opened: OpenedVolumes) {
+  /** `drain`: resolves when all that was written so far is synced in the backings. */
+  constructor(host: Host, group: string, journal: Journal, opened: OpenedVolumes, drain: () => Promise<void>) {
+    this.#drain = drain;
     this.#host = host;
     this.#group = group;
     this.#journal = journal;
@@ -58,6 +62,7 @@ export class GroupSeeding {
     const { volume, registered } = opened;
     for (let seeded = false; ; ) {
       try {
+        if (registered.reseedFromLsn === 0) await this.#beginAnew(opened);
         if (!seeded) await this.#seed(opened);
         seeded = true;
         await this.#opened.protect(volume, registered);
@@ -78,6 +83,20 @@ export class GroupSeeding {
     return error.next === 'retry' || (STATE_FILE_FAILED.has(error.code) && this.#journal.poisonedBy === undefined);
   }
 
+  /**
+   * Behind a gap: what the journal holds for the disk is written out first, for the disk is what is journalled. The volume
+   * is told to history again, which may have lost that, too.
+   */
+  async #beginAnew({ volume, registered }: OpenedVolume): Promise<void> {
+    await Promise.race([this.#drain(), this.#interrupted()]);
+    const fromLsn = this.#journal.lastLsn + 1;
+    this.#journal.append(RecordKind.volumeAdded, { body: volumeAddedBody(registered, 'seeded') });
+    await this.#journal.sync();
+    registered.seededBytes = 0;
+    registered.reseedFromLsn = fromLsn;
+    await this.#opened.beginSeeding(volume);
+  }
+
   async #seed(opened: OpenedVolume): Promise<void> {
     const { volume, registered } = opened;
     await seedVolume({
@@ -85,6 +104,7 @@ export class GroupSeeding {
       volume: volume.id,
       device: volume.backing,
       from: registered.seededBytes,
+      anew: registered.reseedFromLsn !== undefined,
       signal: this.#abort.signal,
       room: (wasRefused) => this.#room(wasRefused),
       onProgress: async (bytes) => {
@@ -92,6 +112,15 @@ export class GroupSeeding {
         await this.#opened.registry.save();
         this.#tell(opened, false);
       },
+    });
+  }
+
+  /** Never resolves. */
+  #interrupted(): Promise<never> {
+    return new Promise((_, reject) => {
+      const interrupt = (): void => reject(new TidemarkError('shutting-down', 'seeding was interrupted'));
+      if (this.#abort.signal.aborted) interrupt();
+      else this.#abort.signal.addEventListener('abort', interrupt, { once: true });
     });
   }
 

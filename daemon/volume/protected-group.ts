@@ -87,7 +87,7 @@ export class ProtectedGroup {
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
     const { groupName } = parts.options.journal;
     this.#detaching = new GroupDetach({ ...parts, place: parts.options.journal });
-    this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened);
+    this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened, () => this.drain());
     for (const opened of this.#opened.volumes) {
       if (opened.registered.standing === 'seeding') this.#seeding.start(opened);
       else opened.volume.open();
@@ -322,7 +322,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     const policy = options.afterPowerLoss ?? 'hold-remote';
     const remoteHold = await RemoteHold.open(host, options.journal, journal.report, policy);
     // What the far side gives back becomes part of the journal, so it comes before the journal is replayed.
-    const settled = await options.settle?.(journal);
+    const settled = await options.settle?.(journal, () => opened.seedAllAnew());
     opened.assertReadable();
     await journal.begin(settled);
     destager.start();

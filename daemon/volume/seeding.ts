@@ -1,6 +1,6 @@
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice } from '../../journal/block-device.ts';
-import type { Journal } from '../../journal/journal.ts';
+import type { AppendOptions, Journal } from '../../journal/journal.ts';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeSeedEnd } from '../../journal/record-bodies.ts';
@@ -12,6 +12,9 @@ const MAP_STRETCH_BYTES = 1024 * 1024 * 1024;
 /** The place reached is made durable after so much of the disk. */
 const PROGRESS_BYTES = 64 * 1024 * 1024;
 
+/** Of one BLANK record: 1 TiB. */
+const BLANK_SECTORS: number = 2 ** 31;
+
 const ZERO_BLOCK: Buffer = Buffer.alloc(BLOCK_BYTES);
 
 export interface SeedingOptions {
@@ -20,6 +23,8 @@ export interface SeedingOptions {
   readonly device: BlockDevice;
   /** Bytes that the journal holds already. */
   readonly from: number;
+  /** History knows other content of the volume: before the first block it is told that all of it is zeroes. */
+  readonly anew: boolean;
   readonly signal: AbortSignal;
   /** Resolves when the journal may have room for a chunk; `wasRefused`: it had none just now. */
   readonly room: (wasRefused: boolean) => Promise<void>;
@@ -40,6 +45,7 @@ export async function seedVolume(options: SeedingOptions): Promise<void> {
     await options.onProgress(reached);
     kept = reached;
   };
+  if (options.anew && options.from === 0) await appendBlank(options);
   for await (const [offset, length] of chunks(device, options.from)) {
     if (offset - kept >= PROGRESS_BYTES) await keep(offset);
     try {
@@ -57,17 +63,25 @@ export async function seedVolume(options: SeedingOptions): Promise<void> {
   await options.onProgress(device.size);
 }
 
-async function appendSeed(options: SeedingOptions, offset: number, body: Uint8Array): Promise<void> {
+/** No write: it says nothing to the disk, which holds what is about to be journalled. */
+async function appendBlank(options: SeedingOptions): Promise<void> {
+  const total = options.device.size / SECTOR_BYTES;
+  for (let sector = 0; sector < total; sector += BLANK_SECTORS) {
+    await append(options, RecordKind.blank, { sector, sectors: Math.min(BLANK_SECTORS, total - sector) });
+  }
+}
+
+function appendSeed(options: SeedingOptions, offset: number, body: Uint8Array): Promise<void> {
+  const extent = { sector: offset / SECTOR_BYTES, sectors: body.length / SECTOR_BYTES };
+  return append(options, RecordKind.seed, { ...extent, body });
+}
+
+async function append(options: SeedingOptions, kind: RecordKind, extent: AppendOptions): Promise<void> {
   const { journal, volume } = options;
   for (let wasRefused = false; ; wasRefused = true) {
     await options.room(wasRefused);
     try {
-      journal.append(RecordKind.seed, {
-        volume,
-        sector: offset / SECTOR_BYTES,
-        sectors: body.length / SECTOR_BYTES,
-        body,
-      });
+      journal.append(kind, { volume, ...extent });
       return;
     } catch (error) {
       if (!hasCode(error, 'journal-full')) throw error;

@@ -111,6 +111,10 @@ export class StateFields {
     this.#map = value as Record<string, unknown>;
   }
 
+  has(name: string): boolean {
+    return this.#map[name] !== undefined;
+  }
+
   count(name: string): number {
     const value = this.#map[name];
     if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw this.#wrong(name);

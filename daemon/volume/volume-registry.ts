@@ -1,5 +1,6 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
+import type { Lsn } from '../../journal/position.ts';
 import type { VolumeAddedBody } from '../../journal/record-bodies.ts';
 import { readStateFile, StateFields, type StatePlace, writeStateFile } from './state-file.ts';
 
@@ -16,6 +17,11 @@ export interface RegisteredVolume {
   readonly size: number;
   standing: VolumeStanding;
   seededBytes: number;
+  /**
+   * Present: history has a gap, and the volume is to be seeded anew as one that is zeroes so far, by records from this
+   * LSN on; 0: that has not begun.
+   */
+  reseedFromLsn?: Lsn | undefined;
 }
 
 const NAME = 'volumes.state';
@@ -48,6 +54,7 @@ export class VolumeRegistry {
         size: one.count('size'),
         standing: one.oneOf('standing', STANDINGS),
         seededBytes: one.count('seededBytes'),
+        ...(one.has('reseedFromLsn') ? { reseedFromLsn: one.count('reseedFromLsn') } : {}),
       });
     }
     return registry;
@@ -85,6 +92,15 @@ export class VolumeRegistry {
     return volume;
   }
 
+  /** From now on none counts as known to history, not yet saved: those that are no plain disks now are seeded anew. */
+  seedAllAnew(): void {
+    for (const volume of this.#volumes.values()) {
+      volume.reseedFromLsn = 0;
+      volume.seededBytes = 0;
+      if (volume.standing === 'protected') volume.standing = 'seeding';
+    }
+  }
+
   /** What a VOLUME_ADDED record tells that a crash kept out of the file. */
   learn(body: VolumeAddedBody): void {
     if (this.#volumes.has(body.name)) return;
@@ -98,7 +114,10 @@ export class VolumeRegistry {
     const saved = this.#last.then(() =>
       writeStateFile(this.#host, this.#place, NAME, {
         nextId: this.#nextId,
-        volumes: this.all.map((volume) => ({ ...volume })),
+        volumes: this.all.map(({ reseedFromLsn, ...volume }) => ({
+          ...volume,
+          ...(reseedFromLsn === undefined ? {} : { reseedFromLsn }),
+        })),
       }),
     );
     this.#last = saved.catch(() => undefined);

@@ -37,6 +37,8 @@ export interface ChannelPayloads {
   'tidemark:journal:mended': { group: string; fromLsn: number; toLsn: number; bytes: number };
   /** Nobody could give back records that cannot be read; it is tried again. */
   'tidemark:journal:unmended': { group: string; fromLsn: number; toLsn: number; reason: string };
+  /** An operator gave up records that nobody holds: LOST records stand in their place. */
+  'tidemark:journal:given-up': { group: string; fromLsn: number; toLsn: number; reason: string };
   'tidemark:journal:clock-jump': { group: string; fromMicros: number; toMicros: number };
   /** The part of the journal's budget that is not released went above (or fell below) 50, 80 or 95 percent. */
   'tidemark:group:room': { group: string; percent: number; above: boolean; budgetBytes: number; outOfRoom: string };

@@ -20,8 +20,17 @@ export interface CatalogVolume {
   readonly addedLsn: Lsn;
   /** Bytes, from this LSN on; in order. */
   readonly sizes: readonly { readonly fromLsn: Lsn; readonly size: number }[];
-  /** Stretches in which the volume's content is no point: from `fromLsn` up to before `toLsn`; 0: still so. */
-  readonly unsettled: readonly { readonly fromLsn: Lsn; readonly toLsn: Lsn; readonly reason: string }[];
+  /** In order of `fromLsn`. */
+  readonly unsettled: readonly UnsettledStretch[];
+}
+
+/** Where a volume's content is no point: from `fromLsn` up to before `toLsn`; 0: still so. */
+interface UnsettledStretch {
+  readonly fromLsn: Lsn;
+  readonly toLsn: Lsn;
+  readonly reason: string;
+  /** Records are missing: only a seed that begins behind them, with the BLANK of this LSN (0: not come yet), ends it. */
+  readonly blankLsn?: Lsn;
 }
 
 export interface CatalogBookmark {
@@ -97,7 +106,8 @@ export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
         sizes: volume.sizes.filter((change) => change.fromLsn <= lsn),
         unsettled: volume.unsettled
           .filter((stretch) => stretch.fromLsn <= lsn)
-          .map((stretch) => (stretch.toLsn > lsn ? { ...stretch, toLsn: 0 } : stretch)),
+          .map((stretch) => (stretch.toLsn > lsn ? { ...stretch, toLsn: 0 } : stretch))
+          .map((stretch) => ((stretch.blankLsn ?? 0) > lsn ? { ...stretch, blankLsn: 0 } : stretch)),
       })),
     bookmarks: catalog.bookmarks.filter((bookmark) => bookmark.lsn <= lsn),
     events: catalog.events.filter((event) => event.lsn <= lsn),
@@ -165,12 +175,22 @@ export class CatalogBuilder {
   /** A seed record: the volume is no point until its seed ends. */
   seed(volumeId: number, lsn: Lsn, time: JournalTime): void {
     const volume = this.#volumes.get(volumeId);
-    if (volume === undefined || volume.unsettled.at(-1)?.toLsn === 0) return;
+    if (volume === undefined || isOpen(volume)) return;
     // Nobody writes to a volume before its first seed is done: it was no point since it was added, which a source of
     // an older program did not say then.
     const fromLsn = volume.unsettled.length === 0 && volume.sizes.length === 1 ? volume.addedLsn : lsn;
     this.#unsettle(volume, fromLsn, 'seeding');
     this.#event('seeding', lsn, time, `volume ${volume.name}`);
+  }
+
+  /** A seed begins from nothing: what was missing before it is missing no more when it ends. */
+  blank(volumeId: number, lsn: Lsn): void {
+    const volume = this.#volumes.get(volumeId);
+    if (volume === undefined) return;
+    const unsettled = volume.unsettled.map((stretch) =>
+      stretch.blankLsn === 0 ? { ...stretch, blankLsn: lsn } : stretch,
+    );
+    this.#volumes.set(volume.id, { ...volume, unsettled });
   }
 
   /**
@@ -199,6 +219,14 @@ export class CatalogBuilder {
       case RecordKind.volumeAdded: {
         const { id, name, size, blockBytes, starts } = decodeVolumeAdded(body);
         const sizes = [{ fromLsn: lsn, size }];
+        const known = this.#volumes.get(id);
+        if (known?.name === name && known.sizes.at(-1)?.size === size) {
+          // Told again: behind a gap, in which it may have been told first, or by a start that had not kept it. What was
+          // before stays as it is.
+          if (starts === 'seeded' && !isOpen(known)) this.#unsettle(known, lsn, 'seeding');
+          if (starts === 'seeded') this.#event('seeding', lsn, time, `volume ${name}, anew`);
+          return;
+        }
         // Before its first block came nothing else tells that it is not empty.
         const unsettled = starts === 'seeded' ? [{ fromLsn: lsn, toLsn: 0, reason: 'seeding' }] : [];
         this.#volumes.set(id, { id, name, blockBytes, addedLsn: lsn, sizes, unsettled });
@@ -219,7 +247,7 @@ export class CatalogBuilder {
         const volume = this.#volumes.get(decodeSeedEnd(body).volume);
         if (volume === undefined) return;
         this.#settle(volume, lsn);
-        this.#event('seeded', lsn, time, `volume ${volume.name}`);
+        if (!isOpen(this.#volumes.get(volume.id)!)) this.#event('seeded', lsn, time, `volume ${volume.name}`);
         return;
       }
       case RecordKind.gap: {
@@ -229,11 +257,16 @@ export class CatalogBuilder {
           this.#event('gap', lsn, time, `${fromLsn}-${toLsn}: ${reason}; all of it is held here`);
           return;
         }
-        for (const volume of this.#volumes.values()) {
-          if (volume.unsettled.at(-1)?.toLsn !== 0)
-            this.#unsettle(volume, afterLsn + 1, `gap ${fromLsn}-${toLsn}: ${reason}`);
-        }
+        this.#lose(afterLsn + 1, `gap ${fromLsn}-${toLsn}: ${reason}`);
         this.#event('gap', lsn, time, `${fromLsn}-${toLsn}: ${reason}`);
+        return;
+      }
+      case RecordKind.lost: {
+        // The reason stands in the first of them when there was room.
+        const { fromLsn, toLsn, reason } = body.length > 0 ? decodeGap(body) : { fromLsn: lsn, toLsn: lsn, reason: '' };
+        const what = body.length > 0 ? `${fromLsn}-${toLsn}: ${reason}` : `from ${lsn} on: given up`;
+        this.#lose(lsn, `gap ${what}`);
+        this.#event('gap', lsn, time, what);
         return;
       }
       case RecordKind.clockJump: {
@@ -282,12 +315,23 @@ export class CatalogBuilder {
     this.#unvouched.splice(0, 2, { lsn: second.lsn, micros: first.micros + second.micros });
   }
 
-  #unsettle(volume: CatalogVolume, fromLsn: Lsn, reason: string): void {
-    this.#volumes.set(volume.id, { ...volume, unsettled: [...volume.unsettled, { fromLsn, toLsn: 0, reason }] });
+  /** Records are missing from here on, of whichever volume: a seed that had begun before lacks them, too. */
+  #lose(fromLsn: Lsn, reason: string): void {
+    for (const volume of this.#volumes.values()) {
+      if (volume.unsettled.some(({ blankLsn }) => blankLsn === 0)) continue;
+      this.#unsettle(volume, fromLsn, reason, { blankLsn: 0 });
+    }
+  }
+
+  #unsettle(volume: CatalogVolume, fromLsn: Lsn, reason: string, extra: { blankLsn?: Lsn } = {}): void {
+    const unsettled = [...volume.unsettled, { fromLsn, toLsn: 0, reason, ...extra }];
+    this.#volumes.set(volume.id, { ...volume, unsettled });
   }
 
   #settle(volume: CatalogVolume, lsn: Lsn): void {
-    const unsettled = volume.unsettled.map((stretch) => (stretch.toLsn === 0 ? { ...stretch, toLsn: lsn } : stretch));
+    const unsettled = volume.unsettled.map((stretch) =>
+      stretch.toLsn === 0 && stretch.blankLsn !== 0 ? { ...stretch, toLsn: lsn } : stretch,
+    );
     this.#volumes.set(volume.id, { ...volume, unsettled });
   }
 
@@ -295,6 +339,10 @@ export class CatalogBuilder {
     this.#events.push({ kind, lsn, time, text });
     if (this.#events.length > EVENTS_MAX) this.#events.splice(0, this.#events.length - EVENTS_MAX);
   }
+}
+
+function isOpen({ unsettled }: CatalogVolume): boolean {
+  return unsettled.some(({ toLsn }) => toLsn === 0);
 }
 
 /** A volume as it stands at a position. */
@@ -314,7 +362,8 @@ export function volumeAt(catalog: Catalog, name: string, lsn: Lsn): VolumeAt {
   if (volume === undefined || volume.addedLsn > lsn) {
     throw new TidemarkError('not-found', `there is no volume ${name} at LSN ${lsn}`);
   }
-  const stretch = volume.unsettled.find(({ fromLsn, toLsn }) => lsn >= fromLsn && (toLsn === 0 || lsn < toLsn));
+  const around = volume.unsettled.filter(({ fromLsn, toLsn }) => lsn >= fromLsn && (toLsn === 0 || lsn < toLsn));
+  const stretch = around.find(({ toLsn }) => toLsn === 0) ?? around.toSorted((a, b) => b.toLsn - a.toLsn)[0];
   if (stretch !== undefined) {
     const until = stretch.toLsn === 0 ? 'it has not ended yet' : `the next point is LSN ${stretch.toLsn}`;
     throw new TidemarkError(

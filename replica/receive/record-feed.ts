@@ -1,7 +1,7 @@
 import type { FrameLayout } from '../../journal/frame-layout.ts';
 import { PieceAssembler } from '../../journal/piece-assembler.ts';
 import type { JournalTime, Lsn } from '../../journal/position.ts';
-import { changesVolume, RecordKind } from '../../journal/record.ts';
+import { changesVolume, holdsContent, RecordKind } from '../../journal/record.ts';
 import type { CatalogBuilder } from '../catalog/catalog.ts';
 import { isControl } from '../catalog/catalog.ts';
 import type { PayloadLocation } from '../index/entry-format.ts';
@@ -51,8 +51,8 @@ export class RecordFeed {
       const location = { segment: at.segment, frame: at.offset, payload: record.payloadOffset };
       for (const effect of this.#pieces.feed(record, location)) {
         if (effect.lsn <= sinkAboveLsn) continue;
-        const holds = effect.kind === RecordKind.write || effect.kind === RecordKind.seed;
-        sink.add(effect.volume, effect.sector, effect.sectors, effect.lsn, holds ? effect.source : undefined);
+        const source = holdsContent(effect.kind) ? effect.source : undefined;
+        sink.add(effect.volume, effect.sector, effect.sectors, effect.lsn, source);
       }
     }
     this.#lastLsn = layout.lastLsn;
@@ -73,19 +73,24 @@ export async function controlNotes(
 ): Promise<ControlNote[]> {
   const notes: ControlNote[] = [];
   let seeding = 0;
+  let lost = false;
   for (let i = fromLsn - layout.firstLsn; i < layout.recordCount; i += 1) {
-    const { kind, lsn, time, volume } = layout.record(i);
+    const { kind, lsn, time, volume, payloadBytes } = layout.record(i);
     const afterLsn = lsn === fromLsn ? Math.min(heldLsn, lsn - 1) : lsn - 1;
     // Of a volume's seed records one after the other the first tells everything.
     if (kind === RecordKind.seed && volume !== seeding)
       notes.push({ kind, lsn, time, volume, body: NO_BODY, afterLsn });
     seeding = kind === RecordKind.seed ? volume : 0;
-    if (isControl(kind)) notes.push({ kind, lsn, time, volume, body: await bodyOf(i), afterLsn });
+    // Of lost records one after the other, too.
+    const another = kind === RecordKind.lost && payloadBytes === 0 && lost;
+    lost = kind === RecordKind.lost;
+    if (isControl(kind) && !another) notes.push({ kind, lsn, time, volume, body: await bodyOf(i), afterLsn });
   }
   return notes;
 }
 
 export function applyNote(catalog: CatalogBuilder, note: ControlNote): void {
   if (note.kind === RecordKind.seed) catalog.seed(note.volume, note.lsn, note.time);
+  else if (note.kind === RecordKind.blank) catalog.blank(note.volume, note.lsn);
   else catalog.control(note.kind, note.lsn, note.time, note.body, note.afterLsn);
 }

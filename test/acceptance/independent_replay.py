@@ -15,7 +15,7 @@ import sys
 
 SECTOR = 512
 BLOCK = 1 << 20
-KIND_WRITE, KIND_ZERO, KIND_TRIM, KIND_SEED, KIND_INCARNATION = 1, 2, 3, 8, 7
+KIND_WRITE, KIND_ZERO, KIND_TRIM, KIND_SEED, KIND_INCARNATION, KIND_BLANK = 1, 2, 3, 8, 7, 18
 FLAG_PIECE, FLAG_CLOSES = 1, 2
 FRAME_HEADER = 160
 
@@ -137,7 +137,7 @@ def main():
             first, expected, count = first or lsn, lsn + 1, count + 1
             if kind == KIND_INCARNATION:
                 pieces.clear()
-            if owner != volume_id or kind not in (KIND_WRITE, KIND_ZERO, KIND_TRIM, KIND_SEED):
+            if owner != volume_id or kind not in (KIND_WRITE, KIND_ZERO, KIND_TRIM, KIND_SEED, KIND_BLANK):
                 continue
             data = payload if kind in (KIND_WRITE, KIND_SEED) else bytes(sectors * SECTOR)
             if flags & FLAG_PIECE:

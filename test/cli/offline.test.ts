@@ -73,7 +73,7 @@ test('what is lost in a damaged journal is told with who holds it, what the disk
   t.regex(held.wayOn[0] ?? '', /start the source while site-b/);
   const whole = await explained(30, 19);
   t.like(whole, { writtenOut: true, heldBy: [] });
-  t.regex(whole.wayOn.join(' '), /disks are whole .* no point behind LSN 19 .*detach .*new group/);
+  t.regex(whole.wayOn.join(' '), /disks are whole .* no point behind LSN 19 .*give-up .*seeded anew/);
   const lacking = await explained(10, 12);
   t.like(lacking, { writtenOut: false, heldBy: [] });
   t.regex(lacking.wayOn.join(' '), /must not be used .*restore every volume from LSN 12/);

@@ -174,11 +174,11 @@ test('options that no journal can have are refused', (t) => {
 });
 
 test('the kinds of records are those there are, and some of them change volumes', (t) => {
-  t.deepEqual([-1, 0, 16, 17, 255].map(isRecordKind), [false, true, true, false, false]);
+  t.deepEqual([-1, 0, 18, 19, 255].map(isRecordKind), [false, true, true, false, false]);
   t.is(recordKindName(RecordKind.degreeChange), 'degreeChange');
   t.is(recordKindName(99 as RecordKind), 'unknown');
   const changing = Object.values(RecordKind).filter((kind) => changesVolume(kind));
-  t.deepEqual(changing, [RecordKind.write, RecordKind.zero, RecordKind.trim, RecordKind.seed]);
+  t.deepEqual(changing, [RecordKind.write, RecordKind.zero, RecordKind.trim, RecordKind.seed, RecordKind.blank]);
   const view = new DataView(new ArrayBuffer(RECORD_HEADER_BYTES));
   for (const flags of [1, 2, 3, 4, 7]) {
     writeRecordHeader(view, 0, RecordKind.trim, flags, 1, 0, 0, 8, 0);

@@ -41,6 +41,7 @@ const HEADER: Omit<FrameHeader, 'frameBytes'> = {
   payloadPlainBytes: 1024,
   payloadStoredBytes: 1024,
   tableCrc: 0,
+  flags: 0,
 };
 
 /** Written with its crc; the frame is as long as its parts unless the change says otherwise. */
@@ -138,7 +139,7 @@ test('what is no header of this version is told from one of a newer version, wha
   damaged(withCrc(changed(4, 0, 16)), /no frame has version 0/);
   damaged(withCrc(changed(6, 168, 16, 200), 168), /header of 168 bytes/);
   damaged(withCrc(changed(116, 2, 8)), /codec 2/);
-  for (const flags of [1, 2, 0x8000_0000]) {
+  for (const flags of [2, 3, 0x8000_0000]) {
     t.throws(() => readFrameHeader(withCrc(changed(52, flags))), { code: 'upgrade-replica-first' });
   }
   for (const at of [32, 64, 72, 80]) {

@@ -224,7 +224,7 @@ test('a newer format and an unknown feature say "upgrade the replica first"; a d
     ),
   );
   const feature = seal([write(1, new Uint8Array(512))]).bytes.slice();
-  new DataView(feature.buffer).setUint32(52, 1, true);
+  new DataView(feature.buffer).setUint32(52, 2, true);
   t.true(
     hasCode(
       t.throws(() => FrameView.open(withHeaderCrc(feature))),
@@ -254,7 +254,7 @@ test('a frame whose crcs hold and whose chain or records cannot be is damaged', 
     t.throws(entry(kind, 4096, 7), { code: 'frame-damaged' });
     t.throws(entry(kind, 0, 8), { code: 'frame-damaged' });
   }
-  for (const kind of [RecordKind.zero, RecordKind.trim]) {
+  for (const kind of [RecordKind.zero, RecordKind.trim, RecordKind.blank]) {
     t.notThrows(entry(kind, 0, 8));
     t.throws(entry(kind, 4096, 8), { code: 'frame-damaged' });
   }

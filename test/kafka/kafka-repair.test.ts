@@ -1,6 +1,7 @@
 import { KafkaLog } from '../../daemon/stream/kafka/kafka-log.ts';
 import { KafkaSource } from '../../daemon/stream/kafka/kafka-source.ts';
 import { damageOnBothSides, GROUP_ID } from '../repair/both-sides.ts';
+import { giveUpLostRecords } from '../repair/lost-records.ts';
 import { KafkaTests } from './kafka-tests.ts';
 import { newGroup } from './stream-ends.ts';
 
@@ -19,5 +20,19 @@ kafka.run(
         return source;
       },
     });
+  },
+);
+
+kafka.run(
+  'over Kafka: of records that rotted at the source the topic gives back what it has, the rest is given up, and history goes on',
+  async (t) => {
+    const site = kafka.newSite(kafka.broker.address, { ...newGroup(), groupId: GROUP_ID });
+    const log = new KafkaLog(kafka.broker.client({ connectTimeoutMs: 2_000 }));
+    const source = (): KafkaSource => {
+      const made = new KafkaSource(kafka.host, log, { ...site, checkIntervalMs: 500 });
+      kafka.atEnd(() => made.close());
+      return made;
+    };
+    await giveUpLostRecords(t, { sink: () => kafka.newSink(site), source }, true);
   },
 );

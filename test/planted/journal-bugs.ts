@@ -195,7 +195,7 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'journal/frame-codec.ts',
-        find: 'if (version > FRAME_VERSION || flags !== 0) {',
+        find: 'if (version > FRAME_VERSION || unknown !== 0) {',
         replace: 'if (version > FRAME_VERSION) {',
       },
     ],

@@ -60,10 +60,10 @@ export const REPAIR_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'daemon/ship/mend-stretch.ts',
-        find: `      const proven = await prove(host, options, sink, stretch);
+        find: `      const proven = await proveRecords(host, options, sink, stretch);
       return await write(journal, stretch, readAgain(host, options, sink, stretch, proven));`,
         replace: `      const bytes = await write(journal, stretch, fetchFrames(host, options, sink, stretch.fromLsn, stretch.toLsn));
-      const proven = await prove(host, options, sink, stretch);
+      const proven = await proveRecords(host, options, sink, stretch);
       void [proven, readAgain];
       return bytes;`,
       },

@@ -22,13 +22,13 @@ export interface Streams {
   source(): FrameSource;
 }
 
-function temporary(t: ExecutionContext): string {
+export function temporary(t: ExecutionContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'tidemark-repair-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
-function openJournal(directory: string): Promise<Journal> {
+export function openJournal(directory: string): Promise<Journal> {
   return Journal.open(host, {
     directory,
     groupId: GROUP_ID,
@@ -39,7 +39,7 @@ function openJournal(directory: string): Promise<Journal> {
   });
 }
 
-function openReplica(directory: string, onReopen: () => void = () => undefined): Promise<ReplicaGroup> {
+export function openReplica(directory: string, onReopen: () => void = () => undefined): Promise<ReplicaGroup> {
   return ReplicaGroup.open(host, {
     ...REPLICA_DEFAULTS,
     directory,
@@ -51,7 +51,7 @@ function openReplica(directory: string, onReopen: () => void = () => undefined):
   });
 }
 
-async function ship(directory: string, journal: Journal, sink: FrameSink): Promise<Shipper> {
+export async function ship(directory: string, journal: Journal, sink: FrameSink): Promise<Shipper> {
   return Shipper.open(host, {
     directory,
     journal,
@@ -73,7 +73,7 @@ async function ship(directory: string, journal: Journal, sink: FrameSink): Promi
   });
 }
 
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
   for (const end = performance.now() + 60_000; !(await holds()); ) {
     if (performance.now() > end) throw new Error(`not within 60 s: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
@@ -81,14 +81,14 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
 }
 
 /** Bytes that do not shrink. */
-function block(lsn: number): Buffer {
+export function block(lsn: number): Buffer {
   const bytes = Buffer.alloc(4096);
   for (let at = 0; at < bytes.length; at++) bytes[at] = Math.imul(at + 1, (lsn * 2_654_435_761) | 1) >>> 17;
   return bytes;
 }
 
 /** Every block reads as it was written, or the error's code is given back. */
-async function readBack(group: ReplicaGroup, fromLsn: number, lastLsn: number): Promise<string> {
+export async function readBack(group: ReplicaGroup, fromLsn: number, lastLsn: number): Promise<string> {
   const view = group.openView({ lsn: lastLsn, owner: 'test', scratchBytesMax: 0 });
   try {
     for (let lsn = fromLsn; lsn <= lastLsn; lsn++) {

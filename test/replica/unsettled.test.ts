@@ -110,3 +110,56 @@ test('what was stepped over is no point, also when the catalog is built again; w
   check(second.group);
   await second.group.close();
 });
+
+test('lost records: no point from the first of them on, whatever seed ends behind them, until one that began behind them with a blank', async (t) => {
+  const history = new History(5);
+  add(history, 1, 'seeded');
+  seed(history, 1, 0);
+  const gap = { fromLsn: 3, toLsn: 5, reason: 'Ada: nobody has them' };
+  history.push(RecordKind.lost, { payload: encodeGap(gap) });
+  history.push(RecordKind.lost, {});
+  history.push(RecordKind.lost, {});
+  seed(history, 1, 2);
+  // of the seed that lacks records
+  history.push(RecordKind.seedEnd, { payload: encodeSeedEnd({ volume: 1 }) });
+  add(history, 2, 'empty');
+  history.push(RecordKind.write, { volume: 1, sector: 3, sectors: 1, payload: new Uint8Array(512).fill(9) });
+  add(history, 1, 'seeded');
+  history.push(RecordKind.blank, { volume: 1, sector: 0, sectors: 64 });
+  seed(history, 1, 4);
+  history.push(RecordKind.seedEnd, { payload: encodeSeedEnd({ volume: 1 }) });
+  const host = memoryHost(5);
+  const first = await opened(host);
+  for (const frame of seal(history)) first.source.push(frame);
+  await first.group.idle();
+  const at = (group: ReplicaGroup, lsn: number) =>
+    group.openView({ lsn, volumes: ['v1'], owner: 't', scratchBytesMax: 0 });
+  const check = async (group: ReplicaGroup): Promise<void> => {
+    for (let lsn = 3; lsn <= 12; lsn += 1) {
+      t.throws(
+        () => at(group, lsn),
+        { code: 'precondition-failed', message: /gap 3-5: Ada: nobody has them|seeding/ },
+        `${lsn}`,
+      );
+    }
+    t.throws(() => at(group, 8), { message: /gap 3-5: Ada: nobody has them; the next point is LSN 13/ });
+    t.notThrows(() => group.openView({ lsn: 9, volumes: ['v2'], owner: 't', scratchBytesMax: 0 }));
+    const events = group.catalog.events.filter(({ kind }) => kind === 'gap');
+    t.deepEqual(
+      events.map(({ lsn, text }) => [lsn, text]),
+      [[3, '3-5: Ada: nobody has them']],
+    );
+    const view = group.openView({ lsn: 13, owner: 't', scratchBytesMax: 0 });
+    const bytes = Buffer.alloc(64 * 512, 0xee);
+    await view.volumes.find(({ volume }) => volume.name === 'v1')?.device.read(0, bytes);
+    const expected = Buffer.alloc(64 * 512);
+    expected.fill(1, 4 * 512, 5 * 512);
+    t.true(bytes.equals(expected), 'nothing from before the blank shines through');
+    await group.views.close(view.id);
+  };
+  await check(first.group);
+  const second = await opened(memoryHost(6, host.disk.copy()));
+  await check(second.group);
+  await second.group.close();
+  await first.group.close();
+});
