@@ -21,6 +21,8 @@ export interface JournalOptions {
    * needs anything.
    */
   readonly needed?: NeededPlace | undefined;
+  /** Where the slowest replica goes on: a file from there on that is gone, or has no header, is damage, too. */
+  readonly unshipped?: NeededPlace | undefined;
 }
 
 export interface AppendOptions {

@@ -45,6 +45,7 @@ export interface RecoveryOptions {
   readonly groupId: string;
   readonly fileBytes: number;
   readonly needed?: NeededPlace | undefined;
+  readonly unshipped?: NeededPlace | undefined;
 }
 
 const NO_INCARNATION: Incarnation = { counter: 0, nonce: '0'.repeat(16) };
@@ -96,8 +97,8 @@ function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): Fo
   const newest = live.at(-1)?.sequence ?? 0;
   let oldest = newest;
   while (sequences.includes(oldest - 1)) oldest--;
-  // ... but not what the disks still need: of that every file was there
-  const needed = options.needed === undefined ? oldest : Math.floor(options.needed.address / options.fileBytes);
+  // ... but not what the disks or a replica still need: of that every file was there
+  const needed = Math.min(oldest, ...placesOf(options).map(({ address }) => Math.floor(address / options.fileBytes)));
   const gone = goneFiles(sequences, { needed, oldest, newest });
   if (gone.length > 0) oldest = needed;
   const all = [...sequences, ...gone].sort((one, other) => one - other);
@@ -141,7 +142,7 @@ async function recoverFiles(
   const index = buildIndex(files.live, start, verdict, tailSequence, fileBytes);
   const oldestAddress = files.oldest * fileBytes;
   const end = { address: endAddress, chain: last.chain, lastLsn: verdict.lastLsn };
-  const anchors = options.needed === undefined ? [] : [options.needed];
+  const anchors = placesOf(options);
   const before = unreadableFiles({ reads, window, fileBytes, index, oldestAddress, end, anchors }, files, start);
   const report: RecoveryReport = {
     lastLsn: verdict.lastLsn,
@@ -170,10 +171,14 @@ async function recoverFiles(
   };
 }
 
-/** Files that the disks need, before the first that is looked at, and which have no readable header. */
+function placesOf({ needed, unshipped }: RecoveryOptions): NeededPlace[] {
+  return [needed, unshipped].filter((place) => place !== undefined);
+}
+
+/** Files that somebody needs, before the first that is looked at, and which have no readable header. */
 function unreadableFiles(search: StretchSearch, files: FoundFiles, start: JournalFileHeader): DamagedRange[] {
   const { fileBytes, anchors } = search;
-  const needed = Math.floor((anchors[0]?.address ?? Number.POSITIVE_INFINITY) / fileBytes);
+  const needed = Math.floor(Math.min(...anchors.map(({ address }) => address)) / fileBytes);
   const found: DamagedRange[] = [];
   for (let sequence = Math.max(needed, files.oldest); sequence < start.sequence; sequence++) {
     if (files.live.some((header) => header.sequence === sequence)) continue;

@@ -20,6 +20,7 @@ import { ComingShipper } from '../ship/coming-shipper.ts';
 import { type GivenWord, readGivenWord, writeGivenWord } from '../ship/given-word.ts';
 import { type Settled, settleFarSide } from '../ship/settle.ts';
 import { Shipper } from '../ship/shipper.ts';
+import { unshippedPlace } from '../ship/unshipped-place.ts';
 import { countSource } from '../telemetry/channel-counters.ts';
 import { isoTime } from '../times.ts';
 import { anchorsOf, readCheckpoint } from '../volume/checkpoint.ts';
@@ -227,9 +228,11 @@ export class SourceDataPath {
 
   async #openGroup(groupId: string, makeSinks: () => FrameSink[]): Promise<ProtectedGroup> {
     const { config } = this.#data;
+    const place = { directory: config.journal.directory, groupId };
+    const unshipped = await unshippedPlace(this.#host, place, config.journal.fileBytes, config.replicas);
     const volumes = await openVolumes(config.volumes);
     const options = {
-      journal: { ...config.journal, groupId, groupName: config.name },
+      journal: { ...config.journal, groupId, groupName: config.name, unshipped },
       volumes,
       overlayBytesMax: config.overlayMemoryBytes,
       outOfRoom: config.outOfRoom,

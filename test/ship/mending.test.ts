@@ -6,9 +6,11 @@ import { ChainCheckpoints } from '../../daemon/ship/chain-checkpoints.ts';
 import { mendStretch } from '../../daemon/ship/mend-stretch.ts';
 import { settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
+import { unshippedPlace } from '../../daemon/ship/unshipped-place.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameSealer } from '../../journal/frame-sealer.ts';
 import { FrameView } from '../../journal/frame-view.ts';
+import type { NeededPlace } from '../../journal/gone-files.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import { Journal } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
@@ -55,7 +57,7 @@ async function openRig(t: ExecutionContext, directory?: string): Promise<Rig> {
   return { directory: place, journal, sink, shipper };
 }
 
-function openJournal(directory: string): Promise<Journal> {
+function openJournal(directory: string, unshipped?: NeededPlace): Promise<Journal> {
   return Journal.open(host, {
     directory,
     groupId: GROUP_ID,
@@ -63,6 +65,7 @@ function openJournal(directory: string): Promise<Journal> {
     fileBytes: FILE_BYTES,
     budgetBytes: 16 * 1024 * 1024,
     syncIntervalMs: 20,
+    unshipped,
   });
 }
 
@@ -286,6 +289,49 @@ test('a file of the journal that is gone is not stepped over: a replica that nee
   again.sink.seek(50);
   t.like(again.shipper.status(), { state: 'needs-resync', code: 'needs-resync' });
   t.deepEqual(again.sink.frames, []);
+});
+
+test('a file of the journal that is gone and that only a replica needs is put back from who has its records', async (t) => {
+  const rig = await openRig(t);
+  const { directory, sink } = rig;
+  sink.seek(1);
+  const lastLsn = await write(rig, 260);
+  await sink.sent(lastLsn);
+  sink.hold(40);
+  await rig.shipper.close();
+  await rig.journal.close();
+  const place = { directory, groupId: GROUP_ID };
+  const replicas = [{ name: 'dr1', required: true }];
+  const needed = await unshippedPlace(host, place, FILE_BYTES, replicas);
+  t.true(needed !== undefined && needed.lsn <= 41 && needed.address < FILE_BYTES);
+  t.is((await unshippedPlace(host, place, FILE_BYTES, [...replicas, { name: 'new', required: true }]))?.lsn, 1);
+  const names = readdirSync(directory).filter((name) => name.startsWith('journal-0'));
+  for (const name of names.slice(1, 3)) rmSync(join(directory, name));
+  for (const [held, holder] of [
+    ['nobody', new MemorySink()],
+    ['another replica', new MemorySink()],
+  ] as const) {
+    holder.farLsn = lastLsn;
+    if (held !== 'nobody') holder.farFrames = sink.frames.map((view) => view.bytes);
+    const journal = await openJournal(directory, needed);
+    t.is(journal.oldestLsn, 1, held);
+    t.is(journal.report.damage.length, 1, held);
+    const { fromLsn, toLsn, reason } = journal.report.damage[0]!;
+    t.true(fromLsn > 41 && toLsn < lastLsn && toLsn - fromLsn > 50, `${fromLsn} to ${toLsn}`);
+    t.is(reason, 'the file is gone, or empty');
+    const options = { journal, directory, groupId: GROUP_ID, groupName: 'mend', sinks: [holder], timeoutMs: 1000 };
+    const mended = held === 'nobody' ? 0 : 1;
+    t.like(await settleFarSide(host, options), { mended, restored: 0 }, held);
+    await journal.close();
+  }
+  const again = await openRig(t, directory);
+  t.is(again.journal.oldestLsn, 1);
+  again.sink.seek(41);
+  await again.sink.sent(lastLsn);
+  t.is(again.shipper.status().state, 'streaming');
+  // what lies below was given free meanwhile: what else is gone cannot be told from that
+  rmSync(join(directory, names[0]!));
+  t.is(await unshippedPlace(host, place, FILE_BYTES, replicas), undefined);
 });
 
 test('what a replica asks for again is kept in the journal and in the topic until it asks no more', async (t) => {

@@ -1,6 +1,9 @@
 import type { NbdExport } from '../../daemon/nbd/export.ts';
+import { unshippedPlace } from '../../daemon/ship/unshipped-place.ts';
+import type { VolumeOptions } from '../../daemon/volume/group-options.ts';
 import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
+import type { NeededPlace } from '../../journal/gone-files.ts';
 import { LocalMarks } from '../../journal/local-marks.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
@@ -89,7 +92,7 @@ export class SourceNode {
     };
     const marks = new LocalMarks();
     const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
-    const volumes = [];
+    const volumes: VolumeOptions[] = [];
     for (const { id, sectors } of this.#options.volumes) {
       if (this.life.isAway(id)) continue;
       this.life.prepare(id, sectors);
@@ -99,29 +102,33 @@ export class SourceNode {
       volumes.push({ name: `v${id}`, id, backing, seed: this.life.isSeeded(id) });
     }
     const { journalFileBytes, journalFiles } = this.#options;
-    const opening = ProtectedGroup.open(
-      parts.host,
-      {
-        journal: {
-          directory: JOURNAL_DIRECTORY,
-          groupId: GROUP_ID,
-          groupName: GROUP_NAME,
-          fileBytes: journalFileBytes,
-          budgetBytes: journalFiles * journalFileBytes,
-          syncIntervalMs: 25,
+    const place = { directory: JOURNAL_DIRECTORY, groupId: GROUP_ID };
+    const stands = unshippedPlace(parts.host, place, journalFileBytes, this.#streams.replicas);
+    const open = (unshipped: NeededPlace | undefined): Promise<ProtectedGroup> =>
+      ProtectedGroup.open(
+        parts.host,
+        {
+          journal: {
+            ...place,
+            groupName: GROUP_NAME,
+            fileBytes: journalFileBytes,
+            budgetBytes: journalFiles * journalFileBytes,
+            syncIntervalMs: 25,
+            unshipped,
+          },
+          volumes,
+          overlayBytesMax: this.#options.overlayBytesMax,
+          outOfRoom: this.#options.life.outOfRoom,
+          afterPowerLoss: 'serve',
+          destageWindowBytes: 1024 * 1024,
+          flushBytes: 512 * 1024,
+          flushAgeMs: 500,
+          settle: (journal) => parts.settle(journal),
+          beforeGivingUp: (end) => parts.coming.keepChainAt(end),
         },
-        volumes,
-        overlayBytesMax: this.#options.overlayBytesMax,
-        outOfRoom: this.#options.life.outOfRoom,
-        afterPowerLoss: 'serve',
-        destageWindowBytes: 1024 * 1024,
-        flushBytes: 512 * 1024,
-        flushAgeMs: 500,
-        settle: (journal) => parts.settle(journal),
-        beforeGivingUp: (end) => parts.coming.keepChainAt(end),
-      },
-      parts.groupMarks,
-    );
+        parts.groupMarks,
+      );
+    const opening = stands.then(open);
     opening.catch((error: unknown) => this.life.refused(error));
     const group = await opening;
     this.life.accepted();
