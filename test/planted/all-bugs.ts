@@ -1,3 +1,4 @@
+import { GIVE_UP_BUGS } from './give-up-bugs.ts';
 import { JOURNAL_BUGS } from './journal-bugs.ts';
 import type { PlantedBug } from './planted-bug.ts';
 import { REPAIR_BUGS } from './repair-bugs.ts';
@@ -13,4 +14,5 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...STREAM_BUGS,
   ...REPLICA_BUGS,
   ...REPAIR_BUGS,
+  ...GIVE_UP_BUGS,
 ];

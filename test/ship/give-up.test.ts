@@ -7,6 +7,7 @@ import { type Settled, settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
 import { VolumeRegistry } from '../../daemon/volume/volume-registry.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
+import { chainString } from '../../journal/chain.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { Host } from '../../journal/host/host.ts';
@@ -57,10 +58,13 @@ async function past(t: ExecutionContext): Promise<Past> {
     await journal.sync();
     await sink.sent(lsn);
   }
+  // so that ship.state is written, with chains up to the end
+  sink.hold(30);
   const addresses = new Map<Lsn, number>();
   for (let lsn = 1; lsn <= 150; lsn++) addresses.set(lsn, journal.addressOf(lsn));
   await shipper.close();
   await journal.close();
+  if (!existsSync(join(directory, 'ship.state'))) throw new Error('nothing was released');
   return { directory, lastLsn: 150, addressOf: (lsn) => addresses.get(lsn) ?? 0, frames: sink.frames };
 }
 
@@ -180,6 +184,9 @@ test('what a replica still holds of the lost records is put back, in place of th
   sink.hold(journal.lastLsn);
   t.is(shipper.status().state, 'streaming');
   t.is(shipper.status().replicas[0]?.provenLsn, journal.lastLsn);
+  sink.seek(140);
+  await sink.sent(journal.lastLsn);
+  t.is(sink.chainAt(145), chainString(sink.frames[0]!.chainAt(145)), 'no chain from before the gap is used');
   sink.seek(1);
   await sink.sent(journal.lastLsn);
   await shipper.close();
@@ -278,7 +285,7 @@ for (const [what, keeps] of [
   ['killed', [1]],
   ['power lost', [0, 0.3, 0.6, 0.9]],
 ] as const) {
-  test(`${what} at any write or sync of giving up: the damage is there with the word, or the gap with the seed behind it`, async (t) => {
+  test(`at any write or sync of giving up: the damage is there with the word, or the gap with the seed behind it: ${what}`, async (t) => {
     const was = await past(t);
     const { directory, addressOf } = was;
     // two files, and what the replica holds of it

@@ -24,7 +24,12 @@ function copied(bench: GroupBench, name: string): Backing {
     node: '',
     modifiedNanos: '0',
   });
-  return Object.assign(backing, { identity });
+  // slow, so that who does not wait for what is written out reads something else
+  const write = async (offset: number, from: Uint8Array): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    await FileBacking.prototype.write.call(backing, offset, from);
+  };
+  return Object.assign(backing, { identity, write, writeMany: undefined });
 }
 
 function options(bench: GroupBench, budgetBytes = 64 * MIB, change: Partial<GroupOptions> = {}): GroupOptions {
@@ -81,6 +86,7 @@ async function written(t: ExecutionContext): Promise<{ bench: GroupBench; models
   }
   const group = await bench.open(options(bench, 64 * MIB, { flushAgeMs: 60_000, flushBytes: 64 * MIB }));
   await seeded(bench, group);
+  const synced = { a: Buffer.from(models.a), b: Buffer.from(models.b) };
   for (const [index, name] of NAMES.entries()) {
     const client = new HandClient(group.exports('local')[index]!);
     for (let at = 0; at < 8; at++) {
@@ -94,6 +100,8 @@ async function written(t: ExecutionContext): Promise<{ bench: GroupBench; models
     await client.flush();
   }
   const killed = bench.copy();
+  // nothing of it was synced in the disks: power that goes may take it
+  for (const name of NAMES) writeFileSync(killed.path(`${name}.raw`), synced[name]);
   t.teardown(() => killed.remove());
   await group.close();
   return { bench: killed, models };
