@@ -1,3 +1,5 @@
+import { hasCode } from '../../journal/base/errors.ts';
+import type { BatchView } from '../../journal/batch-view.ts';
 import { listSequences } from '../../journal/file-reads.ts';
 import type { Host } from '../../journal/host/host.ts';
 import { JournalReader } from '../../journal/journal-reader.ts';
@@ -7,6 +9,15 @@ import { type JournalRecord, RecordFlag, RecordKind } from '../../journal/record
 import { type History, type ModelChange, type ModelRecord, sameRecord } from './history.ts';
 import { identifySectors } from './sector-pattern.ts';
 import { must } from './violation.ts';
+
+type Place = Pick<ModelRecord, 'flags' | 'kind' | 'requestId' | 'sector' | 'sectors' | 'volume'>;
+
+interface FollowedJournal {
+  readonly directory: string;
+  readonly groupId: string;
+  readonly fileBytes: number;
+  readonly mayBeDamaged: boolean;
+}
 
 /**
  * Reads the source's journal as its page cache shows it, and tells the model what every LSN did. Which record takes
@@ -22,12 +33,26 @@ export class JournalFollower {
   #time = 0;
   #agreedLsn = 0;
   readonly #fileBytes: number;
+  readonly #mayBeDamaged: boolean;
+  /** Where batches with records stand, in order; `end` is not aligned. */
+  readonly batches: { readonly from: JournalAddress; readonly end: JournalAddress; readonly lastLsn: Lsn }[] = [];
+  /** The newest record that a header behind it calls durable. */
+  witnessedLsn: Lsn = 0;
   /** Where the last batch of a file ends, by the file's sequence. */
   readonly #ends: Map<number, JournalAddress> = new Map();
 
-  /** Starts at the oldest record held; what the model knows already is compared, not learnt. */
-  constructor(host: Host, directory: string, groupId: string, fileBytes: number, history: History, marks: Marks) {
+  /**
+   * Starts at the oldest record held; what the model knows already is compared, not learnt. `mayBeDamaged`: some of that
+   * has rotted, and is passed over where nobody needed it yet.
+   */
+  constructor(
+    host: Host,
+    { directory, fileBytes, groupId, mayBeDamaged }: FollowedJournal,
+    history: History,
+    marks: Marks,
+  ) {
     this.#history = history;
+    this.#mayBeDamaged = mayBeDamaged;
     this.#marks = marks;
     this.#fileBytes = fileBytes;
     const [oldest = 0] = listSequences(host.disk, directory);
@@ -48,7 +73,9 @@ export class JournalFollower {
   catchUp(): ModelRecord[] {
     const fresh: ModelRecord[] = [];
     const limit = this.#marks.address('written');
-    for (let batch = this.#reader.next(limit); batch !== undefined; batch = this.#reader.next(limit)) {
+    for (let batch = this.#next(limit); batch !== undefined; batch = this.#next(limit)) {
+      this.witnessedLsn = Math.max(this.witnessedLsn, batch.header.durableLsn);
+      this.batches.push({ from: batch.address, end: batch.bodyEndAddress, lastLsn: batch.lastLsn });
       this.#ends.set(Math.floor(batch.address / this.#fileBytes), batch.bodyEndAddress);
       const before = this.#time;
       this.#time = batch.time;
@@ -59,6 +86,24 @@ export class JournalFollower {
       }
     }
     return fresh;
+  }
+
+  #next(limit: JournalAddress): BatchView | undefined {
+    for (;;) {
+      try {
+        return this.#reader.next(limit);
+      } catch (error) {
+        const skipped =
+          this.#mayBeDamaged && hasCode(error, 'journal-damaged') ? this.#reader.skipDamage(limit) : undefined;
+        if (skipped === undefined) throw error;
+        for (let lsn = skipped.fromLsn; lsn <= skipped.toLsn; lsn++) {
+          const known = this.#agrees ? this.#history.record(lsn) : undefined;
+          if (known === undefined) throw error;
+          this.#changesOf(known, known.ids);
+          this.#agreedLsn = lsn;
+        }
+      }
+    }
   }
 
   #learn(record: JournalRecord): ModelRecord | undefined {
@@ -82,7 +127,7 @@ export class JournalFollower {
     return model;
   }
 
-  #changesOf(record: JournalRecord, ids: Uint32Array | undefined): readonly ModelChange[] {
+  #changesOf(record: Place, ids: Uint32Array | undefined): readonly ModelChange[] {
     const { flags, kind, requestId, sector, sectors, volume } = record;
     if (kind === RecordKind.incarnation) this.#pieces.clear();
     if (kind === RecordKind.zero || kind === RecordKind.trim) {

@@ -1,5 +1,5 @@
 import type { SimulatedDisk } from '../doubles/simulated-disk.ts';
-import { rotReplica } from './rot.ts';
+import { rotReplica, rotSource } from './rot.ts';
 import type { NemesisAction } from './run-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import type { World } from './world.ts';
@@ -91,6 +91,9 @@ export class Nemesis {
         break;
       case 'rot-replica':
         rotReplica(world, random);
+        break;
+      case 'rot-source':
+        rotSource(world, random);
         break;
       case 'stop-source':
         this.#stop('source');

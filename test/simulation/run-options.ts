@@ -46,10 +46,13 @@ export const NEMESIS_ACTIONS = [
   'fill-replica',
   'slow-disk',
   'rot-replica',
+  'rot-source',
   'stop-source',
   'stop-replica',
 ] as const;
 export type NemesisAction = (typeof NEMESIS_ACTIONS)[number];
+/** Drawn behind everything else, so that it changed nothing of what a seed draws. */
+const DRAWN_LAST: NemesisAction = 'rot-source';
 
 const KIB = 1024;
 
@@ -104,7 +107,7 @@ export function drawOptions(random: SeededRandom): RunOptions {
     memtableEntries: random.pick([64, 1024, 8192]),
     activeMicros: random.pick([2, 5, 12]) * 1_000_000,
     nemesisMicros: random.pick([200_000, 800_000, 2_000_000]),
-    nemesis: NEMESIS_ACTIONS.filter(() => random.chance(0.4)),
+    nemesis: NEMESIS_ACTIONS.filter((action) => action !== DRAWN_LAST && random.chance(0.4)),
     sourceDisk: disk(),
     replicaDisk: disk(),
     network: {
@@ -119,5 +122,7 @@ export function drawOptions(random: SeededRandom): RunOptions {
   };
   // A block of a seed is one batch, and no file of the product is smaller than a MiB.
   const { journalFileBytes, life } = drawn;
-  return life.seeded ? { ...drawn, journalFileBytes: Math.max(journalFileBytes, 512 * KIB) } : drawn;
+  const fileBytes = life.seeded ? Math.max(journalFileBytes, 512 * KIB) : journalFileBytes;
+  const nemesis = random.chance(0.25) ? [...drawn.nemesis, DRAWN_LAST] : drawn.nemesis;
+  return { ...drawn, journalFileBytes: fileBytes, nemesis };
 }

@@ -37,6 +37,8 @@ export class SourceNode {
   #group: ProtectedGroup | undefined;
   #parts: SourceParts | undefined;
   starts = 0;
+  /** A bit of its journal has turned. */
+  rotten = false;
 
   constructor(
     machine: SimulatedMachine,
@@ -134,9 +136,7 @@ export class SourceNode {
     this.life.accepted();
     this.#model.follower = new JournalFollower(
       this.machine.observe(),
-      JOURNAL_DIRECTORY,
-      GROUP_ID,
-      journalFileBytes,
+      { directory: JOURNAL_DIRECTORY, groupId: GROUP_ID, fileBytes: journalFileBytes, mayBeDamaged: this.rotten },
       this.#model.history,
       marks,
     );
