@@ -149,7 +149,7 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
     case 'backing-failed':
       return ['backing-failed', group.reason, group.destage.code ?? null];
     case 'seeding':
-      return ['seeding', `the first copy of ${group.reason} is being journalled`, null];
+      return ['seeding', `all of ${group.reason} is being journalled`, null];
     case 'protecting':
   }
   if (group.clientsHeldBack > 0 && group.journalFreeBytes < config.journal.fileBytes) {

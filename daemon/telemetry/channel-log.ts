@@ -30,7 +30,7 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:group:room': { level: 'warn', message: "the journal's budget passed a mark" },
   'tidemark:group:unprotected': { level: 'error', message: 'history was given up for lack of room' },
   'tidemark:group:destage': { level: 'info', message: 'writing out to the backings changed its state' },
-  'tidemark:group:seeding': { level: 'info', message: 'a first copy goes on' },
+  'tidemark:group:seeding': { level: 'info', message: 'seeding goes on' },
   'tidemark:ship:frame': null,
   'tidemark:ship:seek': { level: 'info', message: 'the stream is sent from another position' },
   'tidemark:ship:state': { level: 'info', message: 'the stream changed its state' },

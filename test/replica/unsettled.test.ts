@@ -1,6 +1,8 @@
 import test from 'ava';
 import { RecordKind } from '../../journal/record.ts';
-import { encodeGap, encodeSeedEnd, encodeVolumeAdded } from '../../journal/record-bodies.ts';
+import { encodeBookmark, encodeGap, encodeSeedEnd, encodeVolumeAdded } from '../../journal/record-bodies.ts';
+import { CatalogBuilder, clipCatalog, EMPTY_CATALOG, volumeAt } from '../../replica/catalog/catalog.ts';
+import { applyNote } from '../../replica/receive/record-feed.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { GROUP, HandSource, History, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
@@ -162,4 +164,55 @@ test('lost records: no point from the first of them on, whatever seed ends behin
   await check(second.group);
   await second.group.close();
   await first.group.close();
+});
+
+test('a catalog that is cut back into a gap waits for the blank again: a seed that ends before it makes no points', (t) => {
+  const body = encodeVolumeAdded({ id: 1, name: 'v1', size: 4096, blockBytes: 512, starts: 'empty' });
+  const gap = encodeGap({ fromLsn: 3, toLsn: 4, reason: 'Ada: nobody has them' });
+  const nothing = new Uint8Array(0);
+  const records: readonly (readonly [RecordKind, Uint8Array])[] = [
+    [RecordKind.volumeAdded, body],
+    [RecordKind.bookmark, encodeBookmark({ name: 'b', kind: 'crash' })],
+    [RecordKind.lost, gap],
+    [RecordKind.lost, nothing],
+    [RecordKind.seedEnd, encodeSeedEnd({ volume: 1 })],
+    [RecordKind.blank, nothing],
+    [RecordKind.seedEnd, encodeSeedEnd({ volume: 1 })],
+  ];
+  const feed = (catalog: CatalogBuilder, fromLsn: number, toLsn: number): void => {
+    for (let lsn = fromLsn; lsn <= toLsn; lsn += 1) {
+      const [kind, bytes] = records[lsn - 1]!;
+      applyNote(catalog, { kind, lsn, time: lsn, volume: 1, body: bytes, afterLsn: lsn - 1 });
+      catalog.advance(lsn);
+    }
+  };
+  const whole = new CatalogBuilder(EMPTY_CATALOG);
+  feed(whole, 1, 7);
+  const points = (catalog: CatalogBuilder, headLsn: number): number[] => {
+    const lsns = Array.from({ length: headLsn }, (_, index) => index + 1);
+    return lsns.filter((lsn) => {
+      try {
+        return volumeAt(catalog.snapshot(), 'v1', lsn).size === 4096;
+      } catch {
+        return false;
+      }
+    });
+  };
+  t.deepEqual(points(whole, 7), [1, 2, 7]);
+  for (let cutTo = 1; cutTo <= 7; cutTo += 1) {
+    const cut = new CatalogBuilder(clipCatalog(whole.snapshot(), cutTo));
+    t.deepEqual(
+      points(cut, cutTo),
+      [1, 2, 7].filter((lsn) => lsn <= cutTo),
+      `${cutTo}`,
+    );
+    for (let toLsn = cutTo + 1; toLsn <= 7; toLsn += 1) {
+      feed(cut, toLsn, toLsn);
+      t.deepEqual(
+        points(cut, toLsn),
+        [1, 2, 7].filter((lsn) => lsn <= toLsn),
+        `${cutTo} ${toLsn}`,
+      );
+    }
+  }
 });
