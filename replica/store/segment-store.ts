@@ -203,7 +203,7 @@ export class SegmentStore {
     return directory;
   }
 
-  /** Bytes of a segment. Throws `trimmed` when it has gone below the floor. */
+  /** Bytes of a segment. Throws `trimmed` when it has gone below the floor, `journal-damaged` when it is gone otherwise. */
   async read(sequence: number, position: number, into: Uint8Array): Promise<void> {
     await this.#reading(sequence, (file) => readFully(file, into, position));
   }
@@ -250,6 +250,9 @@ export class SegmentStore {
         shared = new SharedFile(this.#host.disk.open(this.#path(sequence), 'read'));
       } catch (error) {
         if (hasCode(error, 'not-found')) {
+          if (this.#segments.some((segment) => segment.sequence === sequence)) {
+            throw new TidemarkError('journal-damaged', `segment ${sequence} is gone, and nobody removed it`);
+          }
           throw new TidemarkError('trimmed', `segment ${sequence} is gone: the floor has moved past it`);
         }
         throw error;

@@ -48,9 +48,9 @@ function madeHistory(seed: number, count = RECORDS): History {
   return history.fill(count);
 }
 
-async function received(history: History): Promise<MemoryHost> {
+async function received(history: History, change: Partial<ReplicaGroupOptions> = {}): Promise<MemoryHost> {
   const host = memoryHost(history.lastLsn);
-  const group = await open(host);
+  const group = await open(host, change);
   const source = new HandSource();
   group.start(source);
   for (const frame of seal(history)) {
@@ -210,6 +210,30 @@ test('a segment that was put aside for its header is put back, and so is one tha
   t.is(await firstRefused(t, again, history), 0, 'the index was built while it was gone');
   t.deepEqual((await again.status()).damage, []);
   await again.close();
+});
+
+test('a segment that goes while the group is open is damage, not history that has left the window', async (t) => {
+  const history = madeHistory(37, 1600);
+  // more than there are descriptors
+  const host = await received(history, { segmentBytes: 4096 });
+  t.true(segments(host).length > 70, `${segments(host).length} segments`);
+  const gone = segments(host).slice(1, 5);
+  const lsn = beginOf(host, gone.at(-1)!) - 1;
+  let group = await open(host);
+  for (const path of gone) host.disk.files.delete(path);
+  const view = group.openView({ lsn, owner: 't', scratchBytesMax: 0 });
+  const codes = new Set<string>();
+  for (const { volume, device } of view.volumes) {
+    for (let offset = 0; offset < volume.size; offset += 512) {
+      await device.read(offset, Buffer.alloc(512)).catch((error: unknown) => codes.add((error as TidemarkError).code));
+    }
+  }
+  t.deepEqual([...codes], ['journal-damaged']);
+  await group.close();
+  group = await refilled(host, seal(history));
+  t.deepEqual((await group.status()).damage, []);
+  t.is(await firstRefused(t, group, history), 0);
+  await group.close();
 });
 
 test('segments with other records, or with fewer, are never put in place of those that are gone', async (t) => {
