@@ -57,7 +57,12 @@ export function describeRecord({ flags, ids, kind, lsn, sector, sectors, volume 
 export type GroupContent = ReadonlyMap<number, Uint32Array>;
 
 const SNAPSHOT_EVERY = 128;
-const CONTROLS: ReadonlySet<RecordKind> = new Set([RecordKind.volumeAdded, RecordKind.seedEnd, RecordKind.gap]);
+const CONTROLS: ReadonlySet<RecordKind> = new Set([
+  RecordKind.volumeAdded,
+  RecordKind.seed,
+  RecordKind.seedEnd,
+  RecordKind.gap,
+]);
 
 /** The order of a group's changes over all its volumes, and what they add up to at any LSN. */
 export class History {
@@ -112,13 +117,17 @@ export class History {
     return content;
   }
 
-  /** Whether volumes that began with content of their own (`seeded`) are whole at this LSN. */
+  /**
+   * Whether volumes that began with content of their own (`seeded`) are whole at this LSN. One whose seed had ended is
+   * seeded again when a start finds nothing that says so; nobody has written to it.
+   */
   seededAt(lsn: Lsn, seeded: (volume: number) => boolean): boolean {
     const open = new Set<number>();
-    for (const { content, kind, lsn: at } of this.#controls) {
+    for (const { content, kind, lsn: at, volume } of this.#controls) {
       if (at > lsn) break;
       const body = Buffer.from(content, 'hex');
-      if (kind === RecordKind.volumeAdded) open.add(decodeVolumeAdded(body).id);
+      if (kind === RecordKind.seed) open.add(volume);
+      else if (kind === RecordKind.volumeAdded) open.add(decodeVolumeAdded(body).id);
       else if (kind === RecordKind.seedEnd) open.delete(decodeSeedEnd(body).volume);
     }
     return [...open].every((volume) => !seeded(volume));
