@@ -135,6 +135,21 @@ export class SimulatedContent {
     return [...this.#lost.keys()].filter((at) => at + SECTOR_BYTES > from && at < to).length;
   }
 
+  /** Sectors of which a power loss may bring back other bytes in [from, to): no sync that has ended covers these. */
+  pendingSectors(from: number, to: number): number {
+    const pending = new Set<number>();
+    const look = (at: number, before: Uint8Array): void => {
+      const [begin, end] = [Math.max(at, from), Math.min(at + SECTOR_BYTES, to)];
+      if (begin >= end || pending.has(at)) return;
+      // what was there already when the sector was written on is there in either case
+      const now = this.#bytes.subarray(begin, end);
+      if (Buffer.compare(now, before.subarray(begin - at, end - at)) !== 0) pending.add(at);
+    };
+    for (const [at, before] of this.#lost) look(at, before);
+    for (const pages of [...this.#syncs.map((sync) => sync.pages), this.#dirty]) eachSector(pages, look);
+    return pending.size;
+  }
+
   /** Bit rot: flips one bit of the stored bytes, seen by cache and medium alike. */
   flipBit(position: number, bit: number): void {
     this.#bytes[position] = (this.#bytes[position] as number) ^ (1 << bit);

@@ -36,6 +36,8 @@ export interface Misdirection {
 /** A change of a directory that a power loss may take back: names are durable only after the directory was synced. */
 interface DirectoryChange {
   readonly directory: string;
+  /** The name that came or went. */
+  readonly path: string;
   readonly undo: () => void;
 }
 
@@ -119,8 +121,13 @@ export class SimulatedDisk {
     return random.chance(this.faults.stuck) ? random.below(1_000_000) : random.below(this.faults.latencyMicrosMax + 1);
   }
 
-  changed(directory: string, undo: () => void): void {
-    this.#changes.push({ directory, undo });
+  changed(path: string, undo: () => void): void {
+    this.#changes.push({ directory: directoryOf(path), path, undo });
+  }
+
+  /** Paths in a directory that a power loss may take back by their names. */
+  namesPending(directory: string): ReadonlySet<string> {
+    return new Set(this.#changes.filter((change) => change.directory === directory).map(({ path }) => path));
   }
 
   /** The changes of this directory that a sync beginning now covers. */
@@ -169,7 +176,7 @@ class MountedDisk implements Disk {
       content = new SimulatedContent();
       files.set(path, content);
       this.#scheduler.trace(`create ${path}`);
-      this.#disk.changed(directoryOf(path), () => files.delete(path));
+      this.#disk.changed(path, () => files.delete(path));
     }
     if (content === undefined) throw new TidemarkError('not-found', `${path} does not exist`);
     return new SimulatedFile(path, content, mode !== 'read', this.#disk, this.#scheduler, this.#process);
@@ -208,7 +215,7 @@ class MountedDisk implements Disk {
     files.delete(from);
     files.set(to, content);
     this.#scheduler.trace(`rename ${from} ${to}`);
-    this.#disk.changed(directoryOf(to), () => {
+    this.#disk.changed(to, () => {
       files.set(from, content);
       if (replaced === undefined) files.delete(to);
       else files.set(to, replaced);
@@ -223,7 +230,7 @@ class MountedDisk implements Disk {
     this.#disk.onNameGoes(path);
     files.delete(path);
     this.#scheduler.trace(`unlink ${path}`);
-    this.#disk.changed(directoryOf(path), () => files.set(path, content));
+    this.#disk.changed(path, () => files.set(path, content));
   }
 
   syncDirectory(path: string): Promise<void> {

@@ -7,6 +7,7 @@ import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type History, type ModelChange, type ModelRecord, sameRecord } from './history.ts';
+import type { LogPromises } from './log-promises.ts';
 import { identifySectors } from './sector-pattern.ts';
 import { must } from './violation.ts';
 
@@ -26,6 +27,7 @@ interface FollowedJournal {
 export class JournalFollower {
   readonly #history: History;
   readonly #marks: Marks;
+  readonly #log: LogPromises;
   readonly #reader: JournalReader;
   readonly #pieces: Map<number, ModelChange[]> = new Map();
   #agrees = true;
@@ -50,7 +52,10 @@ export class JournalFollower {
     { directory, fileBytes, groupId, mayBeDamaged }: FollowedJournal,
     history: History,
     marks: Marks,
+    log: LogPromises,
   ) {
+    this.#log = log;
+    log.beginReading();
     this.#history = history;
     this.#mayBeDamaged = mayBeDamaged;
     this.#marks = marks;
@@ -81,6 +86,7 @@ export class JournalFollower {
       this.#time = batch.time;
       must('V4', batch.time >= before, () => `journal time goes from ${before} to ${batch.time}`);
       for (const record of batch) {
+        this.#log.read(record, batch.bodyEndAddress);
         const learnt = this.#learn(record);
         if (learnt !== undefined) fresh.push(learnt);
       }
@@ -96,6 +102,7 @@ export class JournalFollower {
         const skipped =
           this.#mayBeDamaged && hasCode(error, 'journal-damaged') ? this.#reader.skipDamage(limit) : undefined;
         if (skipped === undefined) throw error;
+        this.#log.passedOver(skipped.toLsn);
         for (let lsn = skipped.fromLsn; lsn <= skipped.toLsn; lsn++) {
           const known = this.#agrees ? this.#history.record(lsn) : undefined;
           if (known === undefined) throw error;

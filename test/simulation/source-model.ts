@@ -20,6 +20,8 @@ export class SourceModel {
   #powerLost = false;
   /** A sync of the journal failed in the process that runs: it may answer nobody well any more. */
   poisoned = false;
+  /** Told of what a flush or a FUA that is being answered well covers. */
+  onFlushed: (lsn: Lsn) => void = () => undefined;
   /** Folds how requests ended into the trace. */
   readonly #trace: (what: string, ...numbers: readonly number[]) => void;
   readonly #failures: Map<ErrorCode, number> = new Map();
@@ -73,7 +75,9 @@ export class SourceModel {
     this.#trace('answered', volume, lsn, durable ? 1 : 0);
     must('D4', !this.poisoned, () => `LSN ${lsn} is answered after a sync of the journal had failed`);
     this.#acked.set(volume, Math.max(this.ackedLsn(volume), lsn));
-    if (durable) this.#flushedLsn = Math.max(this.#flushedLsn, lsn, coversLsn);
+    if (!durable) return;
+    this.onFlushed(Math.max(lsn, coversLsn));
+    this.#flushedLsn = Math.max(this.#flushedLsn, lsn, coversLsn);
   }
 
   failed(code: ErrorCode): void {

@@ -9,6 +9,7 @@ import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { JournalFollower } from './journal-follower.ts';
+import { LogPromises } from './log-promises.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
 import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
@@ -33,6 +34,7 @@ export class SourceNode {
   readonly #random: SeededRandom;
   readonly #streams: Streams;
   readonly #seams: Seams;
+  readonly #log: LogPromises;
   #clients: SimulatedClient[] = [];
   #group: ProtectedGroup | undefined;
   #parts: SourceParts | undefined;
@@ -50,6 +52,8 @@ export class SourceNode {
   ) {
     this.machine = machine;
     this.life = new SourceLife(machine, options, model, random.fork());
+    this.#log = new LogPromises(machine.disk, options.journalFileBytes);
+    model.onFlushed = (lsn): void => this.#log.answered(model, lsn);
     this.#options = options;
     this.#model = model;
     this.#random = random;
@@ -139,7 +143,9 @@ export class SourceNode {
       { directory: JOURNAL_DIRECTORY, groupId: GROUP_ID, fileBytes: journalFileBytes, mayBeDamaged: this.rotten },
       this.#model.history,
       marks,
+      this.#log,
     );
+    this.#log.begun(group.journal.incarnation?.nonce ?? '');
     this.#model.catchUp();
     this.#model.recovered(this.#model.follower.agreedLsn);
     this.#checkWrittenAgain(group, this.#model.follower);

@@ -2,6 +2,7 @@
 export type Invariant =
   | 'D1'
   | 'D2'
+  | 'D3'
   | 'D4'
   | 'D5'
   | 'D6'
@@ -17,6 +18,8 @@ export type Invariant =
   | 'V3'
   | 'V4'
   | 'B8'
+  | 'R3'
+  | 'R5'
   | 'R8'
   | 'R13'
   | 'B1'

@@ -1,0 +1,87 @@
+import { crc32 } from '@node-rs/crc32';
+import { hasCode } from '../../journal/base/errors.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
+import { type JournalRecord, RecordKind } from '../../journal/record.ts';
+import { decodeIncarnation } from '../../journal/record-bodies.ts';
+import type { SimulatedDisk } from '../doubles/simulated-disk.ts';
+import { JOURNAL_DIRECTORY } from './names.ts';
+import type { SourceModel } from './source-model.ts';
+import { must } from './violation.ts';
+
+const JOURNAL_FILE = /\/journal-([0-9a-f]+)\.tmj$/;
+
+/**
+ * What the source's log itself promises, looked at with the eyes of its disk: the same over all starts of a run. Draws
+ * nothing and lets no time pass, so that a run with it is the run without it.
+ */
+export class LogPromises {
+  readonly #disk: SimulatedDisk;
+  readonly #fileBytes: number;
+  /** `nonce` of a start -> LSN -> what stood there. */
+  readonly #contents: Map<string, Map<Lsn, number>> = new Map();
+  readonly #starts: Set<string> = new Set();
+  /** Of the journal as it is read now: where each record's batch ends. */
+  #ends: JournalAddress[] = [];
+  #firstLsn: Lsn = 0;
+  #nonce: string | undefined;
+
+  constructor(disk: SimulatedDisk, fileBytes: number) {
+    this.#disk = disk;
+    this.#fileBytes = fileBytes;
+  }
+
+  /** The journal is read from its oldest record on again. */
+  beginReading(): void {
+    this.#ends = [];
+    this.#firstLsn = 0;
+    this.#nonce = undefined;
+  }
+
+  /** The next record that is read; its batch ends at `end`. */
+  read(record: JournalRecord, end: JournalAddress): void {
+    const { lsn, kind, payload } = record;
+    if (this.#ends.length === 0) this.#firstLsn = lsn;
+    const expected = this.#firstLsn + this.#ends.length;
+    must('R3', lsn === expected, () => `LSN ${lsn} is read behind ${expected - 1}: what was cut stands there again`);
+    this.#ends.push(end);
+    if (kind === RecordKind.incarnation) this.#nonce = decodeIncarnation(payload).nonce;
+    if (this.#nonce === undefined) return;
+    const contents = this.#contents.get(this.#nonce) ?? new Map<Lsn, number>();
+    this.#contents.set(this.#nonce, contents);
+    const content = contentOf(record);
+    const before = contents.get(lsn) ?? content;
+    must('R5', before === content, () => `LSN ${lsn} of start ${this.#nonce} has two contents`);
+    contents.set(lsn, content);
+  }
+
+  /** A start of the source has begun to number records. */
+  begun(nonce: string): void {
+    must('R5', !this.#starts.has(nonce), () => `two starts call themselves ${nonce}`);
+    this.#starts.add(nonce);
+  }
+
+  /** A flush or a write with FUA that this record stands for is about to be answered well. */
+  answered(model: SourceModel, lsn: Lsn): void {
+    try {
+      model.keepUp();
+    } catch (error) {
+      if (!hasCode(error, 'journal-damaged')) throw error;
+    }
+    const end = this.#ends[lsn - this.#firstLsn];
+    if (this.#firstLsn === 0 || end === undefined) return;
+    const names = this.#disk.namesPending(JOURNAL_DIRECTORY);
+    for (const [path, content] of this.#disk.files) {
+      const found = JOURNAL_FILE.exec(path)?.[1];
+      if (found === undefined) continue;
+      const begin = Number.parseInt(found, 16) * this.#fileBytes;
+      if (begin >= end) continue;
+      const pending = content.pendingSectors(0, end - begin);
+      must('D3', pending === 0, () => `LSN ${lsn} is flushed, ${pending} sectors of ${path} are not on the medium`);
+      must('D3', !names.has(path), () => `LSN ${lsn} is flushed, the name ${path} is not on the medium`);
+    }
+  }
+}
+
+function contentOf({ kind, flags, volume, sector, sectors, requestId, payload }: JournalRecord): number {
+  return crc32(payload, crc32([kind, flags, volume, sector, sectors, requestId].join()));
+}
