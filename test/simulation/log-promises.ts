@@ -22,6 +22,8 @@ export class LogPromises {
   readonly #starts: Set<string> = new Set();
   /** Of the journal as it is read now: where each record's batch ends. */
   #ends: JournalAddress[] = [];
+  /** Where the records of a file end, by its sequence: what stands behind them is of no record. */
+  readonly #fileEnds: Map<number, JournalAddress> = new Map();
   #firstLsn: Lsn = 0;
   #nonce: string | undefined;
 
@@ -33,6 +35,7 @@ export class LogPromises {
   /** The journal is read from its oldest record on again. */
   beginReading(): void {
     this.#ends = [];
+    this.#fileEnds.clear();
     this.#firstLsn = 0;
     this.#nonce = undefined;
   }
@@ -44,6 +47,7 @@ export class LogPromises {
     const expected = this.#firstLsn + this.#ends.length;
     must('R3', lsn === expected, () => `LSN ${lsn} is read behind ${expected - 1}: what was cut stands there again`);
     this.#ends.push(end);
+    this.#fileEnds.set(Math.floor((end - 1) / this.#fileBytes), end);
     if (kind === RecordKind.incarnation) this.#nonce = decodeIncarnation(payload).nonce;
     if (this.#nonce === undefined) return;
     const contents = this.#contents.get(this.#nonce) ?? new Map<Lsn, number>();
@@ -73,9 +77,11 @@ export class LogPromises {
     for (const [path, content] of this.#disk.files) {
       const found = JOURNAL_FILE.exec(path)?.[1];
       if (found === undefined) continue;
-      const begin = Number.parseInt(found, 16) * this.#fileBytes;
-      if (begin >= end) continue;
-      const pending = content.pendingSectors(0, end - begin);
+      const sequence = Number.parseInt(found, 16);
+      const begin = sequence * this.#fileBytes;
+      const fileEnd = this.#fileEnds.get(sequence);
+      if (begin >= end || fileEnd === undefined) continue;
+      const pending = content.pendingSectors(0, Math.min(end, fileEnd) - begin);
       must('D3', pending === 0, () => `LSN ${lsn} is flushed, ${pending} sectors of ${path} are not on the medium`);
       must('D3', !names.has(path), () => `LSN ${lsn} is flushed, the name ${path} is not on the medium`);
     }
