@@ -21,10 +21,11 @@ export class LogPromises {
   readonly #contents: Map<string, Map<Lsn, number>> = new Map();
   readonly #starts: Set<string> = new Set();
   /** Of the journal as it is read now: where each record's batch ends. */
-  #ends: JournalAddress[] = [];
+  readonly #ends: Map<Lsn, JournalAddress> = new Map();
   /** Where the records of a file end, by its sequence: what stands behind them is of no record. */
   readonly #fileEnds: Map<number, JournalAddress> = new Map();
-  #firstLsn: Lsn = 0;
+  /** Of the record that is read next; undefined before the first. */
+  #nextLsn: Lsn | undefined;
   #nonce: string | undefined;
 
   constructor(disk: SimulatedDisk, fileBytes: number) {
@@ -34,19 +35,25 @@ export class LogPromises {
 
   /** The journal is read from its oldest record on again. */
   beginReading(): void {
-    this.#ends = [];
+    this.#ends.clear();
     this.#fileEnds.clear();
-    this.#firstLsn = 0;
+    this.#nextLsn = undefined;
+    this.#nonce = undefined;
+  }
+
+  /** What has rotted, up to this record, is passed over; the name of the start may have stood in it. */
+  passedOver(toLsn: Lsn): void {
+    this.#nextLsn = toLsn + 1;
     this.#nonce = undefined;
   }
 
   /** The next record that is read; its batch ends at `end`. */
   read(record: JournalRecord, end: JournalAddress): void {
     const { lsn, kind, payload } = record;
-    if (this.#ends.length === 0) this.#firstLsn = lsn;
-    const expected = this.#firstLsn + this.#ends.length;
+    const expected = this.#nextLsn ?? lsn;
     must('R3', lsn === expected, () => `LSN ${lsn} is read behind ${expected - 1}: what was cut stands there again`);
-    this.#ends.push(end);
+    this.#nextLsn = lsn + 1;
+    this.#ends.set(lsn, end);
     this.#fileEnds.set(Math.floor((end - 1) / this.#fileBytes), end);
     if (kind === RecordKind.incarnation) this.#nonce = decodeIncarnation(payload).nonce;
     if (this.#nonce === undefined) return;
@@ -71,8 +78,8 @@ export class LogPromises {
     } catch (error) {
       if (!hasCode(error, 'journal-damaged')) throw error;
     }
-    const end = this.#ends[lsn - this.#firstLsn];
-    if (this.#firstLsn === 0 || end === undefined) return;
+    const end = this.#ends.get(lsn);
+    if (end === undefined) return;
     const names = this.#disk.namesPending(JOURNAL_DIRECTORY);
     for (const [path, content] of this.#disk.files) {
       const found = JOURNAL_FILE.exec(path)?.[1];

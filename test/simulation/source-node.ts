@@ -53,7 +53,8 @@ export class SourceNode {
     this.machine = machine;
     this.life = new SourceLife(machine, options, model, random.fork());
     this.#log = new LogPromises(machine.disk, options.journalFileBytes);
-    model.onFlushed = (lsn): void => this.#log.answered(model, lsn);
+    // what a sector held before it was written on says nothing any more once it has rotted
+    model.onFlushed = (lsn): void => (this.rotten ? undefined : this.#log.answered(model, lsn));
     this.#options = options;
     this.#model = model;
     this.#random = random;
