@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 import { BATCH_HEADER_BYTES } from '../../journal/batch-codec.ts';
 import { type Appended, Journal } from '../../journal/journal.ts';
@@ -239,4 +239,44 @@ test('a file whose first batch is damaged begins where its header says', async (
   t.is(again.damageAt(stretch.address), undefined);
   t.deepEqual(recordsOf(again), records);
   await again.close();
+});
+
+test('a reader that could not read on reads what was put back meanwhile, from where it stood', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const appended = appendBatches(journal, 6);
+  await journal.sync();
+  const [file = ''] = journalFiles(directory);
+  const whole = readFileSync(file);
+  wipe(directory, startOf(appended[2]), 300);
+  const reader = journal.reader(0);
+  const read: number[] = [];
+  const readOn = (): void => {
+    for (let batch = reader.next(journal.endAddress); batch !== undefined; ) {
+      read.push(batch.lastLsn);
+      batch = reader.next(journal.endAddress);
+    }
+  };
+  t.throws(readOn, { code: 'journal-damaged' });
+  t.deepEqual(read, [1, 11, 21]);
+  t.is(reader.address, startOf(appended[2]));
+  t.throws(readOn, { code: 'journal-damaged' });
+  writeFileSync(file, whole);
+  readOn();
+  t.deepEqual(read, [1, 11, 21, 31, 41, 51, 61]);
+  reader.seek(startOf(appended[4]));
+  readOn();
+  t.deepEqual(read.slice(7), [51, 61]);
+  await reader.close();
+  wipe(directory, startOf(appended[2]), 300);
+  const other = journal.reader(0);
+  t.throws(() => {
+    while (other.next(journal.endAddress) !== undefined);
+  });
+  t.deepEqual(other.skipDamage(journal.endAddress), { fromLsn: 22, toLsn: 31, resumeAddress: startOf(appended[3]) });
+  t.is(other.next(journal.endAddress)?.lastLsn, 41);
+  t.is(other.skipDamage(startOf(appended[4])), undefined, 'nothing whole stands below the limit');
+  await other.close();
+  await journal.close();
 });

@@ -144,6 +144,15 @@ test('the budget is kept to the byte: its last file has a reserve, which control
   await journal.close();
 });
 
+test('of large files 64 KiB are kept for control records, and no more', async (t) => {
+  const fileBytes = 1024 * 1024;
+  const options = journalOptions(temporaryDirectory(t), { fileBytes, budgetBytes: 3 * fileBytes });
+  const journal = await Journal.open(testHost(), options);
+  await journal.begin();
+  t.is(journal.freeBytes, fileBytes - journal.endAddress - 65_536 + 2 * (fileBytes - 4096));
+  await journal.close();
+});
+
 test('what is not durable is not let go of', async (t) => {
   const { journal } = await begun(t);
   await journal.sync();

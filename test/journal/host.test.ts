@@ -273,6 +273,8 @@ test('what is in the page cache is read without waiting, what is beyond the end 
   const fd = fs.openSync(path, 'r+');
   t.teardown(() => fs.closeSync(fd));
   t.is(seekData(fd, 30_000), 'none');
+  t.is(seekData(fd, 0), 0, 'data from the first byte on');
+  t.is(seekHole(fd, 0), 20_000, 'up to the end');
   const into = Buffer.alloc(8192);
   const answer = readCached(fd, 4096, into);
   t.true(answer === 'cached' || answer === 'unsupported');

@@ -4,6 +4,7 @@ import test, { type ExecutionContext } from 'ava';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { FilePool, openForWriting, type WriterFile } from '../../journal/file-pool.ts';
 import { FileReads, journalFileName } from '../../journal/file-reads.ts';
+import { goneFiles, standIn } from '../../journal/gone-files.ts';
 import { closeFile, GroupSync } from '../../journal/group-sync.ts';
 import type { Disk } from '../../journal/host/host.ts';
 import { LateDisk } from '../doubles/late-disk.ts';
@@ -197,6 +198,35 @@ test('a file that lies ready is not taken beyond the budget', async (t) => {
   t.deepEqual(await takeFrom(at, true), [4, true]);
   t.false(pool.canTake(true));
   await pool.close();
+});
+
+test('a file that lies ready needs no room of the file system', async (t) => {
+  const at = poolOf(t, 4, 8, [4, 5]);
+  at.room.bytes = 0;
+  at.pool.measureRoom();
+  t.is(at.pool.filesLeft, 2);
+  t.true(at.pool.canTake(false));
+  t.deepEqual(await takeFrom(at), [4, true]);
+  t.deepEqual(await takeFrom(at), [5, true]);
+  t.is(at.pool.filesLeft, 0);
+  t.false(at.pool.canTake(true));
+  await at.pool.close();
+});
+
+test('files that are gone are those between what is needed and the newest, and stand-ins are durable', async (t) => {
+  t.deepEqual(goneFiles([5, 7, 8], { needed: 3, oldest: 7, newest: 8 }), [3, 4, 6]);
+  t.deepEqual(goneFiles([7, 8], { needed: 6, oldest: 7, newest: 8 }), [6]);
+  t.deepEqual(goneFiles([7, 8], { needed: 7, oldest: 7, newest: 8 }), []);
+  t.deepEqual(goneFiles([7, 8], { needed: 9, oldest: 7, newest: 8 }), []);
+  t.is(goneFiles([5000], { needed: 5000 - 4096, oldest: 5000, newest: 5000 }).length, 4096);
+  t.deepEqual(goneFiles([5000], { needed: 5000 - 4097, oldest: 5000, newest: 5000 }), []);
+  const directory = temporaryDirectory(t);
+  const disk = new LateDisk(testHost().disk, new SeededRandom(9));
+  await standIn({ ...testHost(), disk }, { directory, fileBytes: FILE_BYTES }, [2, 5]);
+  t.deepEqual([disk.changing, disk.descriptors, disk.unsyncedNames(directory)], [[], [], []]);
+  t.deepEqual(fs.readdirSync(directory), [journalFileName(2), journalFileName(5)]);
+  t.deepEqual(fs.readFileSync(join(directory, journalFileName(2))), Buffer.alloc(FILE_BYTES));
+  await standIn({ ...testHost(), disk }, { directory: `${directory}/nothing`, fileBytes: FILE_BYTES }, []);
 });
 
 test('of files that were let go of two are kept, the oldest go first', async (t) => {

@@ -1,5 +1,6 @@
 import { crc32 } from '@node-rs/crc32';
 import { hasCode } from '../../journal/base/errors.ts';
+import type { Journal } from '../../journal/journal.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordKind } from '../../journal/record.ts';
 import { decodeIncarnation } from '../../journal/record-bodies.ts';
@@ -27,6 +28,8 @@ export class LogPromises {
   /** Of the record that is read next; undefined before the first. */
   #nextLsn: Lsn | undefined;
   #nonce: string | undefined;
+  /** The newest record that was seen on the medium; neither a kill nor a power loss takes it back. */
+  #provenLsn: Lsn = 0;
 
   constructor(disk: SimulatedDisk, fileBytes: number) {
     this.#disk = disk;
@@ -65,10 +68,18 @@ export class LogPromises {
     contents.set(lsn, content);
   }
 
-  /** A start of the source has begun to number records. */
-  begun(nonce: string): void {
+  /** A start of the source has recovered the log and begun to number records. */
+  begun({ incarnation, report }: Pick<Journal, 'incarnation' | 'report'>): void {
+    const { nonce = '' } = incarnation ?? {};
     must('R5', !this.#starts.has(nonce), () => `two starts call themselves ${nonce}`);
     this.#starts.add(nonce);
+    const { cut, lastLsn } = report;
+    const kept = Math.min(lastLsn, cut?.afterLsn ?? lastLsn);
+    must(
+      'R2',
+      kept >= this.#provenLsn,
+      () => `LSN ${this.#provenLsn} was on the medium, the log is cut behind ${kept}`,
+    );
   }
 
   /** A flush or a write with FUA that this record stands for is about to be answered well. */
@@ -92,6 +103,7 @@ export class LogPromises {
       must('D3', pending === 0, () => `LSN ${lsn} is flushed, ${pending} sectors of ${path} are not on the medium`);
       must('D3', !names.has(path), () => `LSN ${lsn} is flushed, the name ${path} is not on the medium`);
     }
+    this.#provenLsn = Math.max(this.#provenLsn, lsn);
   }
 }
 

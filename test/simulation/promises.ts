@@ -29,6 +29,7 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   V3: { text: 'scratch writes are seen by their view alone, and by all of it', file: 'replica-life.ts' },
   V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
   B8: { text: 'a disk given back is whole at its stamp; one changed outside is refused', file: 'source-life.ts' },
+  R2: { text: 'what was on the medium when a flush was answered is never cut by a start', file: 'log-promises.ts' },
   R3: { text: 'the log is read without a hole: what was cut never stands behind it again', file: 'log-promises.ts' },
   R5: { text: 'a start has a name of its own, and an LSN of it one content', file: 'log-promises.ts' },
   R8: { text: 'history that rotted is put back while the source still has it', file: 'world.ts' },

@@ -146,7 +146,7 @@ export class SourceNode {
       marks,
       this.#log,
     );
-    this.#log.begun(group.journal.incarnation?.nonce ?? '');
+    this.#log.begun(group.journal);
     this.#model.catchUp();
     this.#model.recovered(this.#model.follower.agreedLsn);
     this.#checkWrittenAgain(group, this.#model.follower);

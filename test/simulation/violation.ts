@@ -18,6 +18,7 @@ export type Invariant =
   | 'V3'
   | 'V4'
   | 'B8'
+  | 'R2'
   | 'R3'
   | 'R5'
   | 'R8'
