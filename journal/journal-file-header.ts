@@ -97,15 +97,18 @@ export function readFileHeader(bytes: Uint8Array): JournalFileHeader | string {
     throw new TidemarkError('format-too-new', `journal format ${version} is newer than ${JOURNAL_VERSION}`);
   }
   const bootIdBytes = view.getUint32(92, true);
+  const sequence = readU64(view, 32, 'sequence');
   const fileBytes = readU64(view, 40, 'file bytes');
   if (version === 0 || bootIdBytes > BOOT_ID_BYTES || fileBytes < 2 * FILE_HEADER_BYTES) {
     return 'the file header makes no sense';
   }
+  // beyond that addresses are not told apart any more, and who walks over them does not come on
+  if (!Number.isSafeInteger((sequence + 2) * fileBytes)) return 'the file lies beyond every address';
   const buffer = Buffer.from(checked.buffer);
   return {
     salt: view.getUint32(12, true),
     groupId: buffer.toString('hex', 16, 32),
-    sequence: readU64(view, 32, 'sequence'),
+    sequence,
     fileBytes,
     firstLsn: readU64(view, 48, 'first LSN'),
     durableLsn: readU64(view, 56, 'durable LSN'),
