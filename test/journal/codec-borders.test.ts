@@ -203,6 +203,10 @@ test('the kinds of records are those there are, and some of them change volumes'
     writeRecordHeader(view, 0, RecordKind.trim, flags, 1, 0, 0, 8, 0);
     t.is(readRecordHeader(view, 0, RECORD_HEADER_BYTES).flags, flags);
   }
+  new Uint8Array(view.buffer).fill(0xff);
+  writeRecordHeader(view, 0, RecordKind.trim, 1, 2, 3, 4, 5, 6);
+  const written = Buffer.from(view.buffer).toString('hex');
+  t.is(written, '0301020003000000040000000000000005000000' + '0600000000000000', 'every byte, the reserved ones too');
   writeRecordHeader(view, 0, RecordKind.trim, 8, 1, 0, 0, 8, 0);
   t.throws(() => readRecordHeader(view, 0, RECORD_HEADER_BYTES), damaged);
 });

@@ -250,6 +250,53 @@ test('a journal that is closed has ended all it had under way, also when it was 
   t.deepEqual([disk.changing, disk.descriptors], [[], []], 'one that was never begun');
 });
 
+test('the sync of a file that was left is waited for when a poisoned journal is closed', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const disk = new LateDisk(host.disk, new SeededRandom(12));
+  const options = journalOptions(directory, { budgetBytes: 3 * FILE_BYTES });
+  const journal = await Journal.open({ ...host, disk }, options);
+  await journal.begin();
+  fillTo(journal, 0);
+  // both spares are there: nothing else is under way, and nothing else has to be waited for
+  for (let turns = 0; turns < 4000; turns++) {
+    if (journalFiles(directory).length === 3 && disk.changing.length === 0) break;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  t.deepEqual([journalFiles(directory).length, disk.changing], [3, []]);
+  const under = journal.sync();
+  appendOf(journal, 700);
+  host.disk.fault = (operation, path) => (operation === 'write' && path.endsWith('0001.tmj') ? 'EIO' : undefined);
+  t.throws(() => appendOf(journal, 700), { code: 'journal-poisoned' });
+  host.disk.fault = () => undefined;
+  t.true(disk.changing.some((call) => call.startsWith('sync ')));
+  await journal.close();
+  t.deepEqual([disk.changing, disk.descriptors], [[], []]);
+  await under;
+});
+
+test('records that come back from the far side may use the reserve', async (t) => {
+  const { journal, directory } = await begun(t, 3);
+  for (let file = 0; file < 2; file++) {
+    fillTo(journal, 64);
+    appendOf(journal, 700);
+  }
+  appendOf(journal, FILE_BYTES - FILE_BYTES / 8 - (journal.endAddress % FILE_BYTES));
+  t.is(journal.freeBytes, 0);
+  const { lastLsn } = journal;
+  await journal.close();
+  const again = await Journal.open(testHost(), journalOptions(directory, { budgetBytes: 3 * FILE_BYTES }));
+  t.is(again.freeBytes, 0);
+  const time = 1_900_000_000_000_000;
+  const place = { kind: RecordKind.write, flags: 0, volume: 1, sector: 0, sectors: 1, requestId: 0, time };
+  const payload = new Uint8Array(512).fill((lastLsn + 1) % 256);
+  again.restoreRecords([{ ...place, lsn: lastLsn + 1, payload }]);
+  t.is(again.lastLsn, lastLsn + 1);
+  await again.begin({ highestLsn: lastLsn + 1 });
+  t.deepEqual(readLsns(again), range(1, lastLsn + 2));
+  await again.close();
+});
+
 test('a journal of nothing says so', async (t) => {
   const directory = temporaryDirectory(t);
   const journal = await Journal.open(testHost(), journalOptions(directory));

@@ -240,7 +240,7 @@ test('what comes after a damaged end goes into a file that no damaged record rea
       t.is(again.report.lastLsn, 401, what);
       t.is(again.report.damage.at(-1)?.toLsn, 401, what);
       await again.begin();
-      t.true(again.addressOf(402) >= (newest + 1) * FILE_BYTES, what);
+      t.is(again.addressOf(402), (newest + 1) * FILE_BYTES + 4096, what);
       appendWrites(again, 10);
       const expected = [...range(1, kept), ...range(402, 412)];
       t.deepEqual(readLsns(again), expected, what);
@@ -334,4 +334,34 @@ test('a batch whose time is before that of the one before it does not continue i
   t.is(await readWith(last.time), 11, 'the same time');
   await t.throwsAsync(readWith(last.time - 1), { message: /the time goes back/ });
   await journal.close();
+});
+
+test('records behind damage are found in a journal that was opened with it', async (t) => {
+  const { directory, runs } = await runsOf(t, [45]);
+  const batches = runs[0] ?? [];
+  const fileOf = (batch: Appended | undefined): number => Math.floor((batch?.address ?? 0) / FILE_BYTES);
+  rmSync(`${directory}/journal.stop`);
+  for (const [what, victim] of [
+    ['in the middle of a file', batches.findIndex((batch) => fileOf(batch) === 1) + 3],
+    ['the first batch of a file', batches.findIndex((batch) => fileOf(batch) === 1)],
+  ] as const) {
+    const place = snapshot(t, directory);
+    wipe(place, batches[victim]);
+    // so that it is looked at from the first file on
+    for (const [sequence, file] of journalFiles(place).entries()) {
+      if (sequence === 0 || sequence > fileOf(batches.at(-1))) continue;
+      const bytes = readFileSync(file);
+      bytes.writeBigUInt64LE(0n, 56);
+      bytes.writeUInt32LE(0, 4);
+      bytes.writeUInt32LE(crc32(bytes.subarray(0, 256)), 4);
+      writeFileSync(file, bytes);
+    }
+    const again = await Journal.open(testHost(), journalOptions(place));
+    t.is(again.report.lastLsn, 451, what);
+    t.is(again.report.damage[0]?.fromLsn, batches[victim]?.firstLsn, what);
+    for (const batch of batches.filter((one) => fileOf(one) !== 1)) {
+      t.is(again.addressOf(batch.lastLsn), batch.address - 64, what);
+    }
+    await again.close();
+  }
 });
