@@ -9,12 +9,14 @@ import { PageCache } from '../../replica/index/page-cache.ts';
 import { rebuildFromSegments } from '../../replica/index/rebuild.ts';
 import { entryOffset, RunFile } from '../../replica/index/run-file.ts';
 import {
+  checkPage,
   decodeFooter,
   ENTRIES_PER_PAGE,
   encodeFooter,
   FENCES_PER_PAGE,
   PAGE_BYTES,
   type RunFooter,
+  sealPage,
 } from '../../replica/index/run-format.ts';
 import { sortedRun } from '../../replica/index/survey.ts';
 import { VersionIndex } from '../../replica/index/version-index.ts';
@@ -407,6 +409,17 @@ test('a run whose length, fences or footer contradict each other is not opened',
   cut[footerAt - 2 * PAGE_BYTES + 4] = 255;
   const fences = await open(cut);
   await t.throwsAsync(fences.lowerBound(placeOf(1, 0), 200, 0, 0), damaged, 'a page of fences that is damaged');
+});
+
+test('a page is checked without being changed', (t) => {
+  const page = Buffer.alloc(PAGE_BYTES, 7);
+  sealPage(page);
+  const before = Buffer.from(page);
+  t.notThrows(() => checkPage(page, 'it'));
+  t.deepEqual(page, before);
+  t.notThrows(() => checkPage(page, 'it'), 'twice');
+  page[PAGE_BYTES - 1]! ^= 1;
+  t.throws(() => checkPage(page, 'it'), { code: 'journal-damaged', message: /^it: / });
 });
 
 test('an entry stands where its ordinal says, page by page', (t) => {

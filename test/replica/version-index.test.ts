@@ -296,6 +296,24 @@ test('gaps are filled in their place, in whatever order', async (t) => {
   await index.close();
 });
 
+test('a run that could not be written, and one that could not be merged, leave nothing open', async (t) => {
+  const below = new MemoryDisk();
+  const disk = new LateDisk(below, new SeededRandom(3));
+  const host = { ...memoryHost(12, below), disk };
+  const index = await VersionIndex.open(host, options(), () => Promise.reject(new Error('nothing is lost')));
+  for (let lsn = 1; lsn <= 10; lsn++) add(index, lsn);
+  index.advance(10);
+  below.capacity = below.used() + 100;
+  await index.rotate(11);
+  await t.throwsAsync(index.settled(), { code: 'no-space' });
+  t.deepEqual([disk.descriptors, below.list(DIRECTORY)], [[], []]);
+  below.capacity = Number.MAX_SAFE_INTEGER;
+  await index.settled();
+  t.is(disk.descriptors.length, 1);
+  await index.close();
+  t.deepEqual(disk.descriptors, []);
+});
+
 test('an index that is closed has ended what it wrote and let go of its files', async (t) => {
   const below = new MemoryDisk();
   const disk = new LateDisk(below, new SeededRandom(2));

@@ -444,6 +444,22 @@ test('the reserve is none of the room for frames', (t) => {
   t.is(watch.freeBytes, 0);
   watch.check();
   t.is(watch.level, 0, 'nothing is used');
+  let used = 0;
+  const levels = new SpaceWatch(host, 'g', '/', 0, () => used);
+  for (const [percent, level] of [
+    [49, 0],
+    [50, 50],
+    [79, 50],
+    [80, 80],
+    [94, 80],
+    [95, 95],
+    [100, 95],
+  ] as const) {
+    used = percent * 100;
+    host.disk.capacity = host.disk.used() + 10_000 - used;
+    levels.check();
+    t.is(levels.level, level, `${percent} per cent`);
+  }
 });
 
 test('what holds the floor is the lowest that is held', (t) => {

@@ -134,6 +134,8 @@ test('a view that is closed lets its last reads end, gives its lease back then, 
 test('reads of any length and place give the bytes of their point, in windows or out of one', async (t) => {
   const history = madeHistory(54, 300);
   const group = await received(memoryHost(54), history, { memtableEntries: 64 });
+  const { index } = await group.status();
+  t.true(index.runs > 0 && index.memtableEntries < 3 * 64, 'what is in memory is bounded');
   const random = new SeededRandom(54);
   const model = new Model();
   for (const lsn of [60, 150, 300]) {
