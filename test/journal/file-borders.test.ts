@@ -303,6 +303,7 @@ test('a journal of nothing says so', async (t) => {
   t.like(journal, { lastLsn: 0, oldestLsn: 1, oldestAddress: 0, endAddress: 0, usedBytes: 0, epoch: 1 });
   t.is(journal.freeBytes, 64 * (FILE_BYTES - 4096));
   t.is(journal.incarnation, undefined);
+  t.like(journal.report, { lastLsn: 0, durableLsn: 0, cleanStop: false, bootChanged: false, rewrittenBytes: 0 });
   t.is(journal.addressOf(1), 0);
   t.is(journal.damageAt(0), undefined);
   await journal.close();

@@ -1,6 +1,7 @@
 import test from 'ava';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
+import { FrameView } from '../../journal/frame-view.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
@@ -191,4 +192,41 @@ test('what a repaired frame told the catalog is durable before the damage is for
     t.deepEqual(group.bookmarks(), bookmarks);
     await group.close();
   }
+});
+
+test('a bookmark whose text rots in a frame whose list is whole is named as damage when it is needed again', async (t) => {
+  const history = new History(9);
+  history.addVolumes();
+  history.fill(60);
+  const lsn = history.bookmark('before the rot');
+  history.fill(100);
+  const frames = seal(history, { recordsPerFrame: () => 10 });
+  const host = memoryHost(9);
+  let group = await open(host);
+  const filling = new HandSource();
+  group.start(filling);
+  for (const frame of frames) filling.push(frame);
+  await group.idle();
+  t.true(group.bookmarks().some((one) => one.lsn === lsn));
+  await group.close();
+  const victim = frames.find(({ firstLsn, lastLsn }) => firstLsn <= lsn && lsn <= lastLsn)!;
+  const head = Buffer.from(victim.bytes.subarray(0, 160));
+  const paths = host.disk.list('/replica/segments').map((name) => `/replica/segments/${name}`);
+  const file = paths.map((path) => host.disk.files.get(path)).find((one) => one?.bytes.includes(head))!;
+  const at = file.bytes.indexOf(head);
+  // its chunks, and nothing before them
+  const { layout } = FrameView.open(victim.bytes);
+  const record = layout.record(lsn - layout.firstLsn);
+  const { storedOffset } = layout.chunkRange(record.payloadOffset, 1);
+  file.bytes.fill(0xee, at + storedOffset, at + victim.bytes.length);
+  for (const path of host.disk.files.keys()) if (path.endsWith('/state')) host.disk.files.delete(path);
+  group = await open(host);
+  t.is(group.headLsn, history.lastLsn);
+  t.false(
+    group.bookmarks().some((one) => one.lsn === lsn),
+    'nobody knows its name',
+  );
+  const { damage } = await group.status();
+  t.true(damage.some(({ fromLsn, toLsn }) => fromLsn <= lsn && lsn <= toLsn));
+  await group.close();
 });

@@ -200,6 +200,12 @@ test('header, directory and footer of a segment say nothing that the rest of it 
   t.deepEqual(await rotted(t, () => 44), all, 'the first LSN in the header');
   t.deepEqual(await rotted(t, () => SEGMENT_HEADER_BYTES - 1), all, 'the empty rest of the header page');
   t.deepEqual(await rotted(t, (bytes) => bytes - 64 - 40), all, 'the directory');
+  t.deepEqual(
+    await rotted(t, (bytes) => bytes - 64 - 48 + 17),
+    all,
+    'where the last frame stands, as the directory has it',
+  );
+  t.deepEqual(await rotted(t, (bytes) => bytes - 64 - 48 + 20), all, 'how long it is');
   t.deepEqual(await rotted(t, (bytes) => bytes - 20), all, 'the footer');
   const one = await rotted(t, () => SEGMENT_HEADER_BYTES + 1000);
   t.deepEqual(
