@@ -34,6 +34,8 @@ export class BaseImage {
   #file: DiskFile | undefined;
   #map: Uint8Array;
   #mapChanged = false;
+  /** The names are durable: that a start found them says it of the page cache only. */
+  #named = false;
 
   private constructor(host: Host, place: BasePlace, volume: number, file: DiskFile | undefined, map: Uint8Array) {
     this.#host = host;
@@ -117,10 +119,14 @@ export class BaseImage {
     }
   }
 
-  /** The image is durable, then the map. */
+  /** The image is durable, then the map and both their names. */
   async sync(): Promise<void> {
     if (this.#file !== undefined) await this.#file.dataSync();
-    if (!this.#mapChanged) return;
+    if (!this.#mapChanged) {
+      if (this.#file !== undefined && !this.#named) await this.#host.disk.syncDirectory(this.#directory);
+      this.#named = true;
+      return;
+    }
     const bytes = Buffer.alloc(MAP_HEADER_BYTES + this.#map.length);
     bytes.writeUInt32LE(MAP_MAGIC, 0);
     bytes.writeUInt32LE(MAP_UNIT_BYTES, 8);
@@ -129,6 +135,7 @@ export class BaseImage {
     bytes.writeUInt32LE(crc32c(bytes.subarray(8)), 4);
     await replaceFile(this.#host.disk, this.#directory, `${this.#volume}.map`, bytes);
     this.#mapChanged = false;
+    this.#named = true;
   }
 
   async close(): Promise<void> {

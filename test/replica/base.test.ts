@@ -3,6 +3,9 @@ import test from 'ava';
 import { BaseImage } from '../../replica/base/base-image.ts';
 import { readFully, readWhole, replaceFile, writeFully } from '../../replica/store/file-io.ts';
 import { FrameDirectory } from '../../replica/store/frame-directory.ts';
+import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { Scheduler } from '../simulation/scheduler.ts';
 import { GROUP } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
 
@@ -144,4 +147,37 @@ test('a directory of frames covers a stretch only when each LSN of it stands in 
     [1, 9, 10, 11, 21].map((time) => whole.atTime(time)),
     [0, 0, 1, 2, 3],
   );
+});
+
+// Simulation seed 540139 (P1): a kill in the first move of the floor, a move in the next run, and a power loss later.
+test('a base that a start found is named durably before a floor relies on it', async (t) => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const scheduler = new Scheduler(seed);
+    const machine = new SimulatedMachine('replica', scheduler, NO_DISK_FAULTS, 1 << 24);
+    const inTime = async <T>(promise: Promise<T>): Promise<T> => {
+      let settled = false;
+      void promise.finally(() => {
+        settled = true;
+      });
+      await scheduler.runUntil(() => settled, 10_000_000);
+      return promise;
+    };
+    const data = Buffer.alloc(4096, 7);
+    const { disk } = machine.start().host;
+    disk.makeDirectory(PLACE.directory);
+    await inTime(disk.syncDirectory('/'));
+    // as far as the first run came: the image is synced, its name is not
+    const image = disk.open(`${PLACE.directory}/1.img`, 'create');
+    await inTime(image.write(data, 0, data.length, 0));
+    await inTime(image.dataSync());
+    machine.kill();
+    const base = await inTime(BaseImage.open(machine.start().host, PLACE, 1));
+    await inTime(base.write(0, data));
+    await inTime(base.sync());
+    machine.losePower();
+    const after = await inTime(BaseImage.open(machine.start().host, PLACE, 1));
+    const found = Buffer.alloc(data.length);
+    await inTime(after.read(0, found));
+    t.true(found.equals(data), `seed ${seed}`);
+  }
 });
