@@ -151,8 +151,11 @@ export class StretchWriter {
     const newFile = to === this.#fileStart(this.#address) + this.#home.options.fileBytes;
     // too little is left for a mark, and readers go on by themselves
     const unmarked = newFile && this.#count === 0 && to - this.#address < BATCH_HEADER_BYTES;
-    if (!unmarked) this.#writeBatch(chain, newFile, to);
-    else if (chain !== undefined && chain !== this.#chain) throw this.#misfit();
+    // a batch that stands right behind the header that is written anew names what that header has to say
+    const { resumeAddress, resumeChain } = this.#stretch;
+    const named = newFile && to + FILE_HEADER_BYTES === resumeAddress ? (chain ?? resumeChain) : chain;
+    if (!unmarked) this.#writeBatch(named, newFile, to);
+    else if (named !== undefined && named !== this.#chain) throw this.#misfit();
     this.#address = to;
     if (!newFile) return;
     if (chain === undefined) this.#beginFile();

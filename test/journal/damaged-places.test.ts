@@ -280,3 +280,27 @@ test('a reader that could not read on reads what was put back meanwhile, from wh
   await other.close();
   await journal.close();
 });
+
+test('the end of a file and the header of the next are put back in front of a batch that is whole', async (t) => {
+  const directory = temporaryDirectory(t);
+  const journal = await Journal.open(testHost(), journalOptions(directory));
+  await journal.begin();
+  const appended = appendBatches(journal, 20);
+  await journal.sync();
+  const records = recordsOf(journal);
+  const lsns = readLsns(journal);
+  const border = appended.findIndex(({ address }) => address >= FILE_BYTES);
+  const from = startOf(appended[border - 1]);
+  wipe(directory, from, FILE_BYTES - from);
+  wipe(directory, FILE_BYTES, 4096);
+  const lost = journal.damageAt(from, []);
+  if (lost === undefined) return t.fail('nothing is damaged');
+  t.is(lost.resumeAddress, FILE_BYTES + 4096, 'right behind the header');
+  const writer = journal.mend(lost);
+  for (const lsn of range(lost.fromLsn, lost.toLsn)) writer.add(records[lsn - 1]!);
+  await writer.finish();
+  await writer.close();
+  t.deepEqual(readLsns(journal), lsns);
+  t.is(journal.damageAt(from, []), undefined);
+  await journal.close();
+});
