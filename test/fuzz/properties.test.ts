@@ -270,6 +270,16 @@ test('messages and feedback are read as they were written', (t) => {
   );
 });
 
+test('any bit that turned in a replica’s word, and any end cut off it, is no word of its', (t) => {
+  fc.assert(
+    fc.property(feedbacks, fc.nat(), (feedback, at) => {
+      const [key, value] = [`${GROUP}/${feedback.replica}`, encodeFeedback(feedback)];
+      t.is(decodeFeedback(key, flipped(value, at), GROUP), undefined);
+      t.is(decodeFeedback(key, value.subarray(0, at % value.length), GROUP), undefined);
+    }),
+  );
+});
+
 test('retention removes from the oldest on, keeps what is in use or in the window, and says why', (t) => {
   const segments = fc
     .array(fc.record({ records: fc.integer({ min: 1, max: 50 }), ms: fc.nat(1000), bytes: fc.nat(1000) }), {

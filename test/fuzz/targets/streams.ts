@@ -2,7 +2,7 @@ import { crc32c } from '@node-rs/crc32';
 import { Packr } from 'msgpackr';
 import { decodeShipState, encodeShipState } from '../../../daemon/ship/ship-state.ts';
 import * as direct from '../../../daemon/stream/direct/direct-protocol.ts';
-import { decodeFeedback, encodeFeedback } from '../../../daemon/stream/kafka/feedback-codec.ts';
+import { decodeFeedback, encodeFeedback, FEEDBACK_CRC_BYTES } from '../../../daemon/stream/kafka/feedback-codec.ts';
 import { decodeLogDirsResponse } from '../../../daemon/stream/kafka/log-dirs-codec.ts';
 import { decodeMetadataResponse } from '../../../daemon/stream/kafka/metadata-codec.ts';
 import { formatStreamOffset, parseStreamOffset } from '../../../daemon/stream/kafka/stream-offset.ts';
@@ -154,6 +154,12 @@ export const feedbackBody: FuzzTarget = {
   testRuns: 60_000,
   words: words(...Object.keys(FEEDBACK), 'needs-resync', ...MSGPACK),
   seeds: () => [encodeFeedback(FEEDBACK), encodeFeedback({ ...FEEDBACK, state: 'diverged', heartbeatMs: 0 })],
+  fix: (input) => {
+    const at = input.length - FEEDBACK_CRC_BYTES;
+    if (at < 0) return;
+    const view = new DataView(input.buffer, input.byteOffset, input.byteLength);
+    view.setUint32(at, crc32c(input.subarray(0, at)), true);
+  },
   run: (input) => {
     const feedback = decodeFeedback(`${GROUP}/b`, input, GROUP);
     if (feedback === undefined) throw new TidemarkError('invalid-argument', 'no feedback');
