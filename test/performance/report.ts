@@ -13,7 +13,6 @@ export interface Report {
 }
 
 export const PEERS = ['qemu-nbd', 'nbdkit', 'mirror'] as const;
-type Peer = (typeof PEERS)[number];
 
 /** One goal of one row, and what came of it. */
 export interface Verdict {
