@@ -11,7 +11,7 @@ export interface Pace {
  * with the rate since the line before it) of a run of `runMs`.
  */
 export function paceOf(log: string, stepMs: number, runMs: number): Pace {
-  const seconds = new Array<number>(Math.floor(runMs / 1000)).fill(0);
+  const seconds = Array.from({ length: Math.floor(runMs / 1000) }, () => 0);
   let [before, longestStopMs] = [0, 0];
   for (const line of log.split('\n')) {
     if (line.trim() === '') continue;
