@@ -21,7 +21,7 @@ import type { Streams } from './streams.ts';
 import { must } from './violation.ts';
 import { SimulatedClient } from './volume-client.ts';
 
-const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
+const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {}, close: () => {} };
 
 const JOURNAL_FILE = /\/journal-([0-9a-f]+)\.tmj$/;
 
