@@ -1,3 +1,4 @@
+import { CHECKER_BUGS } from './checker-bugs.ts';
 import { GIVE_UP_BUGS } from './give-up-bugs.ts';
 import { JOURNAL_BUGS } from './journal-bugs.ts';
 import type { PlantedBug } from './planted-bug.ts';
@@ -15,4 +16,5 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...REPLICA_BUGS,
   ...REPAIR_BUGS,
   ...GIVE_UP_BUGS,
+  ...CHECKER_BUGS,
 ];

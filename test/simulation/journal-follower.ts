@@ -86,7 +86,7 @@ export class JournalFollower {
       this.#time = batch.time;
       must('V4', batch.time >= before, () => `journal time goes from ${before} to ${batch.time}`);
       for (const record of batch) {
-        this.#log.read(record, batch.bodyEndAddress);
+        this.#log.read(record, batch);
         const learnt = this.#learn(record);
         if (learnt !== undefined) fresh.push(learnt);
       }

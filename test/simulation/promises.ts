@@ -28,10 +28,27 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   },
   V3: { text: 'scratch writes are seen by their view alone, and by all of it', file: 'replica-life.ts' },
   V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
+  H5: {
+    text: 'a journal of a newer format or another group is refused, and not a byte of it touched',
+    file: 'checkers/refused-journal.ts',
+  },
   B8: { text: 'a disk given back is whole at its stamp; one changed outside is refused', file: 'source-life.ts' },
+  R1: {
+    text: 'a journal hands out records that were appended to it, to the byte, and no others',
+    file: 'checkers/appended-records.ts',
+  },
   R2: { text: 'what was on the medium when a flush was answered is never cut by a start', file: 'log-promises.ts' },
   R3: { text: 'the log is read without a hole: what was cut never stands behind it again', file: 'log-promises.ts' },
+  R4: {
+    text: 'what the far side may hold is never numbered anew: a start compares, and an idle journal proves its end',
+    file: 'checkers/idle-proof.ts',
+  },
   R5: { text: 'a start has a name of its own, and an LSN of it one content', file: 'log-promises.ts' },
+  R6: {
+    text: 'a start may be repeated, or killed at any call and repeated, and finds the same',
+    file: 'checkers/recovery-again.ts',
+  },
+  R7: { text: 'what a start reads is bounded by what the journal holds', file: 'checkers/start-work.ts' },
   R8: { text: 'history that rotted is put back while the source still has it', file: 'world.ts' },
   R13: { text: 'what was given up is announced, and in the durable change map', file: 'source-life.ts' },
   B1: { text: 'a bookmark that was told survives whatever comes, at its position', file: 'end-check.ts' },

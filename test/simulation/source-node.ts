@@ -8,6 +8,10 @@ import { LocalMarks } from '../../journal/local-marks.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import type { AppendedRecords } from './checkers/appended-records.ts';
+import { IdleProof } from './checkers/idle-proof.ts';
+import { notingSent } from './checkers/sent-frames.ts';
+import { StartWork } from './checkers/start-work.ts';
 import { JournalFollower } from './journal-follower.ts';
 import { LogPromises } from './log-promises.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
@@ -35,6 +39,8 @@ export class SourceNode {
   readonly #streams: Streams;
   readonly #seams: Seams;
   readonly #log: LogPromises;
+  readonly #work: StartWork;
+  readonly #idle: IdleProof = new IdleProof();
   #clients: SimulatedClient[] = [];
   #group: ProtectedGroup | undefined;
   #parts: SourceParts | undefined;
@@ -53,6 +59,7 @@ export class SourceNode {
     this.machine = machine;
     this.life = new SourceLife(machine, options, model, random.fork());
     this.#log = new LogPromises(machine.disk, options.journalFileBytes);
+    this.#work = new StartWork(machine.disk);
     // what a sector held before it was written on says nothing any more once it has rotted
     model.onFlushed = (lsn): void => (this.rotten ? undefined : this.#log.answered(model, lsn));
     this.#options = options;
@@ -91,6 +98,8 @@ export class SourceNode {
     const { host, process } = this.machine.start();
     this.starts++;
     this.#model.poisoned = false;
+    this.#log.appended.started();
+    this.#work.begin();
     this.machine.disk.onSyncFailed = (path): void => {
       if (JOURNAL_FILE.test(path)) this.#model.poisoned = true;
     };
@@ -98,7 +107,8 @@ export class SourceNode {
       if (JOURNAL_FILE.test(path)) this.#model.keepUp();
     };
     const marks = new LocalMarks();
-    const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
+    const sink: Seams['sink'] = (made) => notingSent(this.#seams.sink(made), (lsn) => this.#model.sent(lsn));
+    const parts = new SourceParts(host, process, marks, this.#streams, { ...this.#seams, sink });
     const volumes: VolumeOptions[] = [];
     for (const { id, sectors } of this.#options.volumes) {
       if (this.life.isAway(id)) continue;
@@ -138,6 +148,7 @@ export class SourceNode {
     const opening = stands.then(open);
     opening.catch((error: unknown) => this.life.refused(error));
     const group = await opening;
+    this.#work.end();
     this.life.accepted();
     this.#model.follower = new JournalFollower(
       this.machine.observe(),
@@ -155,6 +166,16 @@ export class SourceNode {
     this.#parts = parts;
     this.#group = group;
     this.#admitClients(group);
+  }
+
+  /** All that was ever appended here. */
+  get appended(): AppendedRecords {
+    return this.#log.appended;
+  }
+
+  /** What an idle journal owes to the next start. */
+  checkIdle(nowMicros: number): void {
+    this.#idle.look(this.#group?.journal, this.#log.appended.announcedLsn, nowMicros);
   }
 
   /** Lets a guest on in place of each one that left. */
@@ -249,6 +270,7 @@ export class SourceNode {
   }
 
   #down(): void {
+    this.#work.end();
     this.life.down();
     this.#model.catchUp();
     this.#model.follower = undefined;

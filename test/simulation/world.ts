@@ -3,6 +3,7 @@ import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
+import { Autopsy } from './checkers/autopsy.ts';
 import { checkAtEnd } from './end-check.ts';
 import { History } from './history.ts';
 import { KafkaNemesis } from './kafka-nemesis.ts';
@@ -28,9 +29,8 @@ const END_CHECK_MICROS = 600_000_000;
 /** Starts in a row that want a person, for one reason and with the other side there: nothing will come of the next. */
 const REFUSED_STARTS_MAX = 50;
 
-export interface RunReport {
-  readonly seed: number;
-  readonly violation: Error | undefined;
+/** What happened in a run, up to where all had come right; what is tried on copies of its disks does not count. */
+interface RunCounts {
   readonly events: number;
   readonly simulatedMicros: number;
   readonly crashes: number;
@@ -38,6 +38,11 @@ export interface RunReport {
   readonly acknowledged: number;
   readonly views: number;
   readonly traceHash: string;
+}
+
+export interface RunReport extends RunCounts {
+  readonly seed: number;
+  readonly violation: Error | undefined;
   readonly options: RunOptions;
 }
 
@@ -56,6 +61,7 @@ export class World {
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
   readonly #replicaLife: ReplicaLife;
+  readonly #autopsy: Autopsy;
   #failure: Error | undefined;
   #loaded = true;
   #idleUntilMicros = 0;
@@ -81,6 +87,7 @@ export class World {
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
     this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
+    this.#autopsy = new Autopsy(seed, options, this.source.appended);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
     if (stream.kind === 'kafka') this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork());
   }
@@ -90,17 +97,22 @@ export class World {
     const before = process.listeners('unhandledRejection');
     process.removeAllListeners('unhandledRejection');
     process.on('unhandledRejection', (reason) => this.fail(reason));
+    let counts: RunCounts | undefined;
     try {
       await this.#story();
+      counts = this.#counts();
+      await this.#autopsy.perform();
     } catch (error) {
       this.fail(error);
     } finally {
       process.removeAllListeners('unhandledRejection');
       for (const listener of before) process.on('unhandledRejection', listener);
     }
+    return { seed: this.#seed, violation: this.#failure, ...(counts ?? this.#counts()), options: this.options };
+  }
+
+  #counts(): RunCounts {
     return {
-      seed: this.#seed,
-      violation: this.#failure,
       events: this.scheduler.events,
       simulatedMicros: this.scheduler.nowMicros,
       crashes: this.crashes,
@@ -108,7 +120,6 @@ export class World {
       acknowledged: this.model.acknowledged,
       views: this.replica.viewsChecked,
       traceHash: this.scheduler.traceHash,
-      options: this.options,
     };
   }
 
@@ -130,6 +141,7 @@ export class World {
     this.crashes++;
     this.scheduler.trace(`${how} ${node}`);
     this[node][how]();
+    if (node === 'source') this.#autopsy.consider(this.source.machine);
     this.model.borders.add(this.model.history.lastLsn);
     this.startSoon(node);
   }
@@ -306,6 +318,7 @@ export class World {
     this.replica.note();
     this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
     this.#checkTrim();
+    this.source.checkIdle(this.scheduler.nowMicros);
     if (this.#loaded) this.#watch(this.#replicaLife.act());
     const { group } = this.replica;
     if (group === undefined) return;
