@@ -304,7 +304,7 @@ export class Journal {
   }
 
   /** Puts proven records into a stretch that `damageAt` told, in its place. */
-  mend(stretch: DamagedStretch): StretchWriter {
+  mend(stretch: DamagedStretch): Promise<StretchWriter> {
     const { salt } = this.#writer.state;
     const begun = this.#incarnation;
     const incarnation = begun ?? this.report.incarnation;
@@ -313,7 +313,7 @@ export class Journal {
     // of a lost end nobody knows what it said of runs and times
     const atEnd = begun === undefined && stretch.resumeAddress === this.endAddress;
     const learn = (record: RestoredRecord): void => (atEnd ? this.#learn(record) : undefined);
-    return new StretchWriter({ ...home, oldestAddress: () => this.oldestAddress, learn }, stretch);
+    return StretchWriter.begin({ ...home, oldestAddress: () => this.oldestAddress, learn }, stretch);
   }
 
   /** Whole files below the address may be reused; never anything that is not durable. */

@@ -170,7 +170,7 @@ async function writeGap(
   gap: GivenUpStretch,
 ): Promise<void> {
   for (const body of [encodeGap(gap), new Uint8Array(0)]) {
-    const writer = asking.journal.mend(stretch);
+    const writer = await asking.journal.mend(stretch);
     try {
       await fill(host, asking, writer, stretch, held, gap, body);
       await writer.finish();

@@ -119,7 +119,7 @@ test('what is whole between two damaged stretches is neither part of the one nor
   t.like(second, { fromLsn: 62, toLsn: 71, address: startOf(appended[6]), resumeAddress: startOf(appended[7]) });
   t.is(journal.damageAt(startOf(appended[8]), []), undefined, 'behind both');
   if (second === undefined) return t.fail();
-  const writer = journal.mend(second);
+  const writer = await journal.mend(second);
   for (const lsn of range(62, 71)) writer.add(records[lsn - 1]!);
   t.is(await writer.finish(), startOf(appended[7]) - startOf(appended[6]));
   await writer.close();
@@ -164,7 +164,7 @@ test('a stretch mended over the border of a file leaves a whole file header as i
   const lost = journal.damageAt(startOf(appended[border - 1]), []);
   if (lost === undefined) return t.fail('nothing is damaged');
   t.true(lost.resumeAddress > FILE_BYTES + 4096, 'one stretch over the border');
-  const writer = journal.mend(lost);
+  const writer = await journal.mend(lost);
   for (const lsn of range(lost.fromLsn, lost.toLsn)) writer.add(records[lsn - 1]!);
   await writer.finish();
   await writer.close();
@@ -232,7 +232,7 @@ test('a file whose first batch is damaged begins where its header says', async (
   );
   const stretch = again.damageAt(again.report.damage[0]!.address)!;
   t.deepEqual([stretch.fromLsn, stretch.toLsn, stretch.address], [firstLsn, lastLsn, startOf(victim)]);
-  const writer = again.mend(stretch);
+  const writer = await again.mend(stretch);
   for (const record of records.filter(({ lsn }) => lsn >= firstLsn && lsn <= lastLsn)) writer.add(record);
   await writer.finish();
   await writer.close();
@@ -296,7 +296,7 @@ test('the end of a file and the header of the next are put back in front of a ba
   const lost = journal.damageAt(from, []);
   if (lost === undefined) return t.fail('nothing is damaged');
   t.is(lost.resumeAddress, FILE_BYTES + 4096, 'right behind the header');
-  const writer = journal.mend(lost);
+  const writer = await journal.mend(lost);
   for (const lsn of range(lost.fromLsn, lost.toLsn)) writer.add(records[lsn - 1]!);
   await writer.finish();
   await writer.close();
