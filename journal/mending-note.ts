@@ -33,13 +33,13 @@ export interface MendingNote {
 
 /**
  * Notes that a place is being mended. A place noted before, whose mending did not end, stays noted: one range around
- * both. Resolves with what was noted before.
+ * both. Resolves with what was noted before. A full disk keeps nobody from mending: then nothing is noted.
  */
 export async function noteMending(disk: Disk, directory: string, note: MendingNote): Promise<MendingNote | undefined> {
   const before = await readNote(disk, directory, note.groupId);
   const from = Math.min(note.from, before?.from ?? note.from);
   const to = Math.max(note.to, before?.to ?? note.to);
-  await writeNote(disk, directory, { ...note, from, to });
+  await writeNoteIfRoom(disk, directory, { ...note, from, to });
   return before;
 }
 
@@ -47,7 +47,7 @@ export async function noteMending(disk: Disk, directory: string, note: MendingNo
 export async function endMending(disk: Disk, directory: string, before: MendingNote | undefined): Promise<void> {
   // one that comes back after a power loss costs the next start some writes
   if (before === undefined) disk.unlink(`${directory}/${FILE_NAME}`);
-  else await writeNote(disk, directory, before);
+  else await writeNoteIfRoom(disk, directory, before);
 }
 
 /**
@@ -96,6 +96,14 @@ async function rewriteFile(
     await file.close();
   }
   return at - from;
+}
+
+async function writeNoteIfRoom(disk: Disk, directory: string, note: MendingNote): Promise<void> {
+  try {
+    await writeNote(disk, directory, note);
+  } catch (error) {
+    if (!hasCode(error, 'no-space') && !hasCode(error, 'short-write')) throw error;
+  }
 }
 
 async function writeNote(disk: Disk, directory: string, { groupId, from, to }: MendingNote): Promise<void> {

@@ -229,6 +229,24 @@ test('a repair whose sync failed, or that was killed, is written again by the ne
   }
 });
 
+test('a full disk keeps nobody from putting records back in their place', async (t) => {
+  const directory = temporaryDirectory(t);
+  await writeAtRandom(directory, new SeededRandom(5));
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+  const records = recordsOf(whole);
+  const lsns = readLsns(whole);
+  await whole.close();
+  changeAt(directory, FILE_BYTES, FILE_BYTES + 20_000, (bytes) => bytes.fill(0, 0, 30_000));
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  const address = firstDamage(journal) ?? 0;
+  host.disk.fault = (operation, path) => (operation === 'write' && path.includes('mending') ? 'ENOSPC' : undefined);
+  t.true(await mend(journal, address, records));
+  host.disk.fault = () => undefined;
+  t.deepEqual(readLsns(journal), lsns);
+  await journal.close();
+});
+
 test('what points into a damaged stretch points at the same record afterwards, also in a running journal', async (t) => {
   const host = testHost();
   const directory = temporaryDirectory(t);
