@@ -15,6 +15,7 @@ const FACTS = {
     checkpointLsn: 6000,
     volumes: [],
     clientsHeldBack: 0,
+    heldForRoom: false,
     remoteHeld: false,
   },
   ship: {
@@ -88,4 +89,12 @@ test('a required replica that is silent on a connected stream makes the group be
     'behind',
     'replica dr1 holds what was written before 2026-11-21T13:20:00Z and receives the rest',
   ]);
+});
+
+test('a group whose guests wait for room in the journal is blocked, however much of a large budget is left; memory is no reason', (t) => {
+  const facts = withReplica({});
+  const state = (group: object): string =>
+    sourceGroupReply({ ...facts, group: { ...facts.group, journalFreeBytes: 2 ** 32, ...group } }).state;
+  t.is(state({ clientsHeldBack: 2, heldForRoom: true }), 'blocked');
+  t.is(state({ clientsHeldBack: 2, heldForRoom: false }), 'protecting');
 });

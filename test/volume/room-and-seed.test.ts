@@ -73,10 +73,12 @@ for (const [what, host, budgetBytes] of [
     t.true(group.status().pressure > 0.9);
     await until(() => group.status().checkpointLsn > 8);
     t.is(group.status().clientsHeldBack, 1, 'it is the stream that is waited for');
+    t.true(group.status().heldForRoom);
     bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
     await client.ready();
     t.is(await client.write(0, pattern(4096, 2)), 'ok');
     t.is(group.status().state, 'protecting');
+    t.false(group.status().heldForRoom);
     await group.close();
     bench.remove();
   });
