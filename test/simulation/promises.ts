@@ -19,6 +19,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   },
   P2: { text: 'what the true source sends again is never taken for other records', file: 'replica-node.ts' },
   P3: { text: 'no gap is stepped over, and what is durable at the source arrives when faults stop', file: 'world.ts' },
+  P4: {
+    text: 'every kind of fault that struck the topics is healed at the end, or named in status',
+    file: 'world.ts',
+  },
   P5: { text: 'what the replica called durable it still holds after any crash', file: 'replica-node.ts' },
   P7: { text: 'the source never says that a replica holds more than it does', file: 'replica-node.ts' },
   V1: { text: 'a view that stays open reads the same, whatever arrives meanwhile', file: 'replica-node.ts' },
@@ -28,6 +32,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   },
   V3: { text: 'scratch writes are seen by their view alone, and by all of it', file: 'replica-life.ts' },
   V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
+  V5: {
+    text: 'no guest waits for room in the journal without an alarm, and the reserve takes control records',
+    file: 'checkers/room-told.ts',
+  },
   H5: {
     text: 'a journal of a newer format or another group is refused, and not a byte of it touched',
     file: 'checkers/refused-journal.ts',

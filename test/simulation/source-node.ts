@@ -1,4 +1,5 @@
 import type { NbdExport } from '../../daemon/nbd/export.ts';
+import type { ShipStatus } from '../../daemon/ship/ship-status.ts';
 import { unshippedPlace } from '../../daemon/ship/unshipped-place.ts';
 import type { VolumeOptions } from '../../daemon/volume/group-options.ts';
 import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
@@ -10,6 +11,7 @@ import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import type { AppendedRecords } from './checkers/appended-records.ts';
 import { IdleProof } from './checkers/idle-proof.ts';
+import { RoomTold } from './checkers/room-told.ts';
 import { notingSent } from './checkers/sent-frames.ts';
 import { StartWork } from './checkers/start-work.ts';
 import { JournalFollower } from './journal-follower.ts';
@@ -41,6 +43,7 @@ export class SourceNode {
   readonly #log: LogPromises;
   readonly #work: StartWork;
   readonly #idle: IdleProof = new IdleProof();
+  readonly #room: RoomTold;
   #clients: SimulatedClient[] = [];
   #group: ProtectedGroup | undefined;
   #parts: SourceParts | undefined;
@@ -60,6 +63,7 @@ export class SourceNode {
     this.life = new SourceLife(machine, options, model, random.fork());
     this.#log = new LogPromises(machine.disk, options.journalFileBytes);
     this.#work = new StartWork(machine.disk);
+    this.#room = new RoomTold(machine.disk, options);
     // what a sector held before it was written on says nothing any more once it has rotted
     model.onFlushed = (lsn): void => (this.rotten ? undefined : this.#log.answered(model, lsn));
     this.#options = options;
@@ -74,19 +78,19 @@ export class SourceNode {
     return this.#group;
   }
 
-  /** What it says about shipping, for a person. */
-  get shipping(): string {
-    return JSON.stringify(this.#parts?.shipper?.status());
+  /** What it says about shipping; undefined while it does not ship. */
+  get ship(): ShipStatus | undefined {
+    return this.#parts?.shipper?.status();
   }
 
   /** Why shipping stands still until a person does something; '' while it does not. */
   get shippingStopped(): string {
-    return this.#parts?.shipper?.status().code ?? '';
+    return this.ship?.code ?? '';
   }
 
   /** Up to where it says that a replica has everything; undefined while it says nothing. */
   replicaTold(name: string): Lsn | undefined {
-    return this.#parts?.shipper?.status().replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
+    return this.ship?.replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
   }
 
   get clients(): readonly SimulatedClient[] {
@@ -166,6 +170,11 @@ export class SourceNode {
     this.#parts = parts;
     this.#group = group;
     this.#admitClients(group);
+  }
+
+  /** Nobody waits for room without an alarm. */
+  checkRoom(): void {
+    if (this.#group !== undefined) this.#room.look(this.#group, () => this.ship);
   }
 
   /** All that was ever appended here. */
@@ -261,6 +270,7 @@ export class SourceNode {
       this.#model.bookmarked(name, lsn);
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
+      this.#room.controlRefused(error);
     }
   }
 

@@ -4,6 +4,7 @@ import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { Autopsy } from './checkers/autopsy.ts';
+import { TopicFaults } from './checkers/topic-faults.ts';
 import { checkAtEnd } from './end-check.ts';
 import { History } from './history.ts';
 import { KafkaNemesis } from './kafka-nemesis.ts';
@@ -60,6 +61,7 @@ export class World {
   readonly #seed: number;
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
+  readonly #topicFaults: TopicFaults | undefined;
   readonly #replicaLife: ReplicaLife;
   readonly #autopsy: Autopsy;
   #failure: Error | undefined;
@@ -89,7 +91,11 @@ export class World {
     this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
     this.#autopsy = new Autopsy(seed, options, this.source.appended);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
-    if (stream.kind === 'kafka') this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork());
+    if (stream.kind === 'kafka') {
+      this.#topicFaults = new TopicFaults(kafka, stream.faults);
+      const struck = this.#topicFaults.struck.bind(this.#topicFaults);
+      this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork(), struck);
+    }
   }
 
   /** Runs to the end or to the first broken promise. */
@@ -101,6 +107,7 @@ export class World {
     try {
       await this.#story();
       counts = this.#counts();
+      await this.#finish(this.#accountForTopics());
       await this.#autopsy.perform();
     } catch (error) {
       this.fail(error);
@@ -216,7 +223,7 @@ export class World {
     this.#demand(
       reached,
       'P3',
-      () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${this.source.shipping}`,
+      () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${JSON.stringify(this.source.ship)}`,
     );
     await this.#finish(this.#checkHealed());
     await this.#finish(checkAtEnd(this));
@@ -242,6 +249,22 @@ export class World {
         const reasons = waiting?.map((one) => ({ ...one, refusal: status?.refusalOf(one.fromLsn) }));
         return `damage stays although the journal begins at ${oldestLsn}: ${JSON.stringify(reasons)}`;
       });
+      await new Promise<void>((resolve) => {
+        this.scheduler.after(1_000_000, resolve);
+      });
+    }
+  }
+
+  /** What was done to the topics is healed, also what nobody waited for before, or one end names it. */
+  async #accountForTopics(): Promise<void> {
+    const faults = this.#topicFaults;
+    if (faults === undefined) return;
+    const goal = this.replica.durableLsn;
+    for (const until = this.scheduler.nowMicros + HEAL_MICROS; !this.#isNamed(); ) {
+      const receiver = (await this.replica.group?.status())?.receiver;
+      const open = faults.open({ ship: this.source.ship, receiver }, goal);
+      if (open.length === 0) return;
+      must('P4', this.scheduler.nowMicros < until, () => `neither healed nor named: ${open.join(', ')}`);
       await new Promise<void>((resolve) => {
         this.scheduler.after(1_000_000, resolve);
       });
@@ -318,6 +341,7 @@ export class World {
     this.replica.note();
     this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
     this.#checkTrim();
+    this.source.checkRoom();
     this.source.checkIdle(this.scheduler.nowMicros);
     if (this.#loaded) this.#watch(this.#replicaLife.act());
     const { group } = this.replica;
