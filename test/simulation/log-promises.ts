@@ -64,7 +64,8 @@ export class LogPromises {
     this.#ends.set(lsn, end);
     this.#fileEnds.set(Math.floor((end - 1) / this.#fileBytes), end);
     if (kind === RecordKind.incarnation) this.#nonce = decodeIncarnation(payload).nonce;
-    if (this.#nonce === undefined) return;
+    // whether it may stand here is asked elsewhere (G1)
+    if (this.#nonce === undefined || kind === RecordKind.lost) return;
     const contents = this.#contents.get(this.#nonce) ?? new Map<Lsn, number>();
     this.#contents.set(this.#nonce, contents);
     const content = contentOf(record);

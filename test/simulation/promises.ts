@@ -60,6 +60,18 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   R8: { text: 'history that rotted is put back while the source still has it', file: 'world.ts' },
   R13: { text: 'what was given up is announced, and in the durable change map', file: 'source-life.ts' },
   B1: { text: 'a bookmark that was told survives whatever comes, at its position', file: 'end-check.ts' },
+  G1: {
+    text: 'LOST stands for the records that rotted, that nobody holds and that an operator gave up, and for no others',
+    file: 'lost-records.ts',
+  },
+  G2: { text: 'before what nobody holds the source stands still, and names it', file: 'give-up-story.ts' },
+  G3: {
+    text: 'points from a gap on, up to the end of the last new seed, are refused by name',
+    file: 'give-up-story.ts',
+  },
+  G4: { text: 'a new seed is what the guests wrote, and its end makes a point', file: 'journal-follower.ts' },
+  G5: { text: 'a word that is refused, or that has to wait, leaves everything as it was', file: 'give-up-story.ts' },
+  G6: { text: 'a word is carried out to its end, however often the start is killed', file: 'give-up-story.ts' },
   L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
   X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },
 };

@@ -1,5 +1,6 @@
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
+import type { GiveUpOptions } from './give-up-options.ts';
 import { CALM_LIFE, drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { DIRECT, drawStream, type StreamOptions } from './stream-options.ts';
@@ -28,6 +29,8 @@ export interface RunOptions {
   readonly network: NetworkFaults;
   readonly stream: StreamOptions;
   readonly life: LifeOptions;
+  /** Drawn by itself; absent: the run ends without. */
+  readonly giveUp?: GiveUpOptions;
 }
 
 export const NEMESIS_ACTIONS = [

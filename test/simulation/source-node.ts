@@ -17,6 +17,7 @@ import { StartWork } from './checkers/start-work.ts';
 import { JournalFollower } from './journal-follower.ts';
 import { LogPromises } from './log-promises.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
+import type { RunningSource } from './operator.ts';
 import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
@@ -93,6 +94,19 @@ export class SourceNode {
     return this.ship?.replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
   }
 
+  /** As its control API has it. */
+  get running(): RunningSource | undefined {
+    const shipper = this.#parts?.shipper;
+    if (this.#group === undefined || this.#parts === undefined || shipper === undefined) return undefined;
+    const streamNames = this.#streams.names;
+    return { host: this.#parts.host, group: this.#group, shipper, streamNames };
+  }
+
+  /** Why the operator's word waits that the last start has found; '' when it does not. */
+  get wordWaits(): string {
+    return this.#parts?.settled?.givenUp?.waiting ?? '';
+  }
+
   get clients(): readonly SimulatedClient[] {
     return this.#clients;
   }
@@ -112,7 +126,8 @@ export class SourceNode {
     };
     const marks = new LocalMarks();
     const sink: Seams['sink'] = (made) => notingSent(this.#seams.sink(made), (lsn) => this.#model.sent(lsn));
-    const parts = new SourceParts(host, process, marks, this.#streams, { ...this.#seams, sink });
+    const mayGiveUp = this.#options.giveUp !== undefined;
+    const parts = new SourceParts(host, process, marks, this.#streams, { ...this.#seams, sink }, mayGiveUp);
     const volumes: VolumeOptions[] = [];
     for (const { id, sectors } of this.#options.volumes) {
       if (this.life.isAway(id)) continue;
@@ -144,8 +159,9 @@ export class SourceNode {
           destageWindowBytes: 1024 * 1024,
           flushBytes: 512 * 1024,
           flushAgeMs: 500,
-          settle: (journal) => parts.settle(journal),
+          settle: (journal, seedAllAnew) => parts.settle(journal, seedAllAnew),
           beforeGivingUp: (end) => parts.coming.keepChainAt(end),
+          ...(mayGiveUp ? { onUnreadable: (address) => parts.shipper?.mendAt(address) } : {}),
         },
         parts.groupMarks,
       );
@@ -276,7 +292,7 @@ export class SourceNode {
 
   /** Something in it is finished until it is started anew. */
   get mustRestart(): boolean {
-    return this.#group?.status().state === 'failed';
+    return this.#group?.status().state === 'failed' || (this.#group !== undefined && this.#parts?.ended !== '');
   }
 
   #down(): void {

@@ -31,6 +31,12 @@ export type Invariant =
   | 'R8'
   | 'R13'
   | 'B1'
+  | 'G1'
+  | 'G2'
+  | 'G3'
+  | 'G4'
+  | 'G5'
+  | 'G6'
   | 'L1'
   | 'X1';
 

@@ -6,6 +6,8 @@ import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-networ
 import { Autopsy } from './checkers/autopsy.ts';
 import { TopicFaults } from './checkers/topic-faults.ts';
 import { checkAtEnd } from './end-check.ts';
+import { drawGiveUp, giveUpRandom } from './give-up-options.ts';
+import { GiveUpStory } from './give-up-story.ts';
 import { History } from './history.ts';
 import { KafkaNemesis } from './kafka-nemesis.ts';
 import { REPLICA } from './names.ts';
@@ -27,6 +29,7 @@ const CATCH_UP_MICROS = 900_000_000;
 /** The far side is asked again every ten seconds; then the group opens anew. */
 const HEAL_MICROS = 60_000_000;
 const END_CHECK_MICROS = 600_000_000;
+const STORY_MICROS = 7_200_000_000;
 /** Starts in a row that want a person, for one reason and with the other side there: nothing will come of the next. */
 const REFUSED_STARTS_MAX = 50;
 
@@ -58,6 +61,7 @@ export class World {
   readonly model: SourceModel;
   readonly source: SourceNode;
   readonly replica: ReplicaNode;
+  readonly kafka: SimulatedKafka;
   readonly #seed: number;
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
@@ -65,6 +69,8 @@ export class World {
   readonly #replicaLife: ReplicaLife;
   readonly #autopsy: Autopsy;
   #failure: Error | undefined;
+  /** Nobody starts it for now. */
+  readonly heldDown: Set<'source' | 'replica'> = new Set();
   #loaded = true;
   #idleUntilMicros = 0;
   #lastStartError = '';
@@ -75,7 +81,9 @@ export class World {
     this.#seed = seed;
     const scheduler = new Scheduler(seed);
     this.scheduler = scheduler;
-    this.options = change(drawOptions(scheduler.random.fork()));
+    const drawn = drawOptions(scheduler.random.fork());
+    const giveUp = drawGiveUp(seed, drawn);
+    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp });
     const { options } = this;
     this.network = new SimulatedNetwork(scheduler, options.network);
     const sizes = new Map(options.volumes.map(({ id, sectors }) => [id, sectors]));
@@ -85,6 +93,7 @@ export class World {
     const { network, model } = this;
     const { stream } = options;
     const kafka = new SimulatedKafka(scheduler, stream.kind === 'kafka' ? stream.faults : NO_KAFKA_FAULTS);
+    this.kafka = kafka;
     const streams = new Streams(stream, network, kafka, [REPLICA]);
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
@@ -166,7 +175,7 @@ export class World {
 
   startSoon(node: 'source' | 'replica'): void {
     this.scheduler.after(this.scheduler.random.below(RESTART_MICROS_MAX), () => {
-      if (this[node].machine.running) return;
+      if (this[node].machine.running || this.heldDown.has(node)) return;
       this.#watch(
         this[node].start().catch((error: unknown) => {
           if (!(error instanceof TidemarkError)) throw error;
@@ -216,6 +225,19 @@ export class World {
     const isIdle = await this.#until(() => this.source.clients.every(({ busy }) => busy === 0), CATCH_UP_MICROS);
     this.#demand(isIdle, 'L1', () => 'requests of guests are not answered');
     this.model.catchUp();
+    await this.#catchUp();
+    await this.#finish(this.#checkHealed());
+    const { giveUp } = this.options;
+    if (giveUp !== undefined && !this.#isNamed()) {
+      await this.#finish(new GiveUpStory(this, giveUp, giveUpRandom(this.#seed)).play(), STORY_MICROS);
+      this.model.catchUp();
+      await this.#catchUp();
+      await this.#finish(this.#checkHealed());
+    }
+    await this.#finish(checkAtEnd(this));
+  }
+
+  async #catchUp(): Promise<void> {
     const goal = this.model.history.lastLsn;
     const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
     const reached = await this.#until(() => level() || this.#isNamed(), CATCH_UP_MICROS);
@@ -225,8 +247,6 @@ export class World {
       'P3',
       () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${JSON.stringify(this.source.ship)}`,
     );
-    await this.#finish(this.#checkHealed());
-    await this.#finish(checkAtEnd(this));
   }
 
   /**
@@ -283,7 +303,7 @@ export class World {
   }
 
   /** Runs the world until a promise of the simulator is settled. */
-  async #finish<T>(promise: Promise<T> | undefined): Promise<T | undefined> {
+  async #finish<T>(promise: Promise<T> | undefined, micros = END_CHECK_MICROS): Promise<T | undefined> {
     let settled = false;
     let value: T | undefined;
     this.#watch(
@@ -292,7 +312,7 @@ export class World {
         value = result;
       }),
     );
-    const ended = await this.#until(() => settled, END_CHECK_MICROS);
+    const ended = await this.#until(() => settled, micros);
     this.#demand(ended, 'L1', () => 'a check did not come to an end');
     return value;
   }
