@@ -127,6 +127,24 @@ test('what is whole between two damaged stretches is neither part of the one nor
   await journal.close();
 });
 
+test('damage behind many small batches is found in few reads of the disk', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  for (let count = 0; count < 200; count++) {
+    appendWrites(journal, 1);
+    await journal.sync();
+  }
+  const address = journal.addressOf(190);
+  wipe(directory, address, 100);
+  const before = host.disk.reads;
+  t.like(journal.damageAt(address, []), { fromLsn: 190, toLsn: 190 });
+  const reads = host.disk.reads - before;
+  t.true(reads < 30, `${reads}`);
+  await journal.close();
+});
+
 test('a damaged stretch is of the run of its own file, also where the file behind it was begun by the next run', async (t) => {
   const directory = temporaryDirectory(t);
   const first = await Journal.open(testHost(), journalOptions(directory));
