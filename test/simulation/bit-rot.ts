@@ -1,5 +1,5 @@
 import { journalFileName } from '../../journal/file-reads.ts';
-import { type JournalAddress, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
+import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { JOURNAL_DIRECTORY } from './names.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import type { World } from './world.ts';
@@ -17,8 +17,8 @@ interface Turned {
   readonly path: string;
   readonly position: number;
   readonly bit: number;
-  /** The sector as it stands with the turned bit. */
-  readonly sector: string;
+  /** The batch as it stands with the turned bit. */
+  readonly content: string;
 }
 
 /** Bits of batches of the source's journal turn, and turn back where nobody has written over them meanwhile. */
@@ -76,7 +76,7 @@ export class BitRot {
       const position = at % this.#world.options.journalFileBytes;
       const turned = { batch, path: this.#pathOf(at), position, bit: this.#random.below(8) };
       source.machine.disk.rot(turned.path, turned.position, turned.bit);
-      this.#turned.push({ ...turned, sector: this.#sectorOf(turned) });
+      this.#turned.push({ ...turned, content: this.#contentOf(batch) });
     }
   }
 
@@ -84,9 +84,9 @@ export class BitRot {
   turnBack(batch?: RottenBatch): void {
     const back = this.#turned.filter((one) => batch === undefined || one.batch === batch);
     this.#turned = this.#turned.filter((one) => !back.includes(one));
-    // two may be of one sector
-    for (const one of back.reverse()) {
-      if (this.#sectorOf(one) === one.sector) this.#world.source.machine.disk.rot(one.path, one.position, one.bit);
+    for (const one of back) {
+      if (this.#contentOf(one.batch) === one.content)
+        this.#world.source.machine.disk.rot(one.path, one.position, one.bit);
     }
   }
 
@@ -111,9 +111,11 @@ export class BitRot {
     return `${JOURNAL_DIRECTORY}/${journalFileName(Math.floor(at / this.#world.options.journalFileBytes))}`;
   }
 
-  #sectorOf({ path, position }: Pick<Turned, 'path' | 'position'>): string {
-    const bytes = new Uint8Array(SECTOR_BYTES);
-    this.#world.source.machine.disk.files.get(path)?.read(bytes, position - (position % SECTOR_BYTES));
+  #contentOf({ from, end }: RottenBatch): string {
+    const bytes = new Uint8Array(end - from);
+    this.#world.source.machine.disk.files
+      .get(this.#pathOf(from))
+      ?.read(bytes, from % this.#world.options.journalFileBytes);
     return Buffer.from(bytes).toString('latin1');
   }
 }
