@@ -241,7 +241,7 @@ export class GiveUpStory {
     const before = standingOf(running.host);
     const why = await outcomeOf(sayGiveUp(running, this.#reason, false));
     if (world.source.group === group && group.writtenOut.checkpoint.address <= newest.from) {
-      must('G5', hasCode(why, 'precondition-failed'), () => `given up though the disks lack ${newest.fromLsn}: ${why}`);
+      must('G5', hasCode(why, 'precondition-failed'), () => `given up though the disks lack ${newest.fromLsn}`);
       const named = (why as TidemarkError).message;
       must('G5', /the disks lack records/.test(named), () => `refused for another reason: ${named}`);
       must('G5', before === standingOf(running.host), () => 'a refused word changed something');
@@ -265,7 +265,7 @@ export class GiveUpStory {
   /** As often as an operator tries who is told that somebody is not there yet. */
   async #word(rotten: readonly RottenBatch[], dryRun: boolean): Promise<void> {
     const { lost } = this.#world.model.history;
-    let refusal: unknown;
+    let refusal = '';
     for (let count = 0; count < WORD_TRIES; count++) {
       const running = await this.#connected();
       const outcome = await outcomeOf(sayGiveUp(running, this.#reason, dryRun));
@@ -277,7 +277,7 @@ export class GiveUpStory {
         if (!dryRun) lost.given(word.stretches, word.reason);
         return;
       }
-      refusal = outcome;
+      refusal = outcome.message;
       // it is asked for still, or was found damaged elsewhere and not here yet
       const { code, message } = outcome;
       const isForNow = code === 'stream-unavailable' || /nothing to give up/.test(message);
@@ -391,7 +391,11 @@ export class GiveUpStory {
       } catch (error) {
         why = error;
       }
-      must('G3', hasCode(why, 'precondition-failed'), () => `LSN ${lsn} behind the gap at ${first} is shown: ${why}`);
+      must(
+        'G3',
+        hasCode(why, 'precondition-failed'),
+        () => `LSN ${lsn} behind the gap at ${first} is shown: ${String(why)}`,
+      );
       const { message } = why as Error;
       must('G3', /gap|seeding/.test(message), () => `LSN ${lsn} is refused without the gap's name: ${message}`);
     }
@@ -525,15 +529,15 @@ export class GiveUpStory {
   }
 
   async #until(invariant: Invariant, what: string, isSo: () => boolean): Promise<void> {
-    const { scheduler } = this.#world;
+    const { scheduler, source } = this.#world;
     const end = scheduler.nowMicros + PATIENCE_MICROS;
     while (!isSo()) {
-      must(
-        invariant,
-        scheduler.nowMicros < end,
-        () =>
-          `it never comes to this: ${what}; ${this.#world.source.shipping} ${JSON.stringify(this.#world.source.running?.shipper.damage)} ${JSON.stringify(this.#world.source.group?.status())}`,
-      );
+      must(invariant, scheduler.nowMicros < end, () => {
+        const { running } = source;
+        const damage = JSON.stringify(running?.shipper.damage);
+        const { state, reason } = running?.group.status() ?? { state: 'down', reason: '' };
+        return `it never comes to this: ${what}; ${state} ${reason} ${running?.shipper.status().reason} ${damage}`;
+      });
       await this.#pause(POLL_MICROS);
     }
   }
