@@ -142,7 +142,7 @@ export class JournalWriter {
     assert(end - start <= BATCH_BODY_BYTES_MAX, 'a batch is at most 4 MiB');
     assert(count > 0, 'a batch holds at least one record');
     const firstLsn = this.state.nextLsn;
-    const address = this.#write(slab, start, end, count, reserve, time);
+    const address = this.#write(slab, start, end, count, reserve, time ?? this.#clock.now());
     this.state.nextLsn = firstLsn + count;
     this.#index.note(firstLsn, address);
     this.#marks.advanceAddress('written', this.state.address);
@@ -216,14 +216,7 @@ export class JournalWriter {
   }
 
   /** One write: header, records, and padding up to the page border so that the next batch finds whole pages. */
-  #write(
-    slab: Buffer,
-    start: number,
-    end: number,
-    count: number,
-    reserve: boolean,
-    time?: JournalTime,
-  ): JournalAddress {
+  #write(slab: Buffer, start: number, end: number, count: number, reserve: boolean, at: JournalTime): JournalAddress {
     if (this.#poison !== undefined) throw this.#poisonedError();
     assert(!this.#closed, 'the journal is closed');
     const total = BATCH_HEADER_BYTES + end - start;
@@ -233,7 +226,7 @@ export class JournalWriter {
       this.#view = new DataView(slab.buffer, slab.byteOffset, slab.byteLength);
     }
     const { address } = this.state;
-    this.state.time = time === undefined ? this.#clock.now() : Math.max(this.state.time, time);
+    this.state.time = Math.max(this.state.time, at);
     const chain = this.#header(slab, this.#view, start, end, count, false);
     const headerAt = start - BATCH_HEADER_BYTES;
     const position = address % this.#options.fileBytes;

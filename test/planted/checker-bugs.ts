@@ -1,5 +1,5 @@
 import type { PlantedBug } from './planted-bug.ts';
-import { striking } from './striking.ts';
+import { answering, both, fewJournalFiles, overKafka, striking } from './striking.ts';
 
 const RECOVERY = 'journal/recovery.ts';
 const SETTLE = 'daemon/ship/settle.ts';
@@ -120,5 +120,64 @@ export const CHECKER_BUGS: readonly PlantedBug[] = [
       },
     ],
     noticedBy: { simulation: striking('kill-source', 'stop-source') },
+  },
+  {
+    name: 'nobody makes a feedback topic again that was deleted',
+    rules: [20],
+    invariant: 'P4',
+    changes: [
+      {
+        file: 'daemon/stream/kafka/kafka-sink.ts',
+        find: '      const gone = this.#lost ?? (feedback === undefined ? `topic ${feedbackTopic} was deleted` : undefined);\n',
+        replace: '      const gone = this.#lost;\n      void feedback;\n',
+      },
+    ],
+    noticedBy: { simulation: both(both(striking(), overKafka('delete')), answering) },
+  },
+  {
+    name: 'a replica that found its topic again goes on calling it away',
+    rules: [19],
+    invariant: 'P4',
+    changes: [
+      {
+        file: 'daemon/stream/kafka/kafka-source.ts',
+        find: "        this.#setStatus({ state: 'streaming', reason: '' });\n",
+        replace:
+          "        if (this.#status.state === 'connecting') this.#setStatus({ state: 'streaming', reason: '' });\n",
+      },
+    ],
+    noticedBy: { simulation: both(striking(), overKafka('down', 'delete')) },
+    quick: true,
+  },
+  {
+    name: 'a group whose guests wait for room in the journal says that it is well',
+    rules: [13, 24],
+    invariant: 'V5',
+    changes: [
+      {
+        file: 'daemon/source/source-status.ts',
+        find: '  if (group.heldForRoom) {',
+        replace: '  if (group.heldForRoom && config.name === undefined) {',
+      },
+    ],
+    noticedBy: { simulation: both(striking('partition', 'fill-source'), fewJournalFiles) },
+  },
+  {
+    name: 'control records may not use what is kept for them',
+    rules: [13],
+    invariant: 'V5',
+    changes: [
+      {
+        file: 'journal/journal-writer.ts',
+        find: '    if (reserve || total <= rest - this.#reserve || this.#pool.canTake(false)) return this.#current;',
+        replace: '    if (total <= rest - this.#reserve || this.#pool.canTake(false)) return this.#current;',
+      },
+      {
+        file: 'journal/journal-writer.ts',
+        find: '    if (!this.#pool.canTake(reserve)) throw this.#full();',
+        replace: '    if (!this.#pool.canTake(false)) throw this.#full();',
+      },
+    ],
+    noticedBy: { simulation: both(striking('partition'), fewJournalFiles) },
   },
 ];

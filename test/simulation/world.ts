@@ -28,6 +28,8 @@ const RESTART_MICROS_MAX = 400_000;
 const CATCH_UP_MICROS = 900_000_000;
 /** The far side is asked again every ten seconds; then the group opens anew. */
 const HEAL_MICROS = 60_000_000;
+/** Both ends of a topic try again after half a minute at most, and a replica repeats itself once a minute. */
+const ACCOUNT_MICROS = 180_000_000;
 const END_CHECK_MICROS = 600_000_000;
 const STORY_MICROS = 7_200_000_000;
 /** Starts in a row that want a person, for one reason and with the other side there: nothing will come of the next. */
@@ -280,7 +282,7 @@ export class World {
     const faults = this.#topicFaults;
     if (faults === undefined) return;
     const goal = this.replica.durableLsn;
-    for (const until = this.scheduler.nowMicros + HEAL_MICROS; !this.#isNamed(); ) {
+    for (const until = this.scheduler.nowMicros + ACCOUNT_MICROS; !this.#isNamed(); ) {
       const receiver = (await this.replica.group?.status())?.receiver;
       const open = faults.open({ ship: this.source.ship, receiver }, goal);
       if (open.length === 0) return;

@@ -9,8 +9,14 @@ import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from '../names.ts';
 import type { RunOptions } from '../run-options.ts';
 import { must } from '../violation.ts';
 
-/** Alarms that say to a person that the journal is short of room. */
-const ROOM_ALARMS: readonly string[] = ['journal-space', 'group-blocked', 'unprotected', 'group-failed'];
+/** Alarms that say to a person that the journal is short of room, or why nothing leaves it. */
+const ROOM_ALARMS: readonly string[] = [
+  'journal-space',
+  'group-blocked',
+  'unprotected',
+  'group-failed',
+  'backing-failed',
+];
 
 /** What a journal says whose file system has room: the reserve is beside the budget. */
 const SPENT = 'it has used its budget';
