@@ -21,8 +21,14 @@ export interface GiveUpOptions {
   readonly arrivesAfterAll: boolean;
   /** How the source ends before it carries the word out. */
   readonly ends: 'stop' | 'kill' | 'losePower';
-  /** The starts that carry it out die so often. */
-  readonly crashes: readonly { readonly how: 'kill' | 'losePower'; readonly micros: number }[];
+  /** The starts that carry it out die so often: so long after the start, or after the first write of what is put back. */
+  readonly crashes: readonly StartCrash[];
+}
+
+export interface StartCrash {
+  readonly how: 'kill' | 'losePower';
+  readonly after: 'start' | 'repair';
+  readonly micros: number;
 }
 
 /** Nothing is lost yet; somebody holds what rotted; the replica is away; the disks lack some of it; only asked what it would mean. */
@@ -49,13 +55,16 @@ export function drawGiveUp(seed: number, options: RunOptions): GiveUpOptions | u
     beginsHeld: random.chance(0.3),
     refused: REFUSED.filter(() => random.chance(0.35)),
     waits: random.chance(0.25),
-    arrivesAfterAll: random.chance(0.15),
+    arrivesAfterAll: random.chance(0.2),
     ends: random.pick(['stop', 'kill', 'losePower']),
-    crashes: Array.from({ length: random.pick([0, 1, 1, 2]) }, () => ({
-      how: random.pick(['kill', 'losePower'] as const),
-      micros: random.between(1, random.pick([3_000, 30_000, 300_000, 1_500_000])),
-    })),
+    crashes: Array.from({ length: random.pick([0, 1, 1, 2]) }, () => drawCrash(random)),
   };
+}
+
+function drawCrash(random: SeededRandom): StartCrash {
+  const how = random.pick(['kill', 'losePower'] as const);
+  if (random.chance(0.5)) return { how, after: 'repair', micros: random.between(0, random.pick([100, 1000, 5000])) };
+  return { how, after: 'start', micros: random.between(1, random.pick([3_000, 30_000, 300_000, 1_500_000])) };
 }
 
 export function giveUpRandom(seed: number): SeededRandom {

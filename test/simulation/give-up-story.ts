@@ -11,7 +11,13 @@ import type { SeededRandom } from './seeded-random.ts';
 import { type Invariant, must } from './violation.ts';
 import type { World } from './world.ts';
 
-const POLL_MICROS = 20_000;
+/** As journal/FORMAT.md has them. */
+const BATCH_MAGIC = 0x31424d54;
+const BATCH_HEADER_BYTES = 64;
+const REPAIRED = 0x4000_0000;
+
+const POLL_MICROS = 40_000;
+const START_POLL_MICROS = 500;
 /** The product asks again every five seconds; a seed waits for a replica that takes it. */
 const PATIENCE_MICROS = 400_000_000;
 /** One that was not heard for so long is away. */
@@ -20,6 +26,8 @@ const RECORDS_MAX = 60;
 const BATCHES_MAX = 4;
 /** Of the journal's budget, with what nobody gets meanwhile. */
 const USED_MAX = 0.3;
+/** What late requests have stirred up settles. */
+const CALM_MICROS = 60_000_000;
 const WORD_TRIES = 60;
 const POINTS_LOOKED_AT = 12;
 const WRITES: ReadonlySet<number> = new Set([RecordKind.write, RecordKind.zero, RecordKind.trim]);
@@ -50,6 +58,8 @@ export class GiveUpStory {
     // a word of a replica that is dead by then would make it look alive
     if (stream.kind === 'kafka' && stream.faults.lateSends > 0) await this.#pause(LATE_MICROS_MAX);
     for (this.#round = 1; this.#round <= this.#options.rounds; this.#round++) {
+      for (let waited = 0; waited < CALM_MICROS && !this.#isCalm(); waited += POLL_MICROS)
+        await this.#pause(POLL_MICROS);
       if (!this.#isCalm()) return;
       await this.#gap();
       await this.#until('G6', 'requests of guests are answered', () => this.#isIdle());
@@ -93,7 +103,7 @@ export class GiveUpStory {
     const { nobodyBy, rots, ends } = this.#options;
     await this.#level();
     if (nobodyBy === 'replica-down' || nobodyBy === 'topic-expires') await this.#replicaDown();
-    if (nobodyBy === 'cut-off') this.#cutOff();
+    if (nobodyBy === 'cut-off') await this.#cutOff();
     if (nobodyBy === 'brokers-down') world.kafka.down = true;
     await this.#guestsWrite(this.#random.between(8, RECORDS_MAX));
     await this.#writtenOut();
@@ -121,10 +131,13 @@ export class GiveUpStory {
     if (!world.replica.machine.running) world.startSoon('replica');
   }
 
-  #cutOff(): void {
-    const { network } = this.#world;
+  /** Until the source knows of it: what it sends before arrives when the network is whole again. */
+  async #cutOff(): Promise<void> {
+    const { network, source } = this.#world;
     network.blocked = 'both';
     network.cutAll();
+    const knows = (): boolean => source.running?.shipper.streams.every(({ state }) => state !== 'streaming') !== false;
+    await this.#until('L1', 'the source knows that it is cut off', knows);
   }
 
   /** In an event of its own: what a process does at this moment it still does. */
@@ -217,7 +230,7 @@ export class GiveUpStory {
   }
 
   async #refuseAway(): Promise<void> {
-    if (this.#options.nobodyBy === 'cut-off') this.#cutOff();
+    if (this.#options.nobodyBy === 'cut-off') await this.#cutOff();
     else await this.#replicaDown();
     await this.#pause(SILENT_MICROS);
     await this.#refused('stream-unavailable', /may hold the records and is not/);
@@ -342,9 +355,11 @@ export class GiveUpStory {
     const before = lost.count;
     const expected = this.#lostOf(rotten);
     await this.#connected();
+    await this.#guestsWrite(this.#random.below(20));
     await this.#endSource(this.#options.ends);
-    for (const { how, micros } of this.#options.crashes) {
-      await this.#until('G6', 'a start', () => world.source.machine.running);
+    for (const { how, micros, after } of this.#options.crashes) {
+      await this.#until('G6', 'a start', () => world.source.machine.running, START_POLL_MICROS);
+      if (after === 'repair') await this.#repairs();
       await this.#pause(micros);
       if (!world.source.machine.running) continue;
       const isDone = lost.count > before || this.#isSeedOrdered();
@@ -364,6 +379,21 @@ export class GiveUpStory {
     });
     const isSeeded = (): boolean => world.source.group?.status().state === 'protecting';
     await this.#until('G6', 'the new seed has ended', isSeeded);
+  }
+
+  /** The first write of a batch in the place of another one; the source is up at last. */
+  async #repairs(): Promise<void> {
+    const { source } = this.#world;
+    const { disk } = source.machine;
+    const before = disk.onWrite;
+    const repaired = new Promise<void>((resolve) => {
+      disk.onWrite = (path, bytes): void => {
+        before(path, bytes);
+        if (isRepairedBatch(path, bytes)) resolve();
+      };
+    });
+    await Promise.race([repaired, this.#until('G6', 'the source is up', () => source.running !== undefined)]);
+    disk.onWrite = before;
   }
 
   /** At the replica, from before the first gap to behind the last seed. */
@@ -528,7 +558,7 @@ export class GiveUpStory {
     });
   }
 
-  async #until(invariant: Invariant, what: string, isSo: () => boolean): Promise<void> {
+  async #until(invariant: Invariant, what: string, isSo: () => boolean, pollMicros = POLL_MICROS): Promise<void> {
     const { scheduler, source } = this.#world;
     const end = scheduler.nowMicros + PATIENCE_MICROS;
     while (!isSo()) {
@@ -538,9 +568,16 @@ export class GiveUpStory {
         const { state, reason } = running?.group.status() ?? { state: 'down', reason: '' };
         return `it never comes to this: ${what}; ${state} ${reason} ${running?.shipper.status().reason} ${damage}`;
       });
-      await this.#pause(POLL_MICROS);
+      await this.#pause(pollMicros);
     }
   }
+}
+
+/** A batch of the journal that says it stands where another one stood. */
+function isRepairedBatch(path: string, bytes: Uint8Array): boolean {
+  if (bytes.length < BATCH_HEADER_BYTES || !path.endsWith('.tmj')) return false;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return view.getUint32(0, true) === BATCH_MAGIC && (view.getUint32(48, true) & REPAIRED) !== 0;
 }
 
 function range(from: Lsn, to: Lsn): Lsn[] {
