@@ -35,7 +35,7 @@ export interface StartCrash {
 const REFUSED = ['nothing-lost', 'held', 'away', 'disks-lack', 'dry-run'] as const;
 type RefusedWord = (typeof REFUSED)[number];
 
-const SHARE = 0.3;
+const SHARE = 0.2;
 /** The runs before had no such end, and keep it. */
 const FIRST_SEED = 8_200_000;
 const OWN_GENERATOR = 0x6715_e0b5;

@@ -74,6 +74,8 @@ export class World {
   /** Nobody starts it for now. */
   readonly heldDown: Set<'source' | 'replica'> = new Set();
   #loaded = true;
+  /** Most of the time nothing happens, for simulated minutes. */
+  #isTelling = false;
   #idleUntilMicros = 0;
   #lastStartError = '';
   #refusedStarts = 0;
@@ -231,7 +233,9 @@ export class World {
     await this.#finish(this.#checkHealed());
     const { giveUp } = this.options;
     if (giveUp !== undefined && !this.#isNamed()) {
+      this.#isTelling = true;
       await this.#finish(new GiveUpStory(this, giveUp, giveUpRandom(this.#seed)).play(), STORY_MICROS);
+      this.#isTelling = false;
       this.model.catchUp();
       await this.#catchUp();
       await this.#finish(this.#checkHealed());
@@ -373,6 +377,7 @@ export class World {
         if (reason !== '' && this.replica.group === group) this.restart('replica');
       }),
     );
+    if (this.#isTelling && random.chance(0.85)) return;
     if (group.headLsn > group.floorLsn) {
       this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
       if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
