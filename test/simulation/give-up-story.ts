@@ -30,6 +30,7 @@ const USED_MAX = 0.3;
 const CALM_MICROS = 60_000_000;
 const WORD_TRIES = 60;
 const POINTS_LOOKED_AT = 12;
+const LAST_WRITES = 8;
 const WRITES: ReadonlySet<number> = new Set([RecordKind.write, RecordKind.zero, RecordKind.trim]);
 
 /**
@@ -360,6 +361,8 @@ export class GiveUpStory {
     const expected = this.#lostOf(rotten);
     await this.#connected();
     await this.#guestsWrite(this.#random.below(20));
+    // the disks are behind what the journal has
+    for (let count = 0; count < LAST_WRITES; count++) for (const client of world.source.clients) client.act();
     await this.#endSource(this.#options.ends);
     for (const { how, micros, after } of this.#options.crashes) {
       await this.#until('G6', 'a start', () => world.source.machine.running, START_POLL_MICROS);
@@ -407,6 +410,7 @@ export class GiveUpStory {
     const [first] = history.lost.all();
     if (first === undefined || replica.group === undefined || replica.rotten) return;
     const seededLsn = history.newestControl(RecordKind.seedEnd);
+    must('G4', seededLsn > first, () => `records from ${first} on are lost, and no seed has ended behind them`);
     must('G4', replica.isSeeded(seededLsn), () => `the seed ended at ${seededLsn}, and no point is expected`);
     must('G3', !replica.isSeeded(first), () => `a point is expected at ${first}`);
     const looked = new Set([first - 1, first, seededLsn - 1, seededLsn, seededLsn + 1]);
