@@ -31,6 +31,8 @@ const CALM_MICROS = 60_000_000;
 const WORD_TRIES = 60;
 const POINTS_LOOKED_AT = 12;
 const LAST_WRITES = 8;
+const NUDGE_MICROS = 5_000_000;
+const NUDGES_MAX = 40;
 const WRITES: ReadonlySet<number> = new Set([RecordKind.write, RecordKind.zero, RecordKind.trim]);
 
 /**
@@ -502,7 +504,12 @@ export class GiveUpStory {
       const checkpointLsn = source.group?.status().checkpointLsn ?? 0;
       return checkpointLsn >= goal && (model.follower?.witnessedLsn ?? 0) >= goal;
     };
-    await this.#until('L1', 'all of it is written out', isDone);
+    for (let nudged = 0; !isDone(); nudged++) {
+      must('L1', nudged < NUDGES_MAX, () => `LSN ${goal} is not written out: ${source.group?.status().checkpointLsn}`);
+      // what a start has replayed is noted with the next write
+      if (nudged > 0) await this.#guestsWrite(3);
+      for (let waited = 0; waited < NUDGE_MICROS && !isDone(); waited += POLL_MICROS) await this.#pause(POLL_MICROS);
+    }
   }
 
   /** About so many records, in a time that guests take, and a flush at last. */
