@@ -149,12 +149,12 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
     case 'backing-failed':
       return ['backing-failed', group.reason, group.destage.code ?? null];
     case 'seeding':
-      return ['seeding', `all of ${group.reason} is being journalled`, null];
     case 'protecting':
   }
   if (group.heldForRoom) {
     return ['blocked', 'the journal has spent its budget, or its file system is full: the guest waits', 'journal-full'];
   }
+  if (group.state === 'seeding') return ['seeding', `all of ${group.reason} is being journalled`, null];
   if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
   for (const replica of ship.replicas) {
     const why = replica.required ? whyBehind(replica, nowMicros) : undefined;
