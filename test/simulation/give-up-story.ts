@@ -116,6 +116,7 @@ export class GiveUpStory {
     if (nobodyBy === 'topic-expires') this.#expireTopic();
     this.#rot.turn(rotten);
     await this.#pause(this.#random.between(1, 1_000_000));
+    if (nobodyBy === 'topic-expires') await this.#expireWhatComesLate();
     this.#comeBack();
     return rotten;
   }
@@ -124,6 +125,18 @@ export class GiveUpStory {
     const { kafka } = this.#world;
     const bounds = kafka.bounds(TOPIC);
     if (bounds !== undefined) kafka.expireBefore(TOPIC, bounds.end);
+  }
+
+  /**
+   * The newest frames may have been on their way. A topic that holds them and not those before would keep the word
+   * waiting until an operator deletes them: it says only how far it goes (DURABILITY.md, residual risks).
+   */
+  async #expireWhatComesLate(): Promise<void> {
+    const { stream } = this.#world.options;
+    if (stream.kind !== 'kafka') return;
+    await this.#pause(2 * stream.faults.latencyMicrosMax);
+    if (stream.faults.lateSends > 0) await this.#pause(LATE_MICROS_MAX);
+    this.#expireTopic();
   }
 
   #comeBack(): void {
