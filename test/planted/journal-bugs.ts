@@ -110,6 +110,11 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
         find: '    this.#last = Math.max(this.#last, this.#clock.wallMicros());',
         replace: '    this.#last = this.#clock.wallMicros();',
       },
+      {
+        file: 'journal/journal-writer.ts',
+        find: '    this.state.time = Math.max(this.state.time, at);',
+        replace: '    this.state.time = at;',
+      },
     ],
     noticedBy: { simulation: striking('clock-jump', 'kill-source') },
     quick: true,

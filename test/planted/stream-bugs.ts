@@ -39,8 +39,8 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'daemon/ship/settle.ts',
-        find: 'if (first && ours !== undefined && chainString(view.chainAt(headLsn)) !== chainString(ours)) {',
-        replace: "if (first && ours !== undefined && chainString(view.chainAt(headLsn)) === '') {",
+        find: 'chainString(view.chainAt(headLsn)) !== chainString(ours)',
+        replace: "chainString(view.chainAt(headLsn)) === ''",
       },
     ],
     noticedBy: {
