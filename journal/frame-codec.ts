@@ -313,8 +313,11 @@ export function readEntry(view: DataView, at: number, lsn: Lsn, payloadOffset: n
 }
 
 /** A packed chunk or list made plain; throws `frame-damaged` unless exactly `plainBytes` come out. Never allocates more than that. */
-export function unpack(packed: Uint8Array, plainBytes: number): Uint8Array {
-  const plain = new Uint8Array(plainBytes);
+export function unpack(
+  packed: Uint8Array,
+  plainBytes: number,
+  plain: Uint8Array = new Uint8Array(plainBytes),
+): Uint8Array {
   if (!zstdOut(plain, packed)) throw frameDamaged(`a part of a frame does not unpack to ${plainBytes} bytes`);
   return plain;
 }

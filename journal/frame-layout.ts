@@ -16,6 +16,17 @@ import {
 } from './frame-codec.ts';
 import type { Lsn } from './position.ts';
 
+/** One record's payload where it is stored as it is: to be read and checked without the rest of its chunk. */
+export interface PlainRecord {
+  /** Of its first byte, in the plain payload. */
+  readonly payload: number;
+  readonly bytes: number;
+  /** Offset in the frame. */
+  readonly storedOffset: number;
+  /** crc32c of the payload. */
+  readonly crc: number;
+}
+
 /** The chunks that cover a stretch of the plain payload, and the bytes of the frame they are stored in. */
 export interface ChunkRange {
   readonly first: number;
@@ -135,6 +146,30 @@ export class FrameLayout {
     return { first, last, storedOffset, storedBytes: this.#chunkOffsets[last + 1]! - storedOffset };
   }
 
+  /**
+   * The record that holds all of [offset, offset + length) when none of its bytes are packed; undefined where they are,
+   * or where the stretch is of several records.
+   */
+  plainRecord(offset: number, length: number): PlainRecord | undefined {
+    const index = this.#recordAt(offset);
+    const payload = this.#payloadOffsets[index]!;
+    const bytes = this.#payloadOffsets[index + 1]! - payload;
+    if (offset + length > payload + bytes) return undefined;
+    const { first, last, storedOffset } = this.chunkRange(payload, bytes);
+    for (let chunk = first; chunk <= last; chunk++) {
+      if (this.#table.getUint32(chunk * CHUNK_ENTRY_BYTES, true) >= CHUNK_PACKED) return undefined;
+    }
+    const stored = storedOffset + payload - first * this.header.chunkBytes;
+    return { payload, bytes, storedOffset: stored, crc: this.record(index).payloadCrc };
+  }
+
+  /** Checks the payload of a record that `plainRecord` gave; throws `frame-damaged`. */
+  verifyRecord({ payload, crc }: PlainRecord, stored: Uint8Array): void {
+    if (crc32c(stored) === crc) return;
+    const lsn = this.firstLsn + this.#recordAt(payload);
+    throw frameDamaged(`the payload of record ${lsn} is damaged`, { firstLsn: this.firstLsn, lastLsn: this.lastLsn });
+  }
+
   /** Checks the crc of one chunk, which lies at `at` in `stored`; throws `frame-damaged`. */
   verifyChunk(index: number, stored: Uint8Array, at: number): void {
     const bytes = this.#chunkOffsets[index + 1]! - this.#chunkOffsets[index]!;
@@ -146,6 +181,17 @@ export class FrameLayout {
         chunk: index,
       });
     }
+  }
+
+  /** As `unpackChunk` into memory of the caller's, whose front it returns. */
+  unpackChunkInto(index: number, stored: Uint8Array, at: number, into: Uint8Array): Uint8Array {
+    this.verifyChunk(index, stored, at);
+    const part = stored.subarray(at, at + this.#chunkOffsets[index + 1]! - this.#chunkOffsets[index]!);
+    const plain = into.subarray(0, this.#plainBytes(index));
+    const packed = this.#table.getUint32(index * CHUNK_ENTRY_BYTES, true) >= CHUNK_PACKED;
+    if (packed) return unpack(part, plain.length, plain);
+    plain.set(part);
+    return plain;
   }
 
   /** Checks and unpacks one chunk, which lies at `at` in `stored`; the result may alias `stored`. */
@@ -166,6 +212,19 @@ export class FrameLayout {
       const plain = this.unpackChunk(chunk, stored, this.#chunkOffsets[chunk]! - range.storedOffset);
       copyOverlap(plain, chunk * this.header.chunkBytes, offset, length, into, at);
     }
+  }
+
+  /** The record whose payload has the byte at `offset`, which lies in the plain payload. */
+  #recordAt(offset: number): number {
+    let low = 0;
+    let high = this.recordCount;
+    // the first that ends behind it: records without a payload end where they begin
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#payloadOffsets[middle + 1]! <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   #plainBytes(index: number): number {

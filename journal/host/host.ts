@@ -56,6 +56,11 @@ export interface DiskFile {
   /** Returns the bytes written: LESS than `length` when the disk fills up (a full ext4 says so, not ENOSPC). */
   writeSync(buffer: Uint8Array, offset: number, length: number, position: number): number;
   read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>;
+  /**
+   * Fills `into` from memory without ever waiting for the disk: false when not all of it is there (`into` may be half
+   * filled then), and `read` has to be asked. Absent: this disk cannot tell.
+   */
+  readNow?(into: Uint8Array, position: number): boolean;
   /** As `writeSync`, short writes included; the buffer must not change before the promise settles. */
   write(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number>;
   /** fdatasync. After a rejection the file is poisoned: what was written since the last success is unknown. */

@@ -4,7 +4,7 @@ import { type ErrorCode, TidemarkError } from '../base/errors.ts';
 import type { DeviceExtent } from '../block-device.ts';
 import { fileExtents } from './file-extents.ts';
 import type { DiskFile } from './host.ts';
-import { punchHole } from './native.ts';
+import { punchHole, readCached } from './native.ts';
 import { fromSystemError } from './system-error.ts';
 
 /** One open file. Its descriptor is closed only when no operation of the thread pool can still use it (invariant D7). */
@@ -14,6 +14,8 @@ export class RealDiskFile implements DiskFile {
   #queued = 0;
   #closing: Promise<void> | undefined;
   #drained: (() => void) | undefined;
+  /** Until the file system says that it does not answer such a question. */
+  #readsNow = true;
 
   constructor(path: string, fd: number) {
     this.path = path;
@@ -56,6 +58,14 @@ export class RealDiskFile implements DiskFile {
       done += count;
     }
     return done;
+  }
+
+  readNow(into: Uint8Array, position: number): boolean {
+    this.#assertOpen();
+    if (!this.#readsNow) return false;
+    const outcome = readCached(this.#fd, position, into);
+    if (outcome === 'unsupported') this.#readsNow = false;
+    return outcome === 'cached';
   }
 
   write(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {

@@ -7,6 +7,7 @@ import {
   cellSectors,
   compareEntryToKey,
   ENTRY_BYTES,
+  type EntryFields,
   emptyEntry,
   placeOf,
   readEntry,
@@ -25,6 +26,12 @@ import {
   PAGE_HEADER_BYTES,
   type RunFooter,
 } from './run-format.ts';
+
+/** Pages that one search has read, kept until it ends. */
+type Held = ReadonlyMap<number, DataView>;
+
+/** Searches never wait, so one is enough for all. */
+const scratchEntry = emptyEntry();
 
 /** One immutable run on disk, searched through the page cache. Entries are addressed by their ordinal in sorted order. */
 export class RunFile {
@@ -84,38 +91,22 @@ export class RunFile {
 
   /** Paints what is at or below `atLsn` and above `floorLsn`. */
   async paint(window: LookupWindow, volume: number, atLsn: Lsn, floorLsn: Lsn): Promise<void> {
-    for (let sizeClass = 0; sizeClass < CLASS_COUNT; sizeClass += 1) {
-      if (this.footer.classCounts[sizeClass] === 0) continue;
-      await this.#paintClass(window, volume, sizeClass, atLsn, floorLsn);
-    }
+    await this.#complete((held) => this.#paint(window, volume, atLsn, floorLsn, held));
+  }
+
+  /** As `paint` when every page it needs is in memory, else false: it may have painted in part, which does no harm. */
+  paintNow(window: LookupWindow, volume: number, atLsn: Lsn, floorLsn: Lsn): boolean {
+    return this.#paint(window, volume, atLsn, floorLsn, undefined) >= 0;
   }
 
   /** Ordinal of the first entry at or behind the key; `hint`: no entry before this ordinal is. */
-  async lowerBound(place: number, cell: number, lsn: Lsn, hint: number): Promise<number> {
-    const entries = this.footer.entries;
-    if (hint >= entries) return entries;
-    const hintPage = Math.floor(hint / ENTRIES_PER_PAGE);
-    let page = hintPage;
-    let view = this.entryPageNow(page) ?? (await this.loadEntryPage(page));
-    let count = Math.min(ENTRIES_PER_PAGE, entries - page * ENTRIES_PER_PAGE);
-    if (compareEntryToKey(view, PAGE_HEADER_BYTES + (count - 1) * ENTRY_BYTES, place, cell, lsn) < 0) {
-      page = Math.max(await this.#pageOf(place, cell, lsn), hintPage);
-      view = this.entryPageNow(page) ?? (await this.loadEntryPage(page));
-      count = Math.min(ENTRIES_PER_PAGE, entries - page * ENTRIES_PER_PAGE);
-    }
-    let low = page === hintPage ? hint % ENTRIES_PER_PAGE : 0;
-    let high = count;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (compareEntryToKey(view, PAGE_HEADER_BYTES + middle * ENTRY_BYTES, place, cell, lsn) < 0) low = middle + 1;
-      else high = middle;
-    }
-    return page * ENTRIES_PER_PAGE + low;
+  lowerBound(place: number, cell: number, lsn: Lsn, hint: number): Promise<number> {
+    return this.#complete((held) => this.#lowerBound(place, cell, lsn, hint, held));
   }
 
   /** The page when it is in memory; its entry `ordinal` stands at `entryOffset(ordinal)`. */
   entryPageNow(page: number): DataView | undefined {
-    return this.#cache.now(this.#number, entryPageAt(page));
+    return this.#pageNow(entryPageAt(page), undefined);
   }
 
   loadEntryPage(page: number): Promise<DataView> {
@@ -140,18 +131,51 @@ export class RunFile {
     return this.#file.close();
   }
 
-  async #paintClass(window: LookupWindow, volume: number, sizeClass: number, atLsn: Lsn, floorLsn: Lsn): Promise<void> {
+  /**
+   * Runs a search that never waits. Below zero it says which page of the file it lacks (`~page`): that page is read, and
+   * the search begins again with it in hand, so that it ends however small the cache is.
+   */
+  async #complete(search: (held: Held | undefined) => number): Promise<number> {
+    let held: Map<number, DataView> | undefined;
+    for (;;) {
+      const result = search(held);
+      if (result >= 0) return result;
+      held ??= new Map();
+      held.set(~result, await this.#loadPage(~result));
+    }
+  }
+
+  #paint(window: LookupWindow, volume: number, atLsn: Lsn, floorLsn: Lsn, held: Held | undefined): number {
+    for (let sizeClass = 0; sizeClass < CLASS_COUNT; sizeClass += 1) {
+      if (this.footer.classCounts[sizeClass] === 0) continue;
+      const missing = this.#paintClass(window, volume, sizeClass, atLsn, floorLsn, held);
+      if (missing < 0) return missing;
+    }
+    return 0;
+  }
+
+  #paintClass(
+    window: LookupWindow,
+    volume: number,
+    sizeClass: number,
+    atLsn: Lsn,
+    floorLsn: Lsn,
+    held: Held | undefined,
+  ): number {
     const place = placeOf(volume, sizeClass);
     const unit = cellSectors(sizeClass);
     const lastCell = Math.floor((window.sector + window.sectors - 1) / unit);
-    const entry = emptyEntry();
-    let at = await this.lowerBound(place, Math.floor(window.sector / unit), 0, 0);
-    while (await this.#readEntry(at, entry)) {
-      if (entry.place !== place || entry.cell > lastCell) return;
+    const entry = scratchEntry;
+    let at = this.#lowerBound(place, Math.floor(window.sector / unit), 0, 0, held);
+    while (at >= 0 && at < this.footer.entries) {
+      let missing = this.#readEntry(at, entry, held);
+      if (missing < 0) return missing;
+      if (entry.place !== place || entry.cell > lastCell) return 0;
       const cell = entry.cell;
-      const end = await this.lowerBound(place, cell, atLsn + 1, at);
+      const end = this.#lowerBound(place, cell, atLsn + 1, at, held);
       for (let i = end - 1; i >= at; i -= 1) {
-        await this.#readEntry(i, entry);
+        missing = this.#readEntry(i, entry, held);
+        if (missing < 0) return missing;
         if (entry.lsn <= floorLsn || window.settled(cell * unit, unit, entry.lsn)) break;
         window.paint(
           cell * unit + entry.start,
@@ -163,24 +187,53 @@ export class RunFile {
           entry.payload,
         );
       }
-      if (cell === lastCell) return;
-      at = await this.lowerBound(place, cell + 1, 0, end);
+      if (end < 0) return end;
+      if (cell === lastCell) return 0;
+      at = this.#lowerBound(place, cell + 1, 0, end, held);
     }
+    return Math.min(at, 0);
   }
 
-  async #readEntry(ordinal: number, into: ReturnType<typeof emptyEntry>): Promise<boolean> {
-    if (ordinal >= this.footer.entries) return false;
-    const page = Math.floor(ordinal / ENTRIES_PER_PAGE);
-    const view = this.entryPageNow(page) ?? (await this.loadEntryPage(page));
+  #lowerBound(place: number, cell: number, lsn: Lsn, hint: number, held: Held | undefined): number {
+    const entries = this.footer.entries;
+    if (hint >= entries) return entries;
+    const hintPage = Math.floor(hint / ENTRIES_PER_PAGE);
+    let page = hintPage;
+    let view = this.#pageNow(entryPageAt(page), held);
+    if (view === undefined) return ~entryPageAt(page);
+    let count = Math.min(ENTRIES_PER_PAGE, entries - page * ENTRIES_PER_PAGE);
+    if (compareEntryToKey(view, PAGE_HEADER_BYTES + (count - 1) * ENTRY_BYTES, place, cell, lsn) < 0) {
+      page = this.#pageOf(place, cell, lsn, held);
+      if (page < 0) return page;
+      page = Math.max(page, hintPage);
+      view = this.#pageNow(entryPageAt(page), held);
+      if (view === undefined) return ~entryPageAt(page);
+      count = Math.min(ENTRIES_PER_PAGE, entries - page * ENTRIES_PER_PAGE);
+    }
+    let low = page === hintPage ? hint % ENTRIES_PER_PAGE : 0;
+    let high = count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (compareEntryToKey(view, PAGE_HEADER_BYTES + middle * ENTRY_BYTES, place, cell, lsn) < 0) low = middle + 1;
+      else high = middle;
+    }
+    return page * ENTRIES_PER_PAGE + low;
+  }
+
+  #readEntry(ordinal: number, into: EntryFields, held: Held | undefined): number {
+    const page = entryPageAt(Math.floor(ordinal / ENTRIES_PER_PAGE));
+    const view = this.#pageNow(page, held);
+    if (view === undefined) return ~page;
     readEntry(view, entryOffset(ordinal), into);
-    return true;
+    return 0;
   }
 
   /** The last entry page whose first key is at or before the key. */
-  async #pageOf(place: number, cell: number, lsn: Lsn): Promise<number> {
+  #pageOf(place: number, cell: number, lsn: Lsn, held: Held | undefined): number {
     const group = lastBefore(this.#top, 0, this.footer.groups, place, cell, lsn);
     const at = fencePageAt(group, this.#entryPages);
-    const view = this.#cache.now(this.#number, at) ?? (await this.#loadPage(at));
+    const view = this.#pageNow(at, held);
+    if (view === undefined) return ~at;
     const fences = view.getUint32(4, true);
     if (fences > FENCES_PER_PAGE) {
       throw new TidemarkError('journal-damaged', `${this.path} page ${at}: ${fences} fences on one page`);
@@ -188,12 +241,23 @@ export class RunFile {
     return group * FENCES_PER_PAGE + lastBefore(view, PAGE_HEADER_BYTES, fences, place, cell, lsn);
   }
 
+  /** A page that is held, cached, or in the kernel's memory; undefined when the disk has to be waited for. */
+  #pageNow(page: number, held: Held | undefined): DataView | undefined {
+    const known = held?.get(page) ?? this.#cache.now(this.#number, page);
+    if (known !== undefined || this.#file.readNow === undefined) return known;
+    return this.#cache.fill(this.#number, page, (into) => {
+      if (this.#file.readNow?.(into, page * PAGE_BYTES) !== true) return false;
+      checkPage(into, `${this.path} page ${page}`);
+      return true;
+    });
+  }
+
   #loadPage(page: number): Promise<DataView> {
     return this.#cache.load(this.#number, page, async () => {
-      const buffer = Buffer.alloc(PAGE_BYTES);
+      const buffer = Buffer.allocUnsafeSlow(PAGE_BYTES);
       await readFully(this.#file, buffer, page * PAGE_BYTES);
       checkPage(buffer, `${this.path} page ${page}`);
-      return new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+      return buffer;
     });
   }
 }

@@ -11,6 +11,7 @@ import { mergeRuns, pickMerge, writeMemtable } from './merge.ts';
 import { PageCache } from './page-cache.ts';
 import { RunFile } from './run-file.ts';
 import { PAGE_BYTES, parseRunName } from './run-format.ts';
+import { paintNow, type Version } from './searched.ts';
 import { emptyParts, largeZeroes, SmallCursors, type SortedEntries, sortedMemtable, sortedRun } from './survey.ts';
 
 export interface VersionIndexOptions {
@@ -30,15 +31,6 @@ export interface VersionIndexOptions {
 
 /** Step of a survey over large zeroes: 64 GiB. */
 const SURVEY_STEP_SECTORS = 2 ** 27;
-
-/** What is searched together; replaced, never changed. Readers hold it, so that no run is closed under them. */
-interface Version {
-  readonly active: Memtable;
-  readonly frozen: Memtable | undefined;
-  /** Oldest first, covering consecutive disjoint LSN ranges. */
-  readonly runs: readonly RunFile[];
-  readers: number;
-}
 
 /**
  * Which bytes are the newest version of a range at or before a position: a log-structured merge tree whose levels are
@@ -203,6 +195,12 @@ export class VersionIndex {
     } finally {
       await this.#release(version);
     }
+  }
+
+  /** As `lookup` when nothing has to be waited for, else undefined. */
+  lookupNow(volume: number, sector: number, sectors: number, atLsn: Lsn): VersionPart[] | undefined {
+    const window = new LookupWindow(sector, sectors);
+    return paintNow(this.#version, window, volume, atLsn, this.#floorLsn) ? window.parts() : undefined;
   }
 
   /** As `lookup` for a range of any length, part by part; empty stretches of any size cost one step each. */

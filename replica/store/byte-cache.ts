@@ -4,11 +4,13 @@ export class ByteCache<V> {
   readonly #sizeOf: (value: V) => number;
   readonly #values = new Map<string, V>();
   readonly #loading = new Map<string, Promise<V>>();
+  readonly #onEvict: (value: V) => void;
   #bytes = 0;
 
-  constructor(bytesMax: number, sizeOf: (value: V) => number) {
+  constructor(bytesMax: number, sizeOf: (value: V) => number, onEvict: (value: V) => void = () => undefined) {
     this.#bytesMax = bytesMax;
     this.#sizeOf = sizeOf;
+    this.#onEvict = onEvict;
   }
 
   get bytes(): number {
@@ -34,16 +36,23 @@ export class ByteCache<V> {
   async #read(key: string, read: () => Promise<V>): Promise<V> {
     try {
       const value = await read();
-      this.#values.set(key, value);
-      this.#bytes += this.#sizeOf(value);
-      for (const [oldest, old] of this.#values) {
-        if (this.#bytes <= this.#bytesMax || oldest === key) break;
-        this.#values.delete(oldest);
-        this.#bytes -= this.#sizeOf(old);
-      }
+      this.keep(key, value);
       return value;
     } finally {
       this.#loading.delete(key);
+    }
+  }
+
+  /** Takes in a value that was read without waiting; one that is there under the key already stays. */
+  keep(key: string, value: V): void {
+    if (this.#values.has(key)) return;
+    this.#values.set(key, value);
+    this.#bytes += this.#sizeOf(value);
+    for (const [oldest, old] of this.#values) {
+      if (this.#bytes <= this.#bytesMax || oldest === key) break;
+      this.#values.delete(oldest);
+      this.#bytes -= this.#sizeOf(old);
+      this.#onEvict(old);
     }
   }
 }

@@ -36,7 +36,7 @@ export class RepairedFrames {
 
   /** Bytes of the frame that stands in for this one; undefined: none does. */
   size(segment: number, offset: number): number | undefined {
-    return this.#sizes.get(`${segment}:${offset}`);
+    return this.#sizes.size === 0 ? undefined : this.#sizes.get(`${segment}:${offset}`);
   }
 
   /**

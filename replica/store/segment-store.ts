@@ -210,6 +210,11 @@ export class SegmentStore {
     await this.#reading(sequence, (file) => readFully(file, into, position));
   }
 
+  /** As `read` when the segment is open and the bytes are in memory; false: ask `read`. */
+  readNow(sequence: number, position: number, into: Uint8Array): boolean {
+    return this.#files.get(sequence)?.readNow(into, position) ?? false;
+  }
+
   /** Deletes sealed segments whose every record is below `lsn`. */
   async removeBelow(lsn: Lsn): Promise<void> {
     const going = this.#segments.filter((segment) => segment.sealed && segment.lastLsn < lsn);

@@ -90,11 +90,18 @@ export class HistoryReader {
   async #readWindow(volume: number, atLsn: Lsn, sector: number, sectors: number, into: Uint8Array): Promise<void> {
     const floorLsn = this.#index.floorLsn;
     try {
-      for (const part of await this.#index.lookup(volume, sector, sectors, atLsn)) {
+      const parts =
+        this.#index.lookupNow(volume, sector, sectors, atLsn) ??
+        (await this.#index.lookup(volume, sector, sectors, atLsn));
+      for (const part of parts) {
         const from = (part.sector - sector) * SECTOR_BYTES;
         const bytes = into.subarray(from, from + part.sectors * SECTOR_BYTES);
-        if (part.kind === 'data') await this.#frames.read(part.segment, part.frame, part.payload, bytes);
-        else if (part.kind === 'zero') bytes.fill(0);
+        if (part.kind === 'data') {
+          const { segment, frame, payload } = part;
+          if (!this.#frames.readNow(segment, frame, payload, bytes)) {
+            await this.#frames.read(segment, frame, payload, bytes);
+          }
+        } else if (part.kind === 'zero') bytes.fill(0);
         else await (await this.#base(volume)).read(part.sector * SECTOR_BYTES, bytes);
       }
     } catch (error) {

@@ -234,12 +234,12 @@ test('a torn tail is cut and sent again; damage below the mark is quarantined an
   await group.close();
 });
 
-test('a damaged chunk in the middle of history is an error for who reads it, never wrong bytes', async (t) => {
+/** Reads all of a history of which many bytes are damaged; returns how many pieces were refused. */
+async function refusals(t: ExecutionContext, host: MemoryHost): Promise<number> {
   const history = madeHistory(8, 300);
-  const host = memoryHost(8);
   const group = await received(host, history, { chunkCacheBytesMax: 4096 });
   const file = host.disk.files.get('/replica/segments/000000000001.seg');
-  if (file === undefined) return t.fail('no segment');
+  if (file === undefined) throw new Error('no segment');
   for (let at = 5000; at < file.length - 600; at += 5000) file.bytes.writeUInt8(file.bytes.readUInt8(at) ^ 64, at);
   const view = group.openView({ lsn: 300, owner: 't', scratchBytesMax: 0 });
   const model = new Model();
@@ -255,8 +255,30 @@ test('a damaged chunk in the middle of history is an error for who reads it, nev
       failures += 1;
     }
   }
-  t.true(failures > 0);
   await group.close();
+  return failures;
+}
+
+test('a damaged chunk in the middle of history is an error for who reads it, never wrong bytes', async (t) => {
+  t.true((await refusals(t, memoryHost(8))) > 0);
+});
+
+test('a damaged chunk is an error for who reads it from memory, too, and the same one', async (t) => {
+  const host = memoryHost(8);
+  host.disk.readsNow = () => true;
+  t.is(await refusals(t, host), await refusals(t, memoryHost(8)));
+});
+
+test('a view equals the model whether what it reads is in memory or has to be waited for', async (t) => {
+  const history = madeHistory(17);
+  for (const coldInTen of [0, 5]) {
+    const host = memoryHost(17);
+    const random = new SeededRandom(18);
+    host.disk.readsNow = () => random.below(10) >= coldInTen;
+    const group = await received(host, history, { chunkCacheBytesMax: 8192, indexCacheBytesMax: 32 * 1024 });
+    t.true((await everyPoint(t, group, history, 3)) > 600);
+    await group.close();
+  }
 });
 
 test('positions that are no points are refused with the reason', async (t) => {

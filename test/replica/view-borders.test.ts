@@ -16,7 +16,6 @@ import {
 } from '../../replica/index/entry-format.ts';
 import { LookupWindow } from '../../replica/index/lookup-window.ts';
 import { Memtable } from '../../replica/index/memtable.ts';
-import { PageCache } from '../../replica/index/page-cache.ts';
 import { sortOrder } from '../../replica/index/radix-sort.ts';
 import { entryPageAt, fencePageAt, parseRunName, runName } from '../../replica/index/run-format.ts';
 import { emptyParts } from '../../replica/index/survey.ts';
@@ -336,40 +335,6 @@ test('a memtable grows beyond its room, finds what it holds and cuts extents at 
   ]);
   t.deepEqual([cut.compareToCell(0, placeOf(1, 0), 0), cut.compareToCell(0, placeOf(1, 0), 1)].map(Math.sign), [0, -1]);
   t.true(cut.compareToCell(0, placeOf(0, 7), 9) > 0);
-});
-
-test('pages are kept within the bytes, the one used longest ago goes; two who want one share a read', async (t) => {
-  t.throws(() => new PageCache(8 * 4096 - 1, 4096), { name: 'AssertionError' });
-  const cache = new PageCache(9 * 4096 - 1, 4096);
-  const run = cache.newRun();
-  const other = cache.newRun();
-  t.not(run, other);
-  const view = (byte: number): DataView => new DataView(Uint8Array.of(byte).buffer);
-  for (let page = 0; page < 8; page++) await cache.load(run, page, () => Promise.resolve(view(page)));
-  t.is(cache.now(run, 0)?.getUint8(0), 0, 'used again');
-  t.is(cache.now(other, 0), undefined);
-  await cache.load(other, 2 ** 32 - 1, () => Promise.resolve(view(99)));
-  t.is(cache.now(run, 1), undefined, 'used longest ago');
-  t.deepEqual(
-    [0, 2, 7].map((page) => cache.now(run, page)?.getUint8(0)),
-    [0, 2, 7],
-  );
-  t.is(cache.now(other, 2 ** 32 - 1)?.getUint8(0), 99);
-  let reads = 0;
-  const slow = async (): Promise<DataView> => {
-    reads++;
-    await new Promise(setImmediate);
-    return view(5);
-  };
-  const [one, two] = await Promise.all([cache.load(run, 50, slow), cache.load(run, 50, slow)]);
-  t.is(reads, 1);
-  t.is(one, two);
-  const failure = new Error('no');
-  await t.throwsAsync(
-    cache.load(run, 60, () => Promise.reject(failure)),
-    { is: failure },
-  );
-  t.is((await cache.load(run, 60, slow)).getUint8(0), 5);
 });
 
 test('what no small entry touches is base and zeroes, in order and without holes', (t) => {

@@ -25,6 +25,9 @@ export class MemoryDisk implements Disk {
   /** A sync of the file waits for this. */
   syncOf: (path: string) => Promise<void> | undefined = () => undefined;
 
+  /** Whether the next read finds its bytes in memory. */
+  readsNow: () => boolean = () => false;
+
   /** Told by `freeBytes` but not there, as with a quota. */
   overstatedBytes = 0;
 
@@ -130,6 +133,10 @@ class MemoryFile implements DiskFile {
 
   read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {
     return Promise.resolve().then(() => this.readSync(buffer, offset, length, position));
+  }
+
+  readNow(into: Uint8Array, position: number): boolean {
+    return this.#disk.readsNow() && this.readSync(into, 0, into.length, position) === into.length;
   }
 
   write(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {
