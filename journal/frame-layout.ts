@@ -157,7 +157,7 @@ export class FrameLayout {
     if (offset + length > payload + bytes) return undefined;
     const { first, last, storedOffset } = this.chunkRange(payload, bytes);
     for (let chunk = first; chunk <= last; chunk++) {
-      if (this.#table.getUint32(chunk * CHUNK_ENTRY_BYTES, true) >= CHUNK_PACKED) return undefined;
+      if (this.isPacked(chunk)) return undefined;
     }
     const stored = storedOffset + payload - first * this.header.chunkBytes;
     return { payload, bytes, storedOffset: stored, crc: this.record(index).payloadCrc };
@@ -183,15 +183,18 @@ export class FrameLayout {
     }
   }
 
-  /** As `unpackChunk` into memory of the caller's, whose front it returns. */
-  unpackChunkInto(index: number, stored: Uint8Array, at: number, into: Uint8Array): Uint8Array {
-    this.verifyChunk(index, stored, at);
-    const part = stored.subarray(at, at + this.#chunkOffsets[index + 1]! - this.#chunkOffsets[index]!);
+  isPacked(chunk: number): boolean {
+    return this.#table.getUint32(chunk * CHUNK_ENTRY_BYTES, true) >= CHUNK_PACKED;
+  }
+
+  /**
+   * As `unpackChunk` of exactly the stored bytes, into memory of the caller's, whose front it returns. What is not packed
+   * is there already: `stored` is that front.
+   */
+  unpackChunkInto(index: number, stored: Uint8Array, into: Uint8Array): Uint8Array {
+    this.verifyChunk(index, stored, 0);
     const plain = into.subarray(0, this.#plainBytes(index));
-    const packed = this.#table.getUint32(index * CHUNK_ENTRY_BYTES, true) >= CHUNK_PACKED;
-    if (packed) return unpack(part, plain.length, plain);
-    plain.set(part);
-    return plain;
+    return this.isPacked(index) ? unpack(stored, plain.length, plain) : plain;
   }
 
   /** Checks and unpacks one chunk, which lies at `at` in `stored`; the result may alias `stored`. */
@@ -199,8 +202,7 @@ export class FrameLayout {
     this.verifyChunk(index, stored, at);
     const bytes = this.#chunkOffsets[index + 1]! - this.#chunkOffsets[index]!;
     const part = stored.subarray(at, at + bytes);
-    const packed = this.#table.getUint32(index * CHUNK_ENTRY_BYTES, true) >= CHUNK_PACKED;
-    return packed ? unpack(part, this.#plainBytes(index)) : part;
+    return this.isPacked(index) ? unpack(part, this.#plainBytes(index)) : part;
   }
 
   /**

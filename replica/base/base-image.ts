@@ -103,6 +103,15 @@ export class BaseImage {
     into.fill(0, read);
   }
 
+  /** As `read` when nothing has to be waited for; false: ask `read`. */
+  readNow(offset: number, into: Uint8Array): boolean {
+    if (this.#file !== undefined && this.mayHoldData(offset, into.length)) {
+      return this.#file.readNow?.(into, offset) === true;
+    }
+    into.fill(0);
+    return true;
+  }
+
   async write(offset: number, from: Uint8Array): Promise<void> {
     await writeFully(this.#writable(), from, offset);
     const last = Math.floor((offset + from.length - 1) / MAP_UNIT_BYTES);

@@ -135,9 +135,10 @@ export class FrameReader {
         if (plain === undefined) {
           if (this.#readAloneNow(layout, segment, offset, payload, into)) return true;
           const stored = layout.chunkRange(chunk * layout.header.chunkBytes, 1);
-          const bytes = this.#scratch.subarray(0, stored.storedBytes);
+          const memory = this.#memoryOf(layout.header.chunkBytes);
+          const bytes = (layout.isPacked(chunk) ? this.#scratch : memory).subarray(0, stored.storedBytes);
           if (!this.#store.readNow(segment, offset + stored.storedOffset, bytes)) return false;
-          plain = layout.unpackChunkInto(chunk, bytes, 0, this.#memoryOf(layout.header.chunkBytes));
+          plain = layout.unpackChunkInto(chunk, bytes, memory);
           this.#reusable.add(plain);
           this.#chunks.keep(key, plain);
         }

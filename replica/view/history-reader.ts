@@ -19,6 +19,8 @@ export class HistoryReader {
   readonly #frames: FrameReader;
   readonly #base: (volume: number) => Promise<BaseImage>;
   readonly #uncertainFrom: () => Lsn | undefined;
+  /** Those that were read from. */
+  readonly #bases = new Map<number, BaseImage>();
 
   /** `uncertainFrom`: the index lacks records from there on, as long as a damaged frame was not put back. */
   constructor(
@@ -49,6 +51,24 @@ export class HistoryReader {
       );
       at += length;
     }
+  }
+
+  /** As `read` when nothing has to be waited for; false: ask `read`, which says what is wrong, too. */
+  readNow(volume: number, atLsn: Lsn, offset: number, into: Uint8Array): boolean {
+    const uncertain = this.#uncertainFrom();
+    if (uncertain !== undefined && uncertain <= atLsn) return false;
+    for (let done = 0; done < into.length; ) {
+      const sectors = Math.min((into.length - done) / SECTOR_BYTES, WINDOW_SECTORS_MAX);
+      const sector = (offset + done) / SECTOR_BYTES;
+      const parts = this.#index.lookupNow(volume, sector, sectors, atLsn);
+      if (parts === undefined) return false;
+      for (const part of parts) {
+        const from = done + (part.sector - sector) * SECTOR_BYTES;
+        if (!this.#partNow(volume, part, into.subarray(from, from + part.sectors * SECTOR_BYTES))) return false;
+      }
+      done += sectors * SECTOR_BYTES;
+    }
+    return true;
   }
 
   /** The stretches of [offset, offset + length) in order, neighbours of one kind joined. */
@@ -87,6 +107,19 @@ export class HistoryReader {
     });
   }
 
+  #partNow(volume: number, part: VersionPart, into: Uint8Array): boolean {
+    if (part.kind === 'data') return this.#frames.readNow(part.segment, part.frame, part.payload, into);
+    if (part.kind === 'base') return this.#bases.get(volume)?.readNow(part.sector * SECTOR_BYTES, into) ?? false;
+    into.fill(0);
+    return true;
+  }
+
+  async #openedBase(volume: number): Promise<BaseImage> {
+    const base = await this.#base(volume);
+    this.#bases.set(volume, base);
+    return base;
+  }
+
   async #readWindow(volume: number, atLsn: Lsn, sector: number, sectors: number, into: Uint8Array): Promise<void> {
     const floorLsn = this.#index.floorLsn;
     try {
@@ -96,13 +129,9 @@ export class HistoryReader {
       for (const part of parts) {
         const from = (part.sector - sector) * SECTOR_BYTES;
         const bytes = into.subarray(from, from + part.sectors * SECTOR_BYTES);
-        if (part.kind === 'data') {
-          const { segment, frame, payload } = part;
-          if (!this.#frames.readNow(segment, frame, payload, bytes)) {
-            await this.#frames.read(segment, frame, payload, bytes);
-          }
-        } else if (part.kind === 'zero') bytes.fill(0);
-        else await (await this.#base(volume)).read(part.sector * SECTOR_BYTES, bytes);
+        if (this.#partNow(volume, part, bytes)) continue;
+        if (part.kind === 'data') await this.#frames.read(part.segment, part.frame, part.payload, bytes);
+        else await (await this.#openedBase(volume)).read(part.sector * SECTOR_BYTES, bytes);
       }
     } catch (error) {
       // The floor moved between the lookup and the read: what was in the segment is in the base now.

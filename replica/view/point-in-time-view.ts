@@ -31,6 +31,11 @@ export class PointInTimeView implements BlockDevice {
     await this.#run(() => this.#history.read(this.volume.id, this.lsn, offset, into));
   }
 
+  readNow(offset: number, into: Uint8Array): boolean {
+    this.#check(offset, into.length);
+    return this.#history.readNow(this.volume.id, this.lsn, offset, into);
+  }
+
   write(): Promise<void> {
     return Promise.reject(new TidemarkError('read-only', `a view of ${this.volume.name} cannot be written`));
   }

@@ -41,6 +41,22 @@ export class ScratchOverlay implements BlockDevice {
     return this.#file.use((file) => this.#read(file, offset, into));
   }
 
+  readNow(offset: number, into: Uint8Array): boolean {
+    if (this.#closed) return false;
+    const end = offset + into.length;
+    for (let at = offset; at < end; ) {
+      const block = Math.floor(at / SCRATCH_BLOCK_BYTES);
+      const { state, blocks } = this.#map.stretch(block, Math.ceil(end / SCRATCH_BLOCK_BYTES));
+      const to = Math.min(end, (block + blocks) * SCRATCH_BLOCK_BYTES);
+      const part = into.subarray(at - offset, to - offset);
+      if (state === ScratchState.zero) part.fill(0);
+      else if (state === ScratchState.data && !this.#file.readNow(part, at)) return false;
+      else if (state === ScratchState.below && this.#below.readNow?.(at, part) !== true) return false;
+      at = to;
+    }
+    return true;
+  }
+
   async #read(file: DiskFile, offset: number, into: Uint8Array): Promise<void> {
     const end = offset + into.length;
     for (let at = offset; at < end; ) {
