@@ -19,6 +19,8 @@ export function readDirectly(accepted: Socket, reader: SocketReader): Socket {
   const options = {
     handle,
     allowHalfOpen: true,
+    // nothing is read before `resume`
+    manualStart: true,
     onread: {
       buffer: () => reader.room(),
       callback: (bytes: number, into: Uint8Array) => reader.filled(bytes, into),

