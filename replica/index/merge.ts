@@ -55,6 +55,7 @@ export async function mergeRuns(
     openFromLsn: last.footer.openFromLsn,
   });
   try {
+    const words = wordsOf(writer.page);
     const cursors = runs.map((run) => new RunCursor(run));
     for (const cursor of cursors) await cursor.fill();
     for (;;) {
@@ -66,7 +67,7 @@ export async function mergeRuns(
       if (least === undefined) break;
       if (least.lsn > floorLsn) {
         if (writer.full) await writer.drain();
-        least.copyTo(writer.page, writer.place());
+        least.copyTo(words, writer.place() / 4);
       }
       if (!least.advance()) await least.fill();
     }
@@ -77,10 +78,18 @@ export async function mergeRuns(
   }
 }
 
+const ENTRY_WORDS = ENTRY_BYTES / 4;
+
+/** Pages are allocated by themselves, so their entries stand on whole words. */
+function wordsOf(pages: Buffer): Uint32Array {
+  return new Uint32Array(pages.buffer, pages.byteOffset, pages.length / 4);
+}
+
 class RunCursor {
   readonly #run: RunFile;
-  readonly #buffer = Buffer.alloc(READ_PAGES * PAGE_BYTES);
+  readonly #buffer = Buffer.allocUnsafeSlow(READ_PAGES * PAGE_BYTES);
   readonly #view = new DataView(this.#buffer.buffer, this.#buffer.byteOffset, this.#buffer.byteLength);
+  readonly #words = wordsOf(this.#buffer);
   /** Ordinal of the entry the cursor stands on. */
   #ordinal = 0;
   #filledFrom = 0;
@@ -121,8 +130,10 @@ class RunCursor {
     this.#stand();
   }
 
-  copyTo(page: Buffer, offset: number): void {
-    this.#buffer.copy(page, offset, this.#at, this.#at + ENTRY_BYTES);
+  /** Word by word: a native copy of 40 bytes was a quarter of a merge. */
+  copyTo(words: Uint32Array, at: number): void {
+    const from = this.#at / 4;
+    for (let i = 0; i < ENTRY_WORDS; i += 1) words[at + i] = this.#words[from + i] ?? 0;
   }
 
   #stand(): void {

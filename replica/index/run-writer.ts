@@ -36,7 +36,9 @@ export class RunWriter {
   readonly #buffer = Buffer.alloc(BUFFER_PAGES * PAGE_BYTES);
   #buffered = 0;
   #filePosition = 0;
-  readonly #page = Buffer.alloc(PAGE_BYTES);
+  /** In memory of its own: who fills it does so in whole words. */
+  readonly #page = Buffer.from(new ArrayBuffer(PAGE_BYTES));
+  readonly #pageView = new DataView(this.#page.buffer, this.#page.byteOffset, PAGE_BYTES);
   #pageEntries = 0;
   readonly #fence = Buffer.alloc(PAGE_BYTES);
   #fences = 0;
@@ -114,9 +116,8 @@ export class RunWriter {
   #finishPage(): void {
     this.#page.writeUInt32LE(this.#pageEntries, 4);
     this.#page.fill(0, PAGE_HEADER_BYTES + this.#pageEntries * ENTRY_BYTES);
-    const view = new DataView(this.#page.buffer, this.#page.byteOffset, PAGE_BYTES);
     for (let i = 0; i < this.#pageEntries; i += 1) {
-      const sizeClass = placeAt(view, PAGE_HEADER_BYTES + i * ENTRY_BYTES) % CLASS_COUNT;
+      const sizeClass = placeAt(this.#pageView, PAGE_HEADER_BYTES + i * ENTRY_BYTES) % CLASS_COUNT;
       this.#classCounts[sizeClass] = (this.#classCounts[sizeClass] ?? 0) + 1;
     }
     this.#entries += this.#pageEntries;
