@@ -65,8 +65,8 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'journal/file-pool.ts',
-        find: '        await this.#host.disk.syncDirectory(this.#options.directory);\n        spare.named = true;',
-        replace: '        spare.named = true;',
+        find: '        await this.#host.disk.syncDirectory(this.#options.directory);\n        for (const spare of named) spare.named = true;',
+        replace: '        for (const spare of named) spare.named = true;',
       },
     ],
     noticedBy: { simulation: striking('power-source') },
