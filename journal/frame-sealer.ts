@@ -154,8 +154,11 @@ export class FrameSealer {
     this.#nextLsn++;
   }
 
-  /** Seals what was collected (one record or more) and begins the next frame behind it. */
-  seal(sourceDurableLsn: Lsn): SealedFrame {
+  /**
+   * Seals what was collected (one record or more) and begins the next frame behind it. `memoryFor`: where the frame's bytes
+   * are to stand, exactly so many.
+   */
+  seal(sourceDurableLsn: Lsn, memoryFor: (bytes: number) => Uint8Array = unsetBytes): SealedFrame {
     assert(this.#count > 0 && this.#chainBefore !== undefined, 'an empty frame is never sealed');
     const entries = this.#entries.subarray(0, this.#count * FRAME_ENTRY_BYTES);
     const chainAfter = this.chain;
@@ -175,7 +178,7 @@ export class FrameSealer {
     }
     const listPacked = compress ? packCarefully(this.#packed.subarray(packedBytes), entries) : undefined;
     const list = listPacked === undefined ? entries : this.#packed.subarray(packedBytes, packedBytes + listPacked);
-    const bytes = unsetBytes(FRAME_HEADER_BYTES + list.length + table.byteLength + payloadStoredBytes);
+    const bytes = memoryFor(FRAME_HEADER_BYTES + list.length + table.byteLength + payloadStoredBytes);
     bytes.set(list, FRAME_HEADER_BYTES);
     const tableBytes = bytes.subarray(FRAME_HEADER_BYTES + list.length, bytes.length - payloadStoredBytes);
     tableBytes.set(new Uint8Array(table.buffer));

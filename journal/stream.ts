@@ -80,6 +80,8 @@ export interface ReplicaFeedback {
 /** One sealed frame on its way. The bytes must not change until the sink has released them. */
 export interface OutgoingFrame {
   readonly bytes: Uint8Array;
+  /** Called once by a sink that will not look at the bytes again; one that never calls it has them made elsewhere. */
+  readonly release?: () => void;
   readonly firstLsn: Lsn;
   readonly lastLsn: Lsn;
 }

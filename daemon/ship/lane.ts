@@ -1,26 +1,26 @@
 import { assert } from '../../journal/base/assert.ts';
 import { channel } from '../../journal/base/channels.ts';
 import { type ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
-import type { BatchView } from '../../journal/batch-view.ts';
 import type { Chain } from '../../journal/chain.ts';
-import { FRAME_ENTRY_BYTES } from '../../journal/frame-codec.ts';
-import { FrameSealer, type SealedFrame, type SealerOptions } from '../../journal/frame-sealer.ts';
+import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import type { Clock, Timer } from '../../journal/host/host.ts';
-import type { JournalReader } from '../../journal/journal-reader.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
-import { type JournalRecord, RecordKind } from '../../journal/record.ts';
-import { decodeHeartbeat } from '../../journal/record-bodies.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
 import type { ChainCheckpoints } from './chain-checkpoints.ts';
-import { chainOver, type ShipJournal, walkStart } from './chain-walk.ts';
+import { type ShipJournal, walkStart } from './chain-walk.ts';
+import type { PassedPlace, SealJob, SealPart, SealPlace } from './frame-maker.ts';
+import type { SealRunner } from './seal-runner.ts';
 
 export interface LaneOptions {
   readonly journal: ShipJournal;
   readonly marks: Marks;
   readonly clock: Clock;
   readonly identity: SourceIdentity;
-  readonly sealer: SealerOptions;
+  /** Does the reading and the sealing. */
+  readonly sealing: SealRunner;
+  /** A frame takes about so many bytes of the journal. */
+  readonly frameBytes: number;
   /** How long a frame waits for more records while others are under way. */
   readonly lingerMs: number;
   readonly checkpoints: ChainCheckpoints;
@@ -47,8 +47,6 @@ export interface LaneEvents {
   onState(): void;
 }
 
-/** Bytes read in one turn of the event loop. */
-const TURN_BYTES = 2 * 1024 * 1024;
 /** After a read error that may pass by itself. */
 const READ_RETRY_MS = 1000;
 
@@ -56,10 +54,12 @@ const frameChannel = channel('tidemark:ship:frame');
 const seekChannel = channel('tidemark:ship:seek');
 
 /**
- * One sink's way from the journal into the stream: read durable batches, seal, send. It stands on one thread and does a
- * bounded piece of work per turn, woken by the marks, the sink and its own timer.
+ * One sink's way from the journal into the stream. It stands on the group's thread and says when what is read and sealed;
+ * who does that (frame-maker.ts) may stand on another. What comes of one job is waited for before the next begins, and
+ * what comes after a seek is passed over.
  *
- * After a seek it first reads from the nearest checkpoint up to the position, for the chain, and only then seals.
+ * After a seek it first has the journal read from the nearest checkpoint up to the position, for the chain, and only then
+ * sealed.
  */
 export class Lane {
   readonly sink: FrameSink;
@@ -67,19 +67,20 @@ export class Lane {
   halt: Halt | undefined;
   readonly #options: LaneOptions;
   readonly #events: LaneEvents;
-  #sealer: FrameSealer;
-  #sealerEpoch: number;
-  #reader: JournalReader | undefined;
-  #batch: BatchView | undefined;
-  #records: Iterator<JournalRecord> | undefined;
-  #record: JournalRecord | undefined;
-  /** LSN of the next record to be read. */
-  #readLsn: Lsn = 0;
+  /** Behind what was sealed; undefined: nothing is to be sent. */
+  #place: SealPlace | undefined;
   #fromLsn: Lsn = 0;
-  /** While reading up to `#fromLsn`: the chain so far. */
-  #walking: Chain | undefined;
+  /** Under way: parts of any other are not wanted any more. */
+  #job: SealJob | undefined;
+  /** Sealed, and waiting for room in the stream's window: what one job gives at most. */
+  #sealed: SealedFrame[] = [];
   #sentLsn: Lsn = 0;
-  #filledSinceMs = 0;
+  /** When records began to wait that do not fill a frame; 0: none do. */
+  #waitingSinceMs = 0;
+  /** A job has read on to here: what it left does not fill a frame. */
+  #readTo: JournalAddress = 0;
+  /** A job has sealed everything up to here. */
+  #sealedTo: JournalAddress = 0;
   #timer: Timer | undefined;
   #closed = false;
 
@@ -87,8 +88,6 @@ export class Lane {
     this.sink = sink;
     this.#options = options;
     this.#events = events;
-    this.#sealerEpoch = options.identity.epoch;
-    this.#sealer = new FrameSealer(options.identity, options.sealer);
   }
 
   open(): void {
@@ -127,131 +126,107 @@ export class Lane {
     this.pump();
   }
 
-  /** Reads, seals and sends what it can in one turn. */
+  /** Sends what was sealed, and has more sealed when that is due. */
   pump(): void {
-    if (this.#closed || this.#reader === undefined) return;
+    if (this.#closed || this.#place === undefined) return;
     this.#timer?.cancel();
-    try {
-      this.#turn();
-    } catch (error) {
-      this.#onReadError(error);
-    }
+    this.#send();
+    if (this.#place === undefined || this.#job !== undefined || this.#sealed.length > 0) return;
+    const job = this.#due(this.#place);
+    if (job !== undefined) this.#start(job);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     this.#forget();
-    await this.sink.close();
+    await Promise.all([this.sink.close(), this.#options.sealing.close()]);
   }
 
-  #turn(): void {
-    let room = TURN_BYTES;
-    while (room > 0 && this.#reader !== undefined) {
-      const record = this.#peek();
-      if (record === undefined) {
-        if (this.#walking === undefined) this.#sendIfDue();
+  /** The next job, when it is time for one; else a timer or whatever moves next asks again. */
+  #due(place: SealPlace): SealJob | undefined {
+    const { marks, clock, frameBytes, lingerMs, sealing } = this.#options;
+    const [limit, durableLsn] = [marks.address('durable'), marks.lsn('durable')];
+    const job = { place, fromLsn: this.#fromLsn, limit, durableLsn, readBytesMax: sealing.jobBytes };
+    const isWalking = place.nextLsn < this.#fromLsn;
+    if (durableLsn < place.nextLsn || limit === this.#sealedTo) return undefined;
+    const { windowBytes } = this.sink;
+    if (!isWalking && windowBytes <= 0) return undefined;
+    const frameBytesMax = Math.max(1, windowBytes);
+    const fillsFrame = limit - place.address >= frameBytes && limit > this.#readTo;
+    if (isWalking || fillsFrame) return { ...job, frameBytesMax, flush: false };
+    // at once when nothing is under way, else when the linger time is over
+    const nowMs = clock.monotonicMs();
+    if (this.#waitingSinceMs === 0) this.#waitingSinceMs = nowMs;
+    const waitMs = this.#waitingSinceMs + lingerMs - nowMs;
+    if (this.acceptedLsn >= this.#sentLsn || waitMs <= 0) return { ...job, frameBytesMax, flush: true };
+    this.#wakeIn(waitMs);
+    return undefined;
+  }
+
+  #start(job: SealJob): void {
+    this.#job = job;
+    this.#waitingSinceMs = 0;
+    let isWithin = true;
+    this.#options.sealing.run(job, (part) => {
+      if (this.#job !== job) {
+        part.frame?.release?.();
+        return false;
+      }
+      this.#take(part);
+      // a part that was the end of all may have begun another job by itself
+      if (this.#job !== job) return false;
+      if (!part.last) return true;
+      this.#job = undefined;
+      if (part.error !== undefined) this.#onReadError(part.error, part.readLsn);
+      else if (!part.more) this.#ended(job);
+      // on this thread the guests are to have their turn first
+      else if (isWithin) this.#wakeIn(0);
+      else this.pump();
+      return false;
+    });
+    isWithin = false;
+  }
+
+  #ended(job: SealJob): void {
+    this.#readTo = job.limit;
+    if (job.flush) this.#sealedTo = job.limit;
+    this.pump();
+  }
+
+  #take(part: SealPart): void {
+    this.#place = part.place;
+    for (const place of part.passed) this.#note(place);
+    for (const { lsn, monotonicMs } of part.heartbeats) this.#events.onHeartbeat(lsn, monotonicMs);
+    if (part.begun) this.#events.onChain(this.#fromLsn - 1, part.place.chain);
+    if (part.frame === undefined) return;
+    if (this.#place === undefined) {
+      part.frame.release?.();
+      return;
+    }
+    this.#sealed.push(part.frame);
+    this.#send();
+  }
+
+  #note({ beginsFile, lsn, chain, address }: PassedPlace): void {
+    const { checkpoints } = this.#options;
+    if (beginsFile) checkpoints.noteFileStart({ lsn, chain, address });
+    else checkpoints.note({ lsn, chain, address });
+  }
+
+  #send(): void {
+    while (this.sink.windowBytes > 0) {
+      const frame = this.#sealed.shift();
+      if (frame === undefined) return;
+      this.#sentLsn = frame.lastLsn;
+      this.#events.onChain(frame.lastLsn, frame.chainAfter);
+      // A replica's chain may have turned out to be another one just now.
+      if (this.#place === undefined) {
+        frame.release?.();
         return;
       }
-      room -= FRAME_ENTRY_BYTES + record.payload.length;
-      if (this.#walking !== undefined) this.#walkOver(record);
-      else if (!this.#take(record)) return;
+      this.#publish(frame);
+      this.sink.send(frame);
     }
-    if (this.#reader !== undefined) this.#wakeIn(0);
-  }
-
-  /** The next record at or below the durable mark; never one above (DESIGN rule 3). */
-  #peek(): JournalRecord | undefined {
-    while (this.#record === undefined) {
-      const result = this.#records?.next();
-      if (result?.done === false) {
-        this.#record = result.value;
-        break;
-      }
-      if (this.#records !== undefined) this.#noteBatchEnd();
-      this.#records = undefined;
-      this.#batch = this.#reader!.next(this.#options.marks.address('durable'));
-      if (this.#batch === undefined) return undefined;
-      if (this.#batch.firstLsn !== this.#readLsn) {
-        const { firstLsn, address } = this.#batch;
-        throw new TidemarkError('journal-damaged', `record ${firstLsn} instead of ${this.#readLsn} at ${address}`);
-      }
-      this.#noteFileStart(this.#batch.address);
-      this.#records = this.#batch[Symbol.iterator]();
-    }
-    return this.#record;
-  }
-
-  #consumed(): void {
-    this.#record = undefined;
-    this.#readLsn++;
-  }
-
-  #noteBatchEnd(): void {
-    this.#options.checkpoints.note({ ...this.#chainRead(), address: this.#reader!.address });
-  }
-
-  /** `address`: of the batch that is read next. */
-  #noteFileStart(address: JournalAddress): void {
-    const { checkpoints, journal } = this.#options;
-    checkpoints.noteFileStart({ ...this.#chainRead(), address: address - (address % journal.fileBytes) });
-  }
-
-  /** The chain after what was read so far. */
-  #chainRead(): { lsn: Lsn; chain: Chain } {
-    return { lsn: this.#readLsn - 1, chain: this.#walking ?? this.#sealer.chain };
-  }
-
-  #walkOver(record: JournalRecord): void {
-    this.#walking = chainOver(this.#walking!, record, this.#batch!.time);
-    this.#consumed();
-    if (this.#readLsn === this.#fromLsn) this.#begin(this.#walking);
-  }
-
-  #begin(chain: Chain): void {
-    this.#walking = undefined;
-    this.#sealer.begin(this.#fromLsn, chain);
-    this.#events.onChain(this.#fromLsn - 1, chain);
-  }
-
-  /** False: the window is full, the record waits. */
-  #take(record: JournalRecord): boolean {
-    const batch = this.#batch!;
-    if (batch.epoch !== this.#sealerEpoch) {
-      if (!this.#flush()) return false;
-      const { chain } = this.#sealer;
-      this.#sealerEpoch = batch.epoch;
-      this.#sealer = new FrameSealer({ ...this.#options.identity, epoch: batch.epoch }, this.#options.sealer);
-      this.#sealer.begin(record.lsn, chain);
-    }
-    if (!this.#sealer.fits(record.payload.length) && !this.#flush()) return false;
-    if (this.#sealer.recordCount === 0) this.#filledSinceMs = this.#options.clock.monotonicMs();
-    this.#sealer.add({ ...record, time: batch.time });
-    if (record.kind === RecordKind.heartbeat && batch.incarnation === this.#options.identity.incarnation.counter) {
-      this.#events.onHeartbeat(record.lsn, decodeHeartbeat(record.payload).monotonicMs);
-    }
-    this.#consumed();
-    return true;
-  }
-
-  /** All that is durable was read: send at once when nothing is under way, else when the linger time is over. */
-  #sendIfDue(): void {
-    if (this.#sealer.recordCount === 0) return;
-    const waitedMs = this.#options.clock.monotonicMs() - this.#filledSinceMs;
-    if (this.acceptedLsn >= this.#sentLsn || waitedMs >= this.#options.lingerMs) this.#flush();
-    else this.#wakeIn(this.#options.lingerMs - waitedMs);
-  }
-
-  #flush(): boolean {
-    if (this.#sealer.recordCount === 0) return true;
-    if (this.sink.windowBytes <= 0) return false;
-    const frame = this.#sealer.seal(this.#options.marks.lsn('durable'));
-    this.#sentLsn = frame.lastLsn;
-    this.#events.onChain(frame.lastLsn, frame.chainAfter);
-    // A replica's chain may have turned out to be another one just now.
-    if (this.#reader === undefined) return false;
-    this.#publish(frame);
-    this.sink.send(frame);
-    return true;
   }
 
   #onSeek(fromLsn: Lsn, reason: string): void {
@@ -287,35 +262,24 @@ export class Lane {
       this.stop({ code: 'needs-resync', reason: lost });
       return;
     }
-    try {
-      this.#reader = journal.reader(start.address);
-    } catch (error) {
-      this.#onReadError(error);
-      return;
-    }
-    this.#readLsn = start.lsn + 1;
-    this.#walking = start.chain;
-    if (this.#readLsn === fromLsn) this.#begin(start.chain);
+    this.#place = { address: start.address, nextLsn: start.lsn + 1, chain: start.chain };
+    if (this.#place.nextLsn === fromLsn) this.#events.onChain(fromLsn - 1, start.chain);
   }
 
   #onAccepted(lsn: Lsn): void {
     if (this.#closed || lsn <= this.acceptedLsn) return;
     this.acceptedLsn = lsn;
     this.#events.onAccepted();
-    if (this.#sealer.recordCount > 0) this.pump();
+    if (lsn >= this.#sentLsn) this.pump();
   }
 
-  #onReadError(error: unknown): void {
-    if (!(error instanceof TidemarkError)) throw error;
+  #onReadError(error: TidemarkError, readLsn: Lsn): void {
     if (error.code === 'trimmed') {
       const { oldestLsn } = this.#options.journal;
-      const reason = `record ${this.#readLsn} was dropped before the far side had it; the oldest is ${oldestLsn}`;
+      const reason = `record ${readLsn} was dropped before the far side had it; the oldest is ${oldestLsn}`;
       this.stop({ code: 'needs-resync', reason });
     } else if (error.code === 'journal-damaged') {
-      // what stands before the damage is whole, and may be all that is left of it some day
-      if (this.#reader !== undefined && this.#walking === undefined) this.#flush();
-      if (this.halt !== undefined) return;
-      this.stop({ code: 'journal-damaged', reason: `record ${this.#readLsn}: ${error.message}` });
+      this.stop({ code: 'journal-damaged', reason: `record ${readLsn}: ${error.message}` });
       const address = error.details['address'];
       if (typeof address === 'number') this.#events.onDamage(address);
     } else if (error.next === 'retry') {
@@ -325,14 +289,16 @@ export class Lane {
     }
   }
 
-  /** Lets go of the position; the sealer's content is forgotten with it. */
+  /** Lets go of the position, and of what was sealed. */
   #forget(): void {
     this.#timer?.cancel();
-    void this.#reader?.close();
-    this.#reader = undefined;
-    this.#records = undefined;
-    this.#record = undefined;
-    this.#batch = undefined;
+    this.#place = undefined;
+    this.#job = undefined;
+    for (const frame of this.#sealed) frame.release?.();
+    this.#sealed = [];
+    this.#waitingSinceMs = 0;
+    this.#readTo = 0;
+    this.#sealedTo = 0;
   }
 
   #wakeIn(ms: number): void {

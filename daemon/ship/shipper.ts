@@ -9,6 +9,7 @@ import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
+import { FrameMaker } from './frame-maker.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
 import { journalFrames } from './journal-frames.ts';
 import { type JournalDamage, JournalMender, type MenderOptions } from './journal-mender.ts';
@@ -16,6 +17,7 @@ import { KnownChains } from './known-chains.ts';
 import { Lane } from './lane.ts';
 import { Release } from './release.ts';
 import { type KnownReplica, type RegisteredReplica, ReplicaRegistry } from './replica-registry.ts';
+import { LocalSealing, type SealRunner } from './seal-runner.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
 import { type ShipLag, type ShipReplicaStatus, type ShipState, type ShipStatus, worseLag } from './ship-status.ts';
 
@@ -31,6 +33,8 @@ export interface ShipperOptions {
   /** At least one is required. */
   readonly replicas: readonly RegisteredReplica[];
   readonly sealer?: Partial<SealerOptions>;
+  /** Where a lane's reading and sealing is done; on the caller's thread when left out. */
+  readonly sealing?: (sealer: SealerOptions, local: LocalSealing) => SealRunner;
   /** Where history ends that was given up, as the change map has it: ship.state may have had no room for it. */
   readonly givenUp?: { readonly address: JournalAddress; readonly end?: Omit<ChainCheckpoint, 'address'> } | undefined;
   /** Default 5. */
@@ -104,25 +108,36 @@ export class Shipper {
         for (const lane of this.#lanes) lane.resume();
       },
     });
+    const sealer = { ...SEALER_DEFAULTS, ...options.sealer };
+    const makeSealing = (): SealRunner => {
+      const local = new LocalSealing(
+        () => new FrameMaker((from) => journal.reader(from), journal.fileBytes, identity, sealer),
+      );
+      return options.sealing?.(sealer, local) ?? local;
+    };
     const laneOptions = {
       journal,
       marks,
       clock: host.clock,
       identity,
-      sealer: { ...SEALER_DEFAULTS, ...options.sealer },
+      frameBytes: sealer.targetBytes,
       lingerMs: options.lingerMs ?? LINGER_MS,
       checkpoints,
       framesFrom: (fromLsn: Lsn) => journalFrames(journal, checkpoints, identity, fromLsn),
     };
     this.#lanes = options.sinks.map((sink) => {
-      const lane: Lane = new Lane(sink, laneOptions, {
-        onAccepted: () => this.#onAccepted(),
-        onFeedback: (feedback) => this.#onFeedback(lane, feedback),
-        onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
-        onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
-        onDamage: (address) => this.#mender.mendAt(address),
-        onState: () => this.#announce(),
-      });
+      const lane: Lane = new Lane(
+        sink,
+        { ...laneOptions, sealing: makeSealing() },
+        {
+          onAccepted: () => this.#onAccepted(),
+          onFeedback: (feedback) => this.#onFeedback(lane, feedback),
+          onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
+          onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
+          onDamage: (address) => this.#mender.mendAt(address),
+          onState: () => this.#announce(),
+        },
+      );
       return lane;
     });
     this.#stopListening = marks.onMove(() => {

@@ -31,6 +31,7 @@ import { damageBehind, planGiveUp } from './give-up-plan.ts';
 import type { SourceWorkerData } from './group-worker-protocol.ts';
 import { mendingOf } from './mending.ts';
 import { openVolumes } from './open-volumes.ts';
+import { ThreadSealing } from './seal-thread.ts';
 import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
 import { sinkFactory, streamNames } from './source-stream.ts';
 
@@ -321,12 +322,23 @@ export class SourceDataPath {
     const { journal } = group;
     const { incarnation } = journal;
     if (incarnation === undefined) throw new TidemarkError('journal-poisoned', 'the journal has not begun');
+    const { directory } = config.journal;
+    const { fileBytes } = journal;
+    const identity = {
+      groupId,
+      groupName: config.name,
+      epoch: journal.epoch,
+      incarnation,
+      frameVersion: FRAME_VERSION,
+    };
     return Shipper.open(this.#host, {
-      directory: config.journal.directory,
+      directory,
       journal,
       marks: journal.marks,
-      identity: { groupId, groupName: config.name, epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
+      identity,
       sinks,
+      sealing: (sealer, local) =>
+        new ThreadSealing({ directory, fileBytes, identity, sealer }, config.stream.direct !== null, local),
       givenUp: group.status().givenUp,
       replicas: config.replicas,
       mending: mendingOf(group, (error) => this.#ended.reject(error)),

@@ -45,6 +45,8 @@ export interface DirectSinkOptions {
 
 const WINDOW_BYTES = 8 * 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
+/** From the end of a connection until no byte of it is on its way any more; wires linger for a second. */
+const RELEASE_MS = 3_000;
 const RETRY_MIN_MS = 100;
 const RETRY_MAX_MS = 5_000;
 
@@ -53,6 +55,7 @@ const FINAL: readonly ErrorCode[] = ['stale-epoch', 'stale-incarnation', 'frame-
 
 interface UnderWay {
   readonly bytes: number;
+  readonly release: (() => void) | undefined;
   /** 0: sent before the last seek, its acceptance means nothing any more. */
   readonly lastLsn: Lsn;
 }
@@ -107,14 +110,17 @@ export class DirectSink implements FrameSink {
   }
 
   send(frame: OutgoingFrame): void {
-    if (!this.#streaming || this.#connection === undefined) return;
+    if (!this.#streaming || this.#connection === undefined) {
+      frame.release?.();
+      return;
+    }
     assert(
       frame.firstLsn <= this.#nextLsn && frame.lastLsn >= this.#nextLsn,
       `frame ${frame.firstLsn}-${frame.lastLsn} at position ${this.#nextLsn}`,
     );
     assert(this.windowBytes > 0, 'a frame was sent into a full window');
     this.#nextLsn = frame.lastLsn + 1;
-    this.#underWay.push({ bytes: frame.bytes.length, lastLsn: frame.lastLsn });
+    this.#underWay.push({ bytes: frame.bytes.length, lastLsn: frame.lastLsn, release: frame.release });
     this.#underWayBytes += frame.bytes.length;
     this.#connection.sendFrame(MessageType.frame, 0, frame.bytes);
   }
@@ -245,6 +251,7 @@ export class DirectSink implements FrameSink {
     let acceptedLsn = 0;
     for (const frame of this.#underWay.splice(0, taken)) {
       this.#underWayBytes -= frame.bytes;
+      frame.release?.();
       if (frame.lastLsn > 0) acceptedLsn = frame.lastLsn;
     }
     this.#takenCount = count;
@@ -276,7 +283,7 @@ export class DirectSink implements FrameSink {
   #seek(seek: { fromLsn: Lsn; reason: string }): void {
     this.#nextLsn = seek.fromLsn;
     // What lies in the kernel's buffer cannot be called back: it still counts against the window.
-    this.#underWay = this.#underWay.map((frame) => ({ bytes: frame.bytes, lastLsn: 0 }));
+    this.#underWay = this.#underWay.map((frame) => ({ ...frame, lastLsn: 0 }));
     this.#events!.onSeek(seek.fromLsn, seek.reason);
   }
 
@@ -306,12 +313,21 @@ export class DirectSink implements FrameSink {
     this.#connection?.close();
     this.#connection = undefined;
     this.#streaming = false;
+    this.#releaseLater(this.#underWay);
     this.#underWay = [];
     this.#underWayBytes = 0;
     this.#takenCount = 0;
     this.#feedback = undefined;
     this.#serving?.stop();
     this.#questions.disconnected();
+  }
+
+  /** A wire that was closed goes on delivering for a second. */
+  #releaseLater(underWay: readonly UnderWay[]): void {
+    if (underWay.length === 0) return;
+    this.#host.clock.after(RELEASE_MS, () => {
+      for (const frame of underWay) frame.release?.();
+    });
   }
 
   #setStatus(status: StreamStatus): void {
