@@ -111,6 +111,8 @@ export interface SourceGroupConfig {
   /** How long a start waits for the far side to say what it holds before a cut is accepted alone (rule 4). */
   readonly settleTimeoutMs: number;
   readonly heartbeatMs: number;
+  /** Shipping may be put off so long while guests write fast; 0: it never is. */
+  readonly shipDelayMs: number;
 }
 
 export interface JournalConfig {

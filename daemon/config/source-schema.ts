@@ -96,6 +96,7 @@ const group: z.ZodType<SourceGroupConfig> = z
     overlayMemory: sizeAtLeast('1MiB', 1).default(64 * 1024 ** 2),
     settleTimeout: durationBetween('0s', '10m').default(10_000),
     heartbeat: durationBetween('50ms', '60s').default(1000),
+    shipDelay: durationBetween('0s', '60s').default(2000),
   })
   .superRefine((value, context) => {
     uniqueNames(value.volumes, ['volumes'], context);
@@ -106,11 +107,12 @@ const group: z.ZodType<SourceGroupConfig> = z
     }
     checkDirectReplicas(value.stream, value.replicas, context);
   })
-  .transform(({ overlayMemory, settleTimeout, heartbeat, ...rest }) => ({
+  .transform(({ overlayMemory, settleTimeout, heartbeat, shipDelay, ...rest }) => ({
     ...rest,
     overlayMemoryBytes: overlayMemory,
     settleTimeoutMs: settleTimeout,
     heartbeatMs: heartbeat,
+    shipDelayMs: shipDelay,
   }));
 
 /** Over direct both lists name the same replicas: one says how to reach them, the other whom the journal waits for. */

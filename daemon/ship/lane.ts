@@ -1,6 +1,5 @@
-import { assert } from '../../journal/base/assert.ts';
 import { channel } from '../../journal/base/channels.ts';
-import { type ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
+import type { ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { Chain } from '../../journal/chain.ts';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import type { Clock, Timer } from '../../journal/host/host.ts';
@@ -11,6 +10,7 @@ import type { ChainCheckpoints } from './chain-checkpoints.ts';
 import { type ShipJournal, walkStart } from './chain-walk.ts';
 import type { PassedPlace, SealJob, SealPart, SealPlace } from './frame-maker.ts';
 import type { SealRunner } from './seal-runner.ts';
+import { type ShipDelay, ShipPace } from './ship-pace.ts';
 
 export interface LaneOptions {
   readonly journal: ShipJournal;
@@ -21,8 +21,9 @@ export interface LaneOptions {
   readonly sealing: SealRunner;
   /** A frame takes about so many bytes of the journal. */
   readonly frameBytes: number;
-  /** How long a frame waits for more records while others are under way. */
+  /** Between two frames that are not full; the first after a pause leaves at once. */
   readonly lingerMs: number;
+  readonly delay: ShipDelay;
   readonly checkpoints: ChainCheckpoints;
   /** For a replica whose own frames are damaged. */
   readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
@@ -75,19 +76,24 @@ export class Lane {
   /** Sealed, and waiting for room in the stream's window: what one job gives at most. */
   #sealed: SealedFrame[] = [];
   #sentLsn: Lsn = 0;
-  /** When records began to wait that do not fill a frame; 0: none do. */
-  #waitingSinceMs = 0;
+  readonly #pace: ShipPace;
+  /** Busy guests have the machine until then. */
+  #restUntilMs = Number.NEGATIVE_INFINITY;
+  /** When a frame that was not full left last. */
+  #lingeredMs = Number.NEGATIVE_INFINITY;
   /** A job has read on to here: what it left does not fill a frame. */
   #readTo: JournalAddress = 0;
   /** A job has sealed everything up to here. */
   #sealedTo: JournalAddress = 0;
   #timer: Timer | undefined;
+  #wakesAtMs = 0;
   #closed = false;
 
   constructor(sink: FrameSink, options: LaneOptions, events: LaneEvents) {
     this.sink = sink;
     this.#options = options;
     this.#events = events;
+    this.#pace = new ShipPace(options.clock, options.marks, options.delay);
   }
 
   open(): void {
@@ -129,7 +135,7 @@ export class Lane {
   /** Sends what was sealed, and has more sealed when that is due. */
   pump(): void {
     if (this.#closed || this.#place === undefined) return;
-    this.#timer?.cancel();
+    this.#pace.note();
     this.#send();
     if (this.#place === undefined || this.#job !== undefined || this.#sealed.length > 0) return;
     const job = this.#due(this.#place);
@@ -152,20 +158,19 @@ export class Lane {
     const { windowBytes } = this.sink;
     if (!isWalking && windowBytes <= 0) return undefined;
     const frameBytesMax = Math.max(1, windowBytes);
+    const nowMs = clock.monotonicMs();
+    if (this.#restUntilMs > nowMs && !isWalking) return this.#wakeAt(this.#restUntilMs, nowMs);
     const fillsFrame = limit - place.address >= frameBytes && limit > this.#readTo;
     if (isWalking || fillsFrame) return { ...job, frameBytesMax, flush: false };
-    // at once when nothing is under way, else when the linger time is over
-    const nowMs = clock.monotonicMs();
-    if (this.#waitingSinceMs === 0) this.#waitingSinceMs = nowMs;
-    const waitMs = this.#waitingSinceMs + lingerMs - nowMs;
-    if (this.acceptedLsn >= this.#sentLsn || waitMs <= 0) return { ...job, frameBytesMax, flush: true };
-    this.#wakeIn(waitMs);
-    return undefined;
+    if (this.#lingeredMs + lingerMs > nowMs) return this.#wakeAt(this.#lingeredMs + lingerMs, nowMs);
+    this.#lingeredMs = nowMs;
+    return { ...job, frameBytesMax, flush: true };
   }
 
   #start(job: SealJob): void {
     this.#job = job;
-    this.#waitingSinceMs = 0;
+    const { clock } = this.#options;
+    const beganMs = clock.monotonicMs();
     let isWithin = true;
     this.#options.sealing.run(job, (part) => {
       if (this.#job !== job) {
@@ -177,6 +182,8 @@ export class Lane {
       if (this.#job !== job) return false;
       if (!part.last) return true;
       this.#job = undefined;
+      const nowMs = clock.monotonicMs();
+      this.#restUntilMs = nowMs + this.#pace.restMs(nowMs - beganMs, part.place.address);
       if (part.error !== undefined) this.#onReadError(part.error, part.readLsn);
       else if (!part.more) this.#ended(job);
       // on this thread the guests are to have their turn first
@@ -270,7 +277,6 @@ export class Lane {
     if (this.#closed || lsn <= this.acceptedLsn) return;
     this.acceptedLsn = lsn;
     this.#events.onAccepted();
-    if (lsn >= this.#sentLsn) this.pump();
   }
 
   #onReadError(error: TidemarkError, readLsn: Lsn): void {
@@ -292,19 +298,29 @@ export class Lane {
   /** Lets go of the position, and of what was sealed. */
   #forget(): void {
     this.#timer?.cancel();
+    this.#timer = undefined;
     this.#place = undefined;
     this.#job = undefined;
     for (const frame of this.#sealed) frame.release?.();
     this.#sealed = [];
-    this.#waitingSinceMs = 0;
     this.#readTo = 0;
     this.#sealedTo = 0;
   }
 
   #wakeIn(ms: number): void {
-    assert(ms >= 0, 'timers go forward');
+    const nowMs = this.#options.clock.monotonicMs();
+    this.#wakeAt(nowMs + ms, nowMs);
+  }
+
+  /** A guest that syncs each write moves the marks thousands of times a second: a timer that is right is left alone. */
+  #wakeAt(atMs: number, nowMs: number): undefined {
+    if (this.#timer !== undefined && this.#wakesAtMs === atMs) return;
     this.#timer?.cancel();
-    this.#timer = this.#options.clock.after(ms, () => this.pump());
+    this.#wakesAtMs = atMs;
+    this.#timer = this.#options.clock.after(Math.max(0, atMs - nowMs), () => {
+      this.#timer = undefined;
+      this.pump();
+    });
   }
 
   #publish(frame: SealedFrame): void {

@@ -18,6 +18,7 @@ import { Lane } from './lane.ts';
 import { Release } from './release.ts';
 import { type KnownReplica, type RegisteredReplica, ReplicaRegistry } from './replica-registry.ts';
 import { LocalSealing, type SealRunner } from './seal-runner.ts';
+import { SHIP_DELAY, type ShipDelay } from './ship-pace.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
 import { type ShipLag, type ShipReplicaStatus, type ShipState, type ShipStatus, worseLag } from './ship-status.ts';
 
@@ -37,8 +38,10 @@ export interface ShipperOptions {
   readonly sealing?: (sealer: SealerOptions, local: LocalSealing) => SealRunner;
   /** Where history ends that was given up, as the change map has it: ship.state may have had no room for it. */
   readonly givenUp?: { readonly address: JournalAddress; readonly end?: Omit<ChainCheckpoint, 'address'> } | undefined;
-  /** Default 5. */
+  /** Default 25. */
   readonly lingerMs?: number;
+  /** How far shipping may be put off while guests write fast; default 2 s and 512 MiB. */
+  readonly delay?: ShipDelay;
   /** Who else relies on places in the journal, and on what stands there; nobody when left out. */
   readonly mending?: Partial<Pick<MenderOptions, 'anchors' | 'onDamaged' | 'onMended'>>;
 }
@@ -46,7 +49,8 @@ export interface ShipperOptions {
 /** How long the far side may take for each frame of what is put back. */
 const FETCH_TIMEOUT_MS = 10_000;
 
-const LINGER_MS = 5;
+/** What a guest writes record by record, each synced, is a frame forty times a second and not a thousand times. */
+const LINGER_MS = 25;
 const LAG_UNKNOWN: ShipLag = { records: null, bytes: null, seconds: null };
 
 const stateChannel = channel('tidemark:ship:state');
@@ -122,6 +126,7 @@ export class Shipper {
       identity,
       frameBytes: sealer.targetBytes,
       lingerMs: options.lingerMs ?? LINGER_MS,
+      delay: options.delay ?? SHIP_DELAY,
       checkpoints,
       framesFrom: (fromLsn: Lsn) => journalFrames(journal, checkpoints, identity, fromLsn),
     };

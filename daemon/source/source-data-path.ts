@@ -19,6 +19,7 @@ import { exportUri, nbdListener } from '../nbd-setup.ts';
 import { ComingShipper } from '../ship/coming-shipper.ts';
 import { type GivenWord, readGivenWord, writeGivenWord } from '../ship/given-word.ts';
 import { type Settled, settleFarSide } from '../ship/settle.ts';
+import { SHIP_DELAY } from '../ship/ship-pace.ts';
 import { Shipper } from '../ship/shipper.ts';
 import { unshippedPlace } from '../ship/unshipped-place.ts';
 import { countSource } from '../telemetry/channel-counters.ts';
@@ -337,6 +338,7 @@ export class SourceDataPath {
       marks: journal.marks,
       identity,
       sinks,
+      delay: { ...SHIP_DELAY, ms: config.shipDelayMs },
       sealing: (sealer, local) =>
         new ThreadSealing({ directory, fileBytes, identity, sealer }, config.stream.direct !== null, local),
       givenUp: group.status().givenUp,

@@ -6,7 +6,9 @@ import type { Marks } from '../../journal/marks.ts';
 import { type JournalAddress, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
 import { type Checkpoint, type WrittenOut, writeCheckpoint } from './checkpoint.ts';
+import { DestagePace } from './destage-pace.ts';
 import { DestageWindow } from './destage-window.ts';
+import { Drains } from './drains.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
 import { type AbandonedRequest, type Effect, JournalEffects } from './journal-effects.ts';
 import type { StatePlace } from './state-file.ts';
@@ -28,6 +30,10 @@ export interface DestagerOptions {
   readonly flushAgeMs: number;
   /** 0: nothing waits for room, 1: a bound is reached; from a half on, syncs come early. */
   readonly pressure: () => number;
+  /** Journal bytes that may wait while guests write fast; at that, and when they are quiet, writing out takes all the time it can. */
+  readonly lagBytesMax: number;
+  /** Whether what stands further on in the journal, and is durable, overwrites all of it: then it need not be written out. */
+  readonly isOverwritten: (effect: Effect) => boolean;
   /** Told at every change of state, for status and alarms. */
   readonly onState: (state: DestageState) => void;
 }
@@ -46,12 +52,6 @@ const RETRY_MOST_MS = 5_000;
 /** Bytes taken into a window before the event loop gets a turn. */
 const FILL_SLICE_BYTES = 2 * 1024 * 1024;
 const URGENT_FROM = 0.5;
-
-interface DrainWaiter {
-  readonly lsn: Lsn;
-  readonly resolve: () => void;
-  readonly reject: (error: TidemarkError) => void;
-}
 
 /**
  * Writes the journal to the backings, behind what is durable and never ahead of it.
@@ -88,7 +88,7 @@ export class Destager {
   #checkpoint: Checkpoint;
   readonly #dirty: Set<BlockDevice> = new Set();
   #dirtySinceMs = 0;
-  #drains: DrainWaiter[] = [];
+  readonly #drains = new Drains();
   #state: DestageState = { state: 'running', reason: '' };
   #retryMs = RETRY_FIRST_MS;
   #stopping = false;
@@ -96,6 +96,7 @@ export class Destager {
   #moved = false;
   #running: Promise<void> | undefined;
   #destagedBytes = 0;
+  readonly #pace: DestagePace;
 
   constructor(
     host: Host,
@@ -111,6 +112,7 @@ export class Destager {
     this.#targets = targets;
     this.#options = options;
     this.#window = new DestageWindow(options.windowBytes);
+    this.#pace = new DestagePace(host.clock, marks, options.lagBytesMax, options.pressure);
     this.#reader = source.reader(start.checkpoint.address);
     this.#windowEnd = start.checkpoint;
     this.#position = start.checkpoint;
@@ -148,10 +150,9 @@ export class Destager {
     if (this.#stopping || this.#state.state === 'failed') {
       return Promise.reject(new TidemarkError('shutting-down', 'the write-out to the backings has stopped'));
     }
-    return new Promise((resolve, reject) => {
-      this.#drains.push({ lsn, resolve, reject });
-      this.#notify();
-    });
+    const drained = this.#drains.add(lsn);
+    this.#notify();
+    return drained;
   }
 
   /** The sender of a request in pieces is gone: its pieces no longer hold the checkpoint. */
@@ -168,7 +169,7 @@ export class Destager {
     this.#stopping = true;
     this.#notify();
     await this.#running;
-    this.#rejectDrains(new TidemarkError('shutting-down', 'the write-out to the backings has stopped'));
+    this.#drains.reject(new TidemarkError('shutting-down', 'the write-out to the backings has stopped'));
     await this.#reader.close();
     if (this.#state.state !== 'failed') this.#enter({ state: 'stopped', reason: this.#state.reason });
   }
@@ -176,8 +177,10 @@ export class Destager {
   async #run(): Promise<void> {
     while (!this.#stopping) {
       try {
+        this.#pace.begin();
         const moved = await this.#fill();
         if (moved) await this.#writeWindow();
+        await this.#rest();
         if (this.#mustFlush(!moved)) await this.#flush();
         else if (!moved) await this.#sleep();
         if (this.#state.state === 'retrying' && this.#dirty.size === 0) this.#recovered();
@@ -259,6 +262,7 @@ export class Destager {
     } else {
       const bytes = effect.sectors * SECTOR_BYTES;
       if (bytes > this.#window.freeBytes) return false;
+      if (this.#options.isOverwritten(effect)) return true;
       const slot = this.#window.take(device, effect.sector, bytes);
       if (effect.payload === undefined) this.#source.readInto(effect.payloadAddress, bytes, slot, 0);
       else slot.set(effect.payload);
@@ -283,7 +287,7 @@ export class Destager {
     if (ahead === 0) return caughtUp && this.#reachable.address > this.#checkpoint.address;
     if (ahead < 0) return false;
     if (ahead >= this.#options.flushBytes) return true;
-    if (this.#drains.some((drain) => drain.lsn <= this.#position.lsn)) return true;
+    if (this.#drains.waitsFor(this.#position.lsn)) return true;
     if (this.#options.pressure() >= URGENT_FROM && (caughtUp || ahead >= this.#options.flushBytes / 8)) return true;
     return (
       caughtUp &&
@@ -315,14 +319,12 @@ export class Destager {
     this.#marks.advanceAddress('applied', reached.address);
     this.#marks.advanceAddress('checkpoint', this.#checkpoint.address);
     this.#marks.advanceLsn('checkpoint', this.#checkpoint.lsn);
-    const reachedDrains = this.#drains.filter((drain) => drain.lsn <= reached.lsn);
-    this.#drains = this.#drains.filter((drain) => drain.lsn > reached.lsn);
-    for (const drain of reachedDrains) drain.resolve();
+    this.#drains.reached(reached.lsn);
   }
 
   async #beginAgain(error: TidemarkError): Promise<void> {
     this.#enter({ state: 'retrying', reason: error.message, code: error.code });
-    this.#rejectDrains(error);
+    this.#drains.reject(error);
     this.#window.clear();
     this.#pending.length = 0;
     this.#pendingAt = 0;
@@ -347,7 +349,7 @@ export class Destager {
     const address = error.details['address'];
     const where = typeof address === 'number' ? { address } : {};
     this.#enter({ state: 'failed', reason: error.message, code: error.code, ...where });
-    this.#rejectDrains(error);
+    this.#drains.reject(error);
   }
 
   #enter(state: DestageState): void {
@@ -355,19 +357,18 @@ export class Destager {
     this.#options.onState(state);
   }
 
-  #rejectDrains(error: TidemarkError): void {
-    const drains = this.#drains;
-    this.#drains = [];
-    for (const drain of drains) drain.reject(error);
-  }
-
   #notify(): void {
     this.#moved = true;
     this.#wake?.();
   }
 
+  async #rest(): Promise<void> {
+    const ms = this.#drains.areWaiting ? 0 : this.#pace.restMs(this.#position.address);
+    if (ms >= 1) await this.#sleep(ms, () => this.#drains.areWaiting);
+  }
+
   /** Until something moves or a sync becomes due by its age; with `ms`: that long, or until `stop`. */
-  async #sleep(ms?: number): Promise<void> {
+  async #sleep(ms?: number, mayEnd = () => false): Promise<void> {
     if (this.#stopping || (ms === undefined && this.#moved)) {
       this.#moved = false;
       return;
@@ -379,7 +380,7 @@ export class Destager {
     let timer: Timer | undefined;
     await new Promise<void>((resolve) => {
       this.#wake = () => {
-        if (ms === undefined || this.#stopping) resolve();
+        if (ms === undefined || this.#stopping || mayEnd()) resolve();
       };
       const waitMs = ms ?? untilDue;
       if (waitMs !== undefined) timer = this.#host.clock.after(waitMs, resolve);

@@ -108,6 +108,21 @@ export class ExtentMap {
     if (position < end) visit(position, end, NO_SOURCE);
   }
 
+  /** True when all of `[start, end)` stands for bytes with a stamp in `(after, below)`, both exclusive. */
+  isNewer(start: number, end: number, after: number, below: number): boolean {
+    let position = start;
+    for (let at = this.#chunkOf(start); at < this.#chunks.length; at++) {
+      const chunk = this.#chunks[at]!;
+      for (let index = chunk.firstEndingAfter(position); index < chunk.count; index++) {
+        const stamp = chunk.stamp[index]!;
+        if (chunk.start[index]! > position || stamp <= after || stamp >= below || stamp < this.deadBelow) return false;
+        position = chunk.end[index]!;
+        if (position >= end) return true;
+      }
+    }
+    return false;
+  }
+
   /** Every live extent in order. */
   forEach(visit: RunVisitor): void {
     for (const chunk of this.#chunks) {

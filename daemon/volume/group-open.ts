@@ -31,6 +31,7 @@ export class OpenedVolumes {
   readonly targets: Map<number, BlockDevice> = new Map();
   /** `openHolds`: requests whose pieces are still arriving are counted. */
   journalPressure: (openHolds: boolean) => number = () => 0;
+  readonly #byId: Map<number, ProtectedVolume> = new Map();
   readonly #host: Host;
   readonly #options: GroupOptions;
   readonly #marks: Marks;
@@ -62,6 +63,10 @@ export class OpenedVolumes {
     return this.volumes.reduce((sum, { volume }) => sum + (volume.overlay.isEmpty ? 0 : volume.overlay.bytes), 0);
   }
 
+  byId(id: number): ProtectedVolume | undefined {
+    return this.#byId.get(id);
+  }
+
   /** The disks of known volumes are what they were: nothing was written yet when this refuses one. */
   async verify(shared: VolumeGroup): Promise<void> {
     for (const registered of this.registry.all) {
@@ -86,6 +91,7 @@ export class OpenedVolumes {
     volume.overlay.deadBelow = this.#marks.address('applied');
     const opened: OpenedVolume = { volume, registered, backing: wanted.backing };
     this.volumes.push(opened);
+    this.#byId.set(registered.id, volume);
     this.targets.set(registered.id, wanted.backing);
     return opened;
   }
@@ -115,7 +121,7 @@ export class OpenedVolumes {
       await replayJournal(reader, {
         end: this.#journal.endAddress,
         applied: this.writtenOut.applied.address,
-        overlay: (id) => this.volumes.find(({ volume }) => volume.id === id)?.volume.overlay,
+        overlay: (id) => this.byId(id)?.overlay,
         onRecord: (record) => {
           if (record.kind === RecordKind.volumeAdded) this.registry.learn(decodeVolumeAdded(record.payload));
           if (record.kind !== RecordKind.seed) return;

@@ -59,6 +59,8 @@ export interface GroupOptions {
 }
 
 export const DESTAGE_WINDOW_BYTES: number = 16 * 1024 * 1024;
+/** Waits at most to be written out while guests write fast: a start after a kill reads it again, at some GB/s. */
+export const DESTAGE_LAG_BYTES_MAX: number = 2 * 1024 ** 3;
 export const FLUSH_BYTES: number = 64 * 1024 * 1024;
 export const FLUSH_AGE_MS = 5_000;
 export const HEARTBEAT_MS = 1_000;

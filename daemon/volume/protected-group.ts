@@ -13,7 +13,14 @@ import { neededPlace, type WrittenOut } from './checkpoint.ts';
 import { Destager, type DestageState } from './destager.ts';
 import { GroupDetach } from './group-detach.ts';
 import { admitVolumes, type OpenedVolume, type OpenedVolumes, recoverVolumes } from './group-open.ts';
-import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEARTBEAT_MS } from './group-options.ts';
+import {
+  DESTAGE_LAG_BYTES_MAX,
+  DESTAGE_WINDOW_BYTES,
+  FLUSH_AGE_MS,
+  FLUSH_BYTES,
+  type GroupOptions,
+  HEARTBEAT_MS,
+} from './group-options.ts';
 import { GroupRetention } from './group-retention.ts';
 import { GroupSeeding } from './group-seeding.ts';
 import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
@@ -287,6 +294,10 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     flushBytes: options.flushBytes ?? FLUSH_BYTES,
     flushAgeMs: options.flushAgeMs ?? FLUSH_AGE_MS,
     pressure: () => opened.pressure(),
+    lagBytesMax: Math.min(DESTAGE_LAG_BYTES_MAX, (budgetBytes * 3) / 8),
+    // Only what is durable may stand in for it: of what a power loss takes away the older bytes have to be there.
+    isOverwritten: ({ volume, sector, sectors, stamp }) =>
+      opened.byId(volume)?.overlay.isNewer(sector, sector + sectors, stamp, marks.address('durable')) === true,
     onState: ({ state, reason, code, address }: DestageState) => {
       destageChannel.publish({ group: groupName, state, reason, code: code ?? '' });
       if (address !== undefined) options.onUnreadable?.(address);

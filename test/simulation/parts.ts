@@ -7,6 +7,7 @@ import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { FrameSink, FrameSource } from '../../journal/stream.ts';
+import { LateSealing } from '../doubles/late-sealing.ts';
 import type { SimulatedProcess } from '../doubles/simulated-process.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
 import { wordFor } from './operator.ts';
@@ -100,6 +101,8 @@ export class SourceParts {
       givenUp: group.status().givenUp,
       replicas: this.#streams.replicas,
       ...(this.#mayGiveUp ? { mending: mendingOf(group, (error) => this.#end(error)) } : {}),
+      // every other run of a source seals on another thread
+      sealing: (_, local) => (incarnation.counter % 2 === 0 ? new LateSealing(local, this.host.clock) : local),
     });
     this.coming.opened(shipper);
     const { address } = group.status().destage;
