@@ -33,6 +33,8 @@ export class DestageWindow {
   readonly #memory: SharedArrayBuffer;
   readonly #slab: Buffer;
   #used = 0;
+  /** As `BlockDevice.writeMany` wants them; used again for each window. */
+  #places: Float64Array<ArrayBuffer> = new Float64Array(3 * 1024);
   readonly #maps: Map<BlockDevice, ExtentMap> = new Map();
 
   /** `bytes`: payload the window holds at most. */
@@ -63,7 +65,11 @@ export class DestageWindow {
 
   /** Writes everything; rejects with the first error when all that was begun has ended. `onWrite` gets bytes as they go. */
   async writeOut(onWrite: (bytes: number) => void): Promise<void> {
-    const writes = await this.#writeTogether(this.#plan(), onWrite);
+    const writes: BackingWrite[] = [];
+    for (const [device, map] of this.#maps) {
+      const isTogether = device.writeMany !== undefined && (await this.#writeTogether(device, map, onWrite));
+      this.#plan(device, map, isTogether, writes);
+    }
     const mergedBytes = writes.reduce(
       (most, { length, parts }) => (parts.length > 1 ? Math.max(most, length) : most),
       0,
@@ -102,48 +108,58 @@ export class DestageWindow {
     return map;
   }
 
-  #plan(): BackingWrite[] {
-    const writes: BackingWrite[] = [];
-    for (const [device, map] of this.#maps) {
-      let open: BackingWrite | undefined;
-      map.forEach((start, end, source) => {
-        const offset = start * SECTOR_BYTES;
-        const length = (end - start) * SECTOR_BYTES;
-        if (source < 0) {
-          open = undefined;
-          writes.push({ device, offset, length, parts: [], mayUnmap: source === ZERO_SOURCE });
-          return;
+  /** Adds the writes of one device to a list; `zeroesOnly`: what it holds otherwise is written already. */
+  #plan(device: BlockDevice, map: ExtentMap, zeroesOnly: boolean, writes: BackingWrite[]): void {
+    let open: BackingWrite | undefined;
+    map.forEach((start, end, source) => {
+      const offset = start * SECTOR_BYTES;
+      const length = (end - start) * SECTOR_BYTES;
+      if (source < 0) {
+        open = undefined;
+        writes.push({ device, offset, length, parts: [], mayUnmap: source === ZERO_SOURCE });
+        return;
+      }
+      if (zeroesOnly) return;
+      for (let at = 0; at < length; ) {
+        if (open === undefined || open.offset + open.length !== offset + at || open.length === WRITE_BYTES_MAX) {
+          open = { device, offset: offset + at, length: 0, parts: [], mayUnmap: false };
+          writes.push(open);
         }
-        for (let at = 0; at < length; ) {
-          if (open === undefined || open.offset + open.length !== offset + at || open.length === WRITE_BYTES_MAX) {
-            open = { device, offset: offset + at, length: 0, parts: [], mayUnmap: false };
-            writes.push(open);
-          }
-          const part = Math.min(length - at, WRITE_BYTES_MAX - open.length);
-          open.parts.push({ at: source + at, length: part });
-          open.length += part;
-          at += part;
-        }
-      });
-    }
-    return writes;
+        const part = Math.min(length - at, WRITE_BYTES_MAX - open.length);
+        open.parts.push({ at: source + at, length: part });
+        open.length += part;
+        at += part;
+      }
+    });
   }
 
-  /** Hands each device that takes them so its writes in one piece, one device after the other; returns what is left. */
-  async #writeTogether(writes: readonly BackingWrite[], onWrite: (bytes: number) => void): Promise<BackingWrite[]> {
-    const left: BackingWrite[] = [];
-    for (const [device, own] of Map.groupBy(writes, (write) => write.device)) {
-      const together = own.filter((write) => write.parts.length > 0);
-      const pieces = together.reduce((sum, { parts }) => sum + parts.length, 0);
-      if (device.writeMany === undefined || pieces < TOGETHER_FROM) {
-        left.push(...own);
-        continue;
+  /**
+   * Hands a device all its bytes in one piece, when there are many: true. An object for each of 4096 extents took milliseconds
+   * in which guests waited, numbers in a row take a twentieth of that.
+   */
+  async #writeTogether(device: BlockDevice, map: ExtentMap, onWrite: (bytes: number) => void): Promise<boolean> {
+    let used = 0;
+    let bytes = 0;
+    map.forEach((start, end, source) => {
+      if (source < 0) return;
+      const length = (end - start) * SECTOR_BYTES;
+      bytes += length;
+      for (let at = 0; at < length; at += WRITE_BYTES_MAX) {
+        if (used + 3 > this.#places.length) {
+          const larger = new Float64Array(2 * this.#places.length);
+          larger.set(this.#places);
+          this.#places = larger;
+        }
+        this.#places[used] = start * SECTOR_BYTES + at;
+        this.#places[used + 1] = source + at;
+        this.#places[used + 2] = Math.min(WRITE_BYTES_MAX, length - at);
+        used += 3;
       }
-      left.push(...own.filter((write) => write.parts.length === 0));
-      await device.writeMany(this.#memory, places(together));
-      onWrite(together.reduce((sum, { length }) => sum + length, 0));
-    }
-    return left;
+    });
+    if (used < 3 * TOGETHER_FROM) return false;
+    await device.writeMany!(this.#memory, this.#places.slice(0, used));
+    onWrite(bytes);
+    return true;
   }
 
   async #issue(write: BackingWrite, buffer: Lazy<Buffer>): Promise<void> {
@@ -162,19 +178,6 @@ export class DestageWindow {
       await write.device.write(write.offset, merged.subarray(0, at));
     }
   }
-}
-
-/** As `BlockDevice.writeMany` wants them. */
-function places(writes: readonly BackingWrite[]): Float64Array {
-  const list: number[] = [];
-  for (const { offset, parts } of writes) {
-    let at = offset;
-    for (const part of parts) {
-      list.push(at, part.at, part.length);
-      at += part.length;
-    }
-  }
-  return Float64Array.from(list);
 }
 
 /** A buffer made at its first use: most windows have workers that never merge. */

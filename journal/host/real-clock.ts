@@ -11,6 +11,15 @@ export class RealClock implements Clock {
   }
 
   after(ms: number, run: () => void): Timer {
+    // behind what the sockets bring meanwhile, and not a millisecond later, which is a timer's least
+    if (ms === 0) {
+      const immediate = setImmediate(run);
+      return {
+        cancel: () => {
+          clearImmediate(immediate);
+        },
+      };
+    }
     const timer = setTimeout(run, ms).unref();
     return {
       cancel: () => {
