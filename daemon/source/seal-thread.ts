@@ -98,8 +98,6 @@ function start(): Worker {
     // it holds a batch of the journal and a frame for each lane
     resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 8 },
   });
-  // whoever waits for it has other things that keep the group's thread alive
-  started.unref();
   started.on('message', ({ lane, number, part }: SealedPart) => {
     const waiter = waiting.get(lane);
     const whole = asPart(part, slotsOf.get(lane));
@@ -111,11 +109,15 @@ function start(): Worker {
     waiter.onPart(whole);
   });
   // a bug: it ends the group's thread, as it would have there
-  const ended = (reason: Error): never => {
-    throw reason;
-  };
-  started.on('error', ended);
-  started.on('exit', (code) => ended(new Error(`the sealing thread ended with ${code}`)));
+  started.on('error', (error) => {
+    throw error;
+  });
+  started.on('exit', (code) => {
+    worker = undefined;
+    if (waiting.size > 0) throw new Error(`the sealing thread ended with ${code}`);
+  });
+  // whoever waits for it has other things that keep the group's thread alive
+  started.unref();
   return started;
 }
 

@@ -21,6 +21,22 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
     quick: true,
   },
   {
+    name: 'what a power loss takes away stands in for what was written out',
+    rules: [8],
+    invariant: 'D3',
+    changes: [
+      {
+        file: 'daemon/volume/protected-group.ts',
+        find: "opened.byId(volume)?.overlay.isNewer(sector, sector + sectors, stamp, marks.address('durable')) === true",
+        replace: 'opened.byId(volume)?.overlay.isNewer(sector, sector + sectors, stamp, Infinity) === true',
+      },
+    ],
+    noticedBy: {
+      test: 'test/volume/overwritten.test.ts',
+      title: 'what is not durable stands in for nothing: a power loss may take it away',
+    },
+  },
+  {
     name: 'a write with FUA is answered like any other',
     rules: [1],
     invariant: 'D3',

@@ -16,6 +16,19 @@ class NaiveMap {
     }
   }
 
+  /** Whether an answer about stamps in (after, below) is right: younger zeroes may have lent theirs to older ones. */
+  allows(from: number, to: number, after: number, below: number, deadBelow: number, answer: boolean): boolean {
+    const sectors = Array.from({ length: to - from }, (_, at) => from + at);
+    const isZero = (sector: number): boolean => this.source[sector] === ZERO_SOURCE;
+    if (!answer) {
+      return sectors.some((sector) => {
+        const stamp = this.stamp[sector]!;
+        return isZero(sector) || stamp <= after || stamp >= below || stamp < deadBelow;
+      });
+    }
+    return sectors.every((sector) => this.stamp[sector]! < below && (this.stamp[sector]! > after || isZero(sector)));
+  }
+
   /** Zeroes may be known for longer than they have to be: they are joined with younger ones. */
   agrees(sector: number, deadBelow: number, found: number): boolean {
     const source = this.source[sector]!;
@@ -85,6 +98,8 @@ test('an extent map agrees with a map of single sectors after any inserts, death
         const found = sectorsOf(map, from, to);
         if (found.length !== to - from) return false;
         if (!found.every((source, at) => naive.agrees(from + at, map.deadBelow, source))) return false;
+        const [after, below] = [address * 0.2, address * 0.9];
+        if (!naive.allows(from, to, after, below, map.deadBelow, map.isNewer(from, to, after, below))) return false;
       }
       return true;
     }),
