@@ -68,7 +68,7 @@ export class FrameMaker {
   readonly #fileBytes: number;
   readonly #identity: SourceIdentity;
   readonly #options: SealerOptions;
-  readonly #memoryFor: ((bytes: number) => Uint8Array) | undefined;
+  readonly #memoryFor: ((bytes: number) => Uint8Array | undefined) | undefined;
   #sealer: FrameSealer;
   #sealerEpoch: number;
   #reader: JournalReader | undefined;
@@ -91,7 +91,7 @@ export class FrameMaker {
     fileBytes: number,
     identity: SourceIdentity,
     options: SealerOptions,
-    memoryFor?: (bytes: number) => Uint8Array,
+    memoryFor?: (bytes: number) => Uint8Array | undefined,
   ) {
     this.#openReader = openReader;
     this.#fileBytes = fileBytes;

@@ -19,9 +19,9 @@ class Maker {
 
   constructor({ directory, fileBytes, identity, sealer, slots: memory }: SealLane) {
     const slots = memory === undefined ? undefined : new FrameSlots(memory);
-    const memoryFor = (bytes: number): Uint8Array => {
+    const memoryFor = (bytes: number): Uint8Array | undefined => {
       this.#slot = slots?.take(bytes);
-      return this.#slot === undefined || slots === undefined ? new Uint8Array(bytes) : slots.bytes(this.#slot, bytes);
+      return this.#slot === undefined ? undefined : slots?.bytes(this.#slot, bytes);
     };
     const { groupId } = identity;
     const open = (from: number): JournalReader => JournalReader.open(host, { directory, groupId }, from);
