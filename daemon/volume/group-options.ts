@@ -32,7 +32,7 @@ export interface GroupOptions {
   readonly afterPowerLoss?: 'hold-remote' | 'serve';
   /** Payload bytes sorted together on their way to the backings; 16 MiB. */
   readonly destageWindowBytes?: number;
-  /** Journal bytes between two syncs of the backings; 64 MiB. */
+  /** Journal bytes between two syncs of the backings; an eighth of the budget, at most 256 MiB. */
   readonly flushBytes?: number;
   /** ... or this long after the last write to them; 5 s. */
   readonly flushAgeMs?: number;
@@ -61,6 +61,10 @@ export interface GroupOptions {
 export const DESTAGE_WINDOW_BYTES: number = 16 * 1024 * 1024;
 /** Waits at most to be written out while guests write fast: a start after a kill reads it again, at some GB/s. */
 export const DESTAGE_LAG_BYTES_MAX: number = 2 * 1024 ** 3;
-export const FLUSH_BYTES: number = 64 * 1024 * 1024;
+/**
+ * Each sync of the backings makes a checkpoint durable, and with it all that anybody has allocated on that file system: guests
+ * that write meanwhile may wait for it.
+ */
+export const FLUSH_BYTES_MAX: number = 256 * 1024 * 1024;
 export const FLUSH_AGE_MS = 5_000;
 export const HEARTBEAT_MS = 1_000;

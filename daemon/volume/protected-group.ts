@@ -17,7 +17,7 @@ import {
   DESTAGE_LAG_BYTES_MAX,
   DESTAGE_WINDOW_BYTES,
   FLUSH_AGE_MS,
-  FLUSH_BYTES,
+  FLUSH_BYTES_MAX,
   type GroupOptions,
   HEARTBEAT_MS,
 } from './group-options.ts';
@@ -291,7 +291,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
   const destager = new Destager(host, journal, marks, targets, opened.writtenOut, {
     place: options.journal,
     windowBytes: options.destageWindowBytes ?? DESTAGE_WINDOW_BYTES,
-    flushBytes: options.flushBytes ?? FLUSH_BYTES,
+    flushBytes: options.flushBytes ?? Math.min(FLUSH_BYTES_MAX, budgetBytes / 8),
     flushAgeMs: options.flushAgeMs ?? FLUSH_AGE_MS,
     pressure: () => opened.pressure(),
     lagBytesMax: Math.min(DESTAGE_LAG_BYTES_MAX, (budgetBytes * 3) / 8),

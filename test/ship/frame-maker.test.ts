@@ -167,7 +167,7 @@ test('a thread makes the same frames, in memory that is used again, and names wh
     incarnation: journal.incarnation!,
     frameVersion: FRAME_VERSION,
   };
-  const local = (): LocalSealing => new LocalSealing(bench.maker);
+  const local = (): LocalSealing => new LocalSealing(() => bench.maker());
   const here = framesOf([...bench.maker().run(bench.job(start))]);
   for (const releases of [true, false]) {
     const lane = { directory, fileBytes: journal.fileBytes, identity, sealer: SEALER };
@@ -210,7 +210,7 @@ test('frames that nobody releases are made elsewhere when the shared memory is f
     frameVersion: FRAME_VERSION,
   };
   const lane = { directory, fileBytes: journal.fileBytes, identity, sealer: SEALER };
-  const thread = new ThreadSealing(lane, true, new LocalSealing(bench.maker));
+  const thread = new ThreadSealing(lane, true, new LocalSealing(() => bench.maker()));
   const parts = await partsOf(thread, bench.job(start));
   const frames = parts.filter(({ frame }) => frame !== undefined);
   t.true(frames.length > 20);
