@@ -46,6 +46,7 @@ export class RoomTold {
       overlayMemoryBytes: overlayBytesMax,
       settleTimeoutMs: 3000,
       heartbeatMs: 1000,
+      shipDelayMs: 0,
     };
   }
 
