@@ -44,7 +44,9 @@ test('a journal file that cannot be removed is removed later; nobody is ended by
   const directory = temporaryDirectory(t);
   const disk = new UnlinkFailsDisk();
   const host: Host = { ...testHost(), disk };
-  const journal = await Journal.open(host, journalOptions(directory));
+  // of what is let go half the budget is kept for later
+  const options = journalOptions(directory, { budgetBytes: 6 * 64 * 1024 });
+  const journal = await Journal.open(host, options);
   await journal.begin();
   const fill = async (): Promise<void> => {
     for (let batch = 0; batch < 24; batch++) appendWrites(journal, 20);
@@ -59,7 +61,7 @@ test('a journal file that cannot be removed is removed later; nobody is ended by
   journal.recycleBelow(journal.endAddress);
   t.true(journalFiles(directory).length < kept);
   await journal.close();
-  const again = await Journal.open(testHost(), journalOptions(directory));
+  const again = await Journal.open(testHost(), options);
   t.deepEqual(again.report.damage, []);
   t.true(again.report.cleanStop);
   await again.close();
