@@ -168,8 +168,8 @@ export const REPAIR_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'replica/store/frame-reader.ts',
-        find: '      const key = `${segment}:${offset}:${standIn ?? 0}:${chunk}`;',
-        replace: '      const key = `${segment}:${offset}:${chunk}`;',
+        find: '  return `${segment}:${offset}:${standIn ?? 0}:${chunk}`;',
+        replace: '  return `${segment}:${offset}:${chunk}`;',
       },
     ],
     noticedBy: { test: REPLICA_REPAIR, title: REPLICA_PUTS_BACK },
