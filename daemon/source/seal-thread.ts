@@ -59,7 +59,8 @@ interface Waiter {
  */
 export class ThreadSealing implements SealRunner {
   readonly jobBytes: number = JOB_BYTES;
-  readonly #lane: SealLane;
+  readonly #lane: Omit<SealLane, 'slots'>;
+  readonly #releases: boolean;
   readonly #local: LocalSealing;
   readonly #id: number;
   #jobs = 0;
@@ -68,9 +69,8 @@ export class ThreadSealing implements SealRunner {
   constructor(lane: Omit<SealLane, 'slots'>, releases: boolean, local: LocalSealing) {
     this.#id = ++lanes;
     this.#local = local;
-    const slots = releases ? new FrameSlots() : undefined;
-    if (slots !== undefined) slotsOf.set(this.#id, slots);
-    this.#lane = { ...lane, slots: slots?.memory };
+    this.#lane = lane;
+    this.#releases = releases;
   }
 
   run(job: SealJob, onPart: (part: SealPart) => boolean): void {
@@ -81,8 +81,13 @@ export class ThreadSealing implements SealRunner {
     worker ??= start();
     const number = ++this.#jobs;
     waiting.set(this.#id, { number, onPart });
-    const order: SealOrder = { lane: this.#id, number, job, ...(number > 1 ? {} : { open: this.#lane }) };
+    const order: SealOrder = { lane: this.#id, number, job, ...(number > 1 ? {} : { open: this.#open() }) };
     worker.postMessage(order);
+  }
+
+  #open(): SealLane {
+    if (this.#releases) slotsOf.set(this.#id, new FrameSlots());
+    return { ...this.#lane, slots: slotsOf.get(this.#id)?.memory };
   }
 
   close(): Promise<void> {
