@@ -9,6 +9,7 @@ import { PAYLOAD_BYTES_MAX } from '../nbd/protocol.ts';
 import type { ChainAtEnd, ChangeMap, GivenUp } from './change-map.ts';
 import type { OutOfRoomPolicy } from './group-options.ts';
 import { nextHealthyBatch } from './healthy-batches.ts';
+import { GO_ON_BELOW } from './pacer.ts';
 
 const roomChannel = channel('tidemark:group:room');
 const gapChannel = channel('tidemark:group:unprotected');
@@ -33,6 +34,8 @@ export interface RetentionOptions {
   readonly changeMap: ChangeMap | undefined;
   /** See `GroupOptions.beforeGivingUp`. */
   readonly beforeGivingUp?: ((end: JournalAddress) => Promise<ChainAtEnd | undefined>) | undefined;
+  /** Guests that wait for room are to be looked at again. */
+  readonly onGivenUp: () => void;
 }
 
 /**
@@ -76,7 +79,12 @@ export class GroupRetention {
    * the checkpoint, as it does; else what would be taken without it.
    */
   pressure(openHolds: boolean): number {
-    return this.#part(this.#releasedBelow(this.#marks.address(openHolds ? 'checkpoint' : 'applied')));
+    const writtenOut = this.#marks.address(openHolds ? 'checkpoint' : 'applied');
+    const part = this.#part(this.#releasedBelow(writtenOut));
+    if (!openHolds) return part;
+    // What may be given up holds nobody, until guests are faster than the disk that has to note it: it takes room till then.
+    const whole = this.#part(Math.min(writtenOut, this.#shippedOrGivenUp));
+    return whole >= GO_ON_BELOW ? whole : part;
   }
 
   /** To be called after any mark moved, when the overlays have forgotten what they must. */
@@ -88,6 +96,9 @@ export class GroupRetention {
     if (!this.#mustGiveUp() && !this.#mustAnnounce()) return;
     this.#givingUp = this.#giveUp(this.#options.changeMap).finally(() => {
       this.#givingUp = undefined;
+      this.#options.onGivenUp();
+      // What moved meanwhile was passed over, and guests that wait move nothing.
+      if (this.#failure === undefined) this.onMove();
     });
   }
 

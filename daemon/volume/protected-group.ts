@@ -350,7 +350,8 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     }
     const { beforeGivingUp, outOfRoom } = options;
     const limits = { fileBytes, budgetBytes, outOfRoom };
-    retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, beforeGivingUp });
+    const calls = { beforeGivingUp, onGivenUp: () => throttle.recheck() };
+    retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, ...calls });
     opened.journalPressure = (openHolds) => retention?.pressure(openHolds) ?? 0;
     return new ProtectedGroup({
       host,

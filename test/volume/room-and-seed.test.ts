@@ -478,12 +478,12 @@ test('who begins a request that comes to hold all of the room and stops sending 
 test('what was given up right before a kill is told by the next start, once, however often that cannot be noted', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
-  const open = (host: Host) => {
+  const open = (host: Host, budgetBytes: number) => {
     const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
-    const change = small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 });
-    return bench.open(bench.options(volumes, change), host);
+    const options = bench.options(volumes, small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 }));
+    return bench.open({ ...options, journal: { ...options.journal, budgetBytes } }, host);
   };
-  let group = await open(realHost());
+  let group = await open(realHost(), 6 * MIB);
   const client = new HandClient(group.exports('local')[0]!);
   for (let window = 0; group.status().givenUp === undefined; window++) {
     await client.ready();
@@ -499,7 +499,13 @@ test('what was given up right before a kill is told by the next start, once, how
   const told = (): number => gapsOf(bench, address).filter((gap) => gap.toLsn === toLsn).length;
   const before = told();
   let failures = 0;
-  group = await open(failingToNote(() => failures++ < 3));
+  // with room: what the stop above still wrote out would let this start give up more, and tell that instead
+  group = await open(
+    withChangeMap((write) =>
+      failures++ < 3 ? Promise.reject(new TidemarkError('no-space', 'the change map')) : write(),
+    ),
+    64 * MIB,
+  );
   // every move of a mark is a reason to try again
   for (let flush = 0; group.status().givenUp?.announcedLsn !== toLsn; flush++) {
     t.true(flush < 1_000);
@@ -511,8 +517,43 @@ test('what was given up right before a kill is told by the next start, once, how
   bench.remove();
 });
 
-/** A machine on which the change map cannot be written while `fails` says so. */
-function failingToNote(fails: () => boolean): Host {
+test('a guest that is faster than giving up waits for it, without an error, and goes on', async (t) => {
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const change = small(bench, { outOfRoom: 'stop-protecting', flushAgeMs: 1 });
+  let isSlow = false;
+  let waiting: (() => void) | undefined;
+  const slow = withChangeMap((write) => {
+    if (!isSlow) return write();
+    return new Promise<void>((resolve) => {
+      waiting = resolve;
+    }).then(write);
+  });
+  const group = await bench.open(bench.options(volumes, change), slow);
+  isSlow = true;
+  const client = new HandClient(group.exports('local')[0]!);
+  const write = async (window: number) => {
+    await client.ready();
+    t.is(await client.write((window % 64) * 65_536, pattern(65_536, window)), 'ok');
+  };
+  let windows = 0;
+  for (; windows < 400 && group.status().clientsHeldBack === 0; windows++) await write(windows);
+  // what is written out holds nobody; the change map does
+  await until(() => waiting !== undefined && group.status().checkpointLsn === group.status().headLsn);
+  t.is(group.status().clientsHeldBack, 1);
+  t.true(group.status().heldForRoom);
+  t.is(group.status().givenUp, undefined);
+  isSlow = false;
+  waiting?.();
+  for (const end = windows + 128; windows < end; windows++) await write(windows);
+  t.true((group.status().givenUp?.toLsn ?? 0) > 0);
+  await group.close();
+  bench.remove();
+});
+
+/** A machine on which every write of the change map goes through `pass`. */
+function withChangeMap(pass: (write: () => Promise<number>) => Promise<number>): Host {
   const real = realHost();
   const bound = <T extends object>(target: T, name: string | symbol): unknown => {
     const value: unknown = Reflect.get(target, name);
@@ -520,13 +561,10 @@ function failingToNote(fails: () => boolean): Host {
   };
   const open: Host['disk']['open'] = (path, how) => {
     const file = real.disk.open(path, how);
-    if (!path.endsWith('/change-map.state')) return file;
-    return new Proxy(file, {
-      get(target, name) {
-        if (name === 'write' && fails()) return () => Promise.reject(new TidemarkError('no-space', path));
-        return bound(target, name);
-      },
-    });
+    // it is made under another name
+    if (!path.includes('/change-map.state')) return file;
+    const write: typeof file.write = (...what) => pass(() => file.write(...what));
+    return new Proxy(file, { get: (target, name) => (name === 'write' ? write : bound(target, name)) });
   };
   const disk = new Proxy(real.disk, { get: (target, name) => (name === 'open' ? open : bound(target, name)) });
   return { ...real, disk };
