@@ -33,9 +33,13 @@ export class FaultyDevice implements BlockDevice {
     this.#faults.set(operation, { code, left: times });
   }
 
-  /** The next flush finds that the device is gone, and with it everything not flushed. */
+  /** Every flush until `comeBack` finds that the device is gone, and with it everything not flushed. */
   vanish(): void {
-    this.#faults.set('flush', { code: 'device-gone', left: 1, loses: true });
+    this.#faults.set('flush', { code: 'device-gone', left: Number.POSITIVE_INFINITY, loses: true });
+  }
+
+  comeBack(): void {
+    this.#faults.delete('flush');
   }
 
   heal(): void {
