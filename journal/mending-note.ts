@@ -24,6 +24,8 @@ const NOTE_BYTES = 48;
 const NOTE_MAGIC = 0x314d4d54;
 const NOTE_VERSION = 1;
 const CHUNK_BYTES = 1024 * 1024;
+/** Where the medium fails, what stands around the bad sectors is written again in pieces of this size. */
+const PIECE_BYTES = 4096;
 
 export interface MendingNote {
   readonly groupId: string;
@@ -52,52 +54,90 @@ export async function endMending(disk: Disk, directory: string, before: MendingN
 
 /**
  * Writes what stands in a noted place once more, as it is read, and syncs it; files that are gone are passed over. What
- * is still damaged stays so. Resolves with the bytes written. Throws what the disk says; done again by the next start.
+ * is still damaged stays so, and so does what the medium cannot read: who reads the log finds it damaged, and it stays
+ * noted, for nobody knows what will be read there once it can be. Resolves with the bytes written. Throws what the disk
+ * says; done again by the next start.
  */
 export async function rewriteNoted(disk: Disk, directory: string, fileBytes: number, groupId: string): Promise<number> {
   const note = await readNote(disk, directory, groupId);
   if (note === undefined) return 0;
   const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, fileBytes));
   let bytes = 0;
+  let left: Span | undefined;
   for (let address = note.from; address < note.to; ) {
-    const fileEnd = address - (address % fileBytes) + fileBytes;
-    const to = Math.min(note.to, fileEnd);
-    const path = `${directory}/${journalFileName(Math.floor(address / fileBytes))}`;
-    bytes += await rewriteFile(disk, path, { from: address % fileBytes, to: to - fileEnd + fileBytes }, chunk);
+    const fileStart = address - (address % fileBytes);
+    const to = Math.min(note.to, fileStart + fileBytes);
+    const path = `${directory}/${journalFileName(fileStart / fileBytes)}`;
+    const done = await rewriteFile(disk, path, { from: address - fileStart, to: to - fileStart }, chunk);
+    bytes += done.bytes;
+    if (done.unreadable !== undefined) {
+      left = { from: left?.from ?? fileStart + done.unreadable.from, to: fileStart + done.unreadable.to };
+    }
     address = to;
   }
   await disk.syncDirectory(directory);
-  await endMending(disk, directory, undefined);
+  await endMending(disk, directory, left && { groupId, ...left });
   return bytes;
 }
 
-async function rewriteFile(
-  disk: Disk,
-  path: string,
-  { from, to }: { readonly from: number; readonly to: number },
-  chunk: Buffer,
-): Promise<number> {
+/** Bytes of a file, or addresses. */
+interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** `unreadable`: around all that the medium cannot read. */
+interface Rewritten {
+  readonly bytes: number;
+  readonly unreadable?: Span | undefined;
+}
+
+async function rewriteFile(disk: Disk, path: string, { from, to }: Span, chunk: Buffer): Promise<Rewritten> {
   let file: DiskFile;
   try {
     file = disk.open(path, 'write');
   } catch (error) {
-    if (hasCode(error, 'not-found')) return 0;
+    if (hasCode(error, 'not-found')) return { bytes: 0 };
     throw error;
   }
-  let at = from;
+  let bytes = 0;
+  let unreadable: Span | undefined;
   try {
-    while (at < to) {
-      const read = file.readSync(chunk, 0, Math.min(chunk.length, to - at), at);
+    let piecesTo = from;
+    for (let at = from; at < to; ) {
+      // in pieces of the medium, not of the place: a bad sector takes along as little as can be
+      const pieceEnd = Math.min(to, at - (at % PIECE_BYTES) + PIECE_BYTES);
+      const end = at < piecesTo ? pieceEnd : Math.min(to, at + chunk.length);
+      const read = readIfPossible(file, chunk, at, end - at);
+      if (read === undefined) {
+        if (at >= piecesTo) piecesTo = end;
+        else {
+          unreadable = { from: unreadable?.from ?? at, to: end };
+          at = end;
+        }
+        continue;
+      }
       if (read === 0) break;
       const written = await file.write(chunk, 0, read, at);
       if (written !== read) throw new TidemarkError('no-space', `${path}: ${written} of ${read} bytes written again`);
       at += written;
+      bytes += written;
     }
     await file.dataSync();
   } finally {
     await file.close();
   }
-  return at - from;
+  return { bytes, unreadable };
+}
+
+/** Bytes read; undefined where the medium fails. */
+function readIfPossible(file: DiskFile, into: Buffer, position: number, length: number): number | undefined {
+  try {
+    return file.readSync(into, 0, length, position);
+  } catch (error) {
+    if (!hasCode(error, 'device-failed')) throw error;
+    return undefined;
+  }
 }
 
 async function writeNoteIfRoom(disk: Disk, directory: string, note: MendingNote): Promise<void> {
@@ -131,7 +171,7 @@ async function readNote(disk: Disk, directory: string, groupId: string): Promise
       await file.close();
     }
   } catch (error) {
-    if (hasCode(error, 'not-found')) return undefined;
+    if (hasCode(error, 'not-found') || hasCode(error, 'device-failed')) return undefined;
     throw error;
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, NOTE_BYTES);

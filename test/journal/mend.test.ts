@@ -235,6 +235,66 @@ test('a repair whose sync failed, or that was killed, is written again by the ne
   }
 });
 
+test('a noted place with sectors that cannot be read: the start goes on, what can be read is written again, the rest stays damaged and noted', async (t) => {
+  const original = temporaryDirectory(t);
+  await writeAtRandom(original, new SeededRandom(5));
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, original)));
+  const records = recordsOf(whole);
+  const lsns = readLsns(whole);
+  const usual = whole.report.rewrittenBytes;
+  await whole.close();
+  changeAt(original, FILE_BYTES, FILE_BYTES + 20_000, (bytes) => bytes.fill(0, 0, 30_000));
+  const directory = snapshot(t, original);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  const stretch = journal.damageAt(firstDamage(journal) ?? 0, [])!;
+  const writer = await journal.mend(stretch);
+  for (let lsn = stretch.fromLsn; lsn <= stretch.toLsn; lsn++) writer.add(records[lsn - 1]!);
+  host.disk.fault = (operation) => (operation === 'sync' ? 'EIO' : undefined);
+  await t.throwsAsync(writer.finish(), { code: 'sync-failed' });
+  await writer.close();
+  host.disk.fault = () => undefined;
+  await journal.close();
+  const mended = stretch.resumeAddress - stretch.address;
+  const unreadable = testHost();
+  const note = { name: 'journal.mending', from: 0, to: 48 };
+  // one sector in the middle; the page it lies in and the two borders of the place; all of it; the note itself
+  const name = journalFileName(1);
+  const [from, to] = [stretch.address - FILE_BYTES, stretch.resumeAddress - FILE_BYTES];
+  t.true(from > 0 && to < FILE_BYTES && to - from > 24_000, 'the place lies in one file');
+  for (const [bad, passedOver] of [
+    [{ name, from: 28_672 + 512, to: 28_672 + 1024 }, 4096],
+    [{ name, from: 28_672 + 4000, to: 28_672 + 4200 }, 8192],
+    [{ name, from: from + 100, to: from + 101 }, 4096 - (from % 4096)],
+    [{ name, from: to - 1, to }, to % 4096],
+    [{ name, from, to }, mended],
+    [note, mended],
+  ] as const) {
+    const copy = snapshot(t, directory);
+    unreadable.disk.badPlace = bad;
+    for (const start of ['first', 'second']) {
+      const what = `bytes ${bad.from} to ${bad.to} of ${bad.name}, ${start} start`;
+      const again = await Journal.open(unreadable, journalOptions(copy));
+      t.is(again.report.rewrittenBytes, usual + (start === 'first' ? mended - passedOver : 0), what);
+      t.is(again.lastLsn, lsns.at(-1) ?? 0, what);
+      if (bad !== note) {
+        const at = firstDamage(again) ?? -1;
+        t.true(at >= stretch.address && at < FILE_BYTES + bad.to, `${what}: ${at}`);
+        t.true((again.damageAt(at, [])?.fromLsn ?? 0) >= stretch.fromLsn, what);
+      }
+      await again.close();
+    }
+    unreadable.disk.badPlace = undefined;
+    const readable = await Journal.open(unreadable, journalOptions(copy));
+    t.is(readable.report.rewrittenBytes, usual + passedOver, `${bad.from}: it stayed noted`);
+    t.deepEqual(readLsns(readable), lsns);
+    await readable.close();
+    const settled = await Journal.open(unreadable, journalOptions(copy));
+    t.is(settled.report.rewrittenBytes, usual);
+    await settled.close();
+  }
+});
+
 test('a full disk keeps nobody from putting records back in their place', async (t) => {
   const directory = temporaryDirectory(t);
   await writeAtRandom(directory, new SeededRandom(5));

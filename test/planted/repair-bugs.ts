@@ -126,6 +126,23 @@ export const REPAIR_BUGS: readonly PlantedBug[] = [
     noticedBy: { test: JOURNAL_MEND, title: 'a repair is synced, in every file, before it counts as done' },
   },
   {
+    name: 'what of a repair cannot be read is taken for written again',
+    rules: [14, 26],
+    invariant: 'D5',
+    changes: [
+      {
+        file: 'journal/mending-note.ts',
+        find: '  await endMending(disk, directory, left && { groupId, ...left });',
+        replace: '  await endMending(disk, directory, left && undefined);',
+      },
+    ],
+    noticedBy: {
+      test: JOURNAL_MEND,
+      title:
+        'a noted place with sectors that cannot be read: the start goes on, what can be read is written again, the rest stays damaged and noted',
+    },
+  },
+  {
     name: 'after a repair above the checkpoint the overlay points at what stood there before',
     rules: [26],
     invariant: 'D6',
