@@ -14,6 +14,8 @@ export interface ActiveSegment {
   readonly file: DiskFile;
   readonly directory: FrameDirectory;
   end: number;
+  /** Its last entry is damage found at the opening, and only the mark of that time says up to which LSN it goes. */
+  readonly endedByMark?: boolean;
 }
 
 /** Writes directory and footer behind the frames. A failed write is taken back and thrown (`no-space`, `device-failed`). */
@@ -50,7 +52,10 @@ export async function directoryOf(file: DiskFile, groupId: string, info: Segment
     if (!hasCode(error, 'journal-damaged')) throw error;
   }
   // All of it is proven durable: nothing is written again.
-  const { directory, end } = await scanSegment(file, groupId, info.firstLsn, info.lastLsn, info.lastLsn);
+  const { directory, end } = await scanSegment(file, groupId, info.firstLsn, {
+    durableLsn: info.lastLsn,
+    endLsn: info.lastLsn,
+  });
   const last = directory.count === 0 ? undefined : directory.entry(directory.count - 1);
   const firstLsn = (last?.lastLsn ?? info.firstLsn - 1) + 1;
   if (firstLsn <= info.lastLsn) {

@@ -13,7 +13,7 @@ import {
   segmentName,
 } from './segment-format.ts';
 import type { FrameRef, SegmentInfo } from './segment-info.ts';
-import { beginOfSegment, beginsBehindGap, cutTail, endBefore, scanSegment } from './segment-recovery.ts';
+import { beginBehind, beginOfSegment, beginsBehindGap, cutTail, scanSegment } from './segment-recovery.ts';
 
 /** What lies in a directory of segments, recovered; the caller syncs `dirty`. */
 export interface OpenedSegments {
@@ -109,10 +109,18 @@ class SegmentOpening implements OpenedSegments {
     following: number | undefined,
   ): Promise<void> {
     const { groupId, durableLsn } = this.#options;
-    const before = following === undefined ? durableLsn : await endBefore(this.#host, this.#path(following), groupId);
-    const endLsn = before === 0 ? durableLsn : Math.min(durableLsn, before);
-    const scanned = await scanSegment(file, groupId, firstLsn, durableLsn, before === 0 ? 0 : endLsn);
-    const { directory, end, holes } = scanned;
+    const next =
+      following === undefined ? undefined : await beginBehind(this.#host, this.#path(following), groupId, firstLsn);
+    // A footer without proof tells what was written here, all the same.
+    const lastWritten = next?.endLsn || footer?.lastLsn;
+    const endLsn = Math.min(durableLsn, lastWritten ?? durableLsn);
+    const scanned = await scanSegment(file, groupId, firstLsn, {
+      durableLsn,
+      endLsn: following !== undefined && lastWritten === undefined ? 0 : endLsn,
+      followedBy: next?.firstLsn,
+      framesEnd: footer?.directoryOffset,
+    });
+    const { directory, end, holes, endedByMark } = scanned;
     for (const offset of holes) this.holes.push({ segment: sequence, ...entryAt(directory, offset) });
     const last = directory.count === 0 ? undefined : directory.entry(directory.count - 1);
     const lastLsn = last?.lastLsn ?? firstLsn - 1;
@@ -126,7 +134,7 @@ class SegmentOpening implements OpenedSegments {
     }
     const isWhole = footer !== undefined && footer.lastLsn === lastLsn;
     this.#endIsLost = !isWhole;
-    const active = { file, directory, end };
+    const active = { file, directory, end, endedByMark };
     const info = {
       sequence,
       firstLsn,

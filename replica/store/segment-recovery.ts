@@ -26,6 +26,20 @@ export interface ScannedSegment {
   readonly end: number;
   /** Why the scan ended before the file did; empty when it did not. */
   readonly stoppedBy: string;
+  /** The last entry is a hole, and nothing in the file tells the LSN it goes up to. */
+  readonly endedByMark: boolean;
+}
+
+/** What is known of a segment from outside of its frames. */
+export interface SegmentBounds {
+  /** The newest LSN that was acknowledged, in whatever segment. */
+  readonly durableLsn: Lsn;
+  /** The newest LSN that was acknowledged and stands in this segment; 0: unknown. */
+  readonly endLsn: Lsn;
+  /** Where the segment behind this one begins; absent: none does, or it does not say. */
+  readonly followedBy?: Lsn | undefined;
+  /** Where its footer says that its frames end, bytes. */
+  readonly framesEnd?: number | undefined;
 }
 
 /**
@@ -105,15 +119,16 @@ export async function scanSegment(
   file: DiskFile,
   groupId: string,
   firstLsn: Lsn,
-  durableLsn: Lsn,
-  endLsn: Lsn,
+  bounds: SegmentBounds,
 ): Promise<ScannedSegment> {
+  const { durableLsn, endLsn, followedBy = durableLsn + 1, framesEnd = 0 } = bounds;
   const directory = new FrameDirectory();
   const size = file.size();
   const buffer = Buffer.allocUnsafeSlow(Math.max(FRAME_HEADER_BYTES, Math.min(FRAME_BYTES_MAX, size)));
   let at = SEGMENT_HEADER_BYTES;
   let nextLsn = firstLsn;
   let stoppedBy = '';
+  let endedByMark = false;
   const holes: number[] = [];
   while (at < size) {
     try {
@@ -135,6 +150,7 @@ export async function scanSegment(
       });
       nextLsn = frame.lastLsn + 1;
       at += frame.bytes.length;
+      endedByMark = false;
     } catch (error) {
       if (!(error instanceof TidemarkError) || error.code === 'upgrade-replica-first') throw error;
       if (!['frame-damaged', 'frame-foreign', 'gap', 'journal-damaged'].includes(error.code)) throw error;
@@ -142,9 +158,9 @@ export async function scanSegment(
       const behind =
         nextLsn > durableLsn
           ? undefined
-          : ((await byOwnHeader(where, durableLsn)) ??
+          : ((await byOwnHeader(where, Math.min(durableLsn, followedBy - 1))) ??
             (await nextFrame(where, durableLsn, endLsn)) ??
-            acknowledgedEnd(at, size, nextLsn, endLsn));
+            acknowledgedEnd(at, framesEnd > at ? framesEnd : size, nextLsn, endLsn));
       if (behind === undefined) {
         stoppedBy = `byte ${at} of ${file.path}: ${error.message}`;
         break;
@@ -162,9 +178,10 @@ export async function scanSegment(
       });
       nextLsn = behind.firstLsn;
       at = behind.at;
+      endedByMark = behind.byMark === true;
     }
   }
-  return { directory, holes, end: at, stoppedBy };
+  return { directory, holes, end: at, stoppedBy, endedByMark };
 }
 
 /** Where damage ends: what goes on there, and how many records the damaged frame held when its header says so. */
@@ -173,6 +190,8 @@ interface Behind {
   readonly firstLsn: Lsn;
   readonly time: JournalTime;
   readonly records?: number;
+  /** The mark alone says so. */
+  readonly byMark?: true;
 }
 
 interface DamagedPlace {
@@ -184,8 +203,11 @@ interface DamagedPlace {
   readonly nextLsn: Lsn;
 }
 
-/** The header is whole and only what stands behind it is damaged: then the hole is this frame, and no other. */
-async function byOwnHeader(place: DamagedPlace, durableLsn: Lsn): Promise<Behind | undefined> {
+/**
+ * The header is whole and only what stands behind it is damaged: then the hole is this frame, and no other. One that goes
+ * beyond `endLsn` was cut there by an earlier start, and its last records have come again behind it.
+ */
+async function byOwnHeader(place: DamagedPlace, endLsn: Lsn): Promise<Behind | undefined> {
   const { file, buffer, groupId, at, size, nextLsn } = place;
   if (size - at < FRAME_HEADER_BYTES) return undefined;
   const bytes = buffer.subarray(0, FRAME_HEADER_BYTES);
@@ -194,7 +216,7 @@ async function byOwnHeader(place: DamagedPlace, durableLsn: Lsn): Promise<Behind
   if (header === undefined) return undefined;
   const { firstLsn, recordCount, frameBytes, lastTime } = header;
   const lastLsn = firstLsn + recordCount - 1;
-  if (firstLsn > nextLsn || lastLsn < nextLsn || lastLsn > durableLsn || at + frameBytes > size) return undefined;
+  if (firstLsn > nextLsn || lastLsn < nextLsn || lastLsn > endLsn || at + frameBytes > size) return undefined;
   return { at: at + frameBytes, firstLsn: lastLsn + 1, time: lastTime, records: recordCount };
 }
 
@@ -211,7 +233,7 @@ function headerOrNothing(bytes: Uint8Array, groupId: string): ReturnType<typeof 
 /** As far as one frame can give it back, the end counts as a frame that is damaged; more than that has to come again. */
 function acknowledgedEnd(at: number, size: number, nextLsn: Lsn, endLsn: Lsn): Behind | undefined {
   if (nextLsn > endLsn || size - at > FRAME_BYTES_MAX || endLsn - nextLsn >= FRAME_RECORDS_MAX) return undefined;
-  return { at: size, firstLsn: endLsn + 1, time: 0 };
+  return { at: size, firstLsn: endLsn + 1, time: 0, byMark: true };
 }
 
 /**
@@ -254,20 +276,25 @@ async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: numbe
 }
 
 /**
- * The LSN up to which the segments before this one go, by its header page and, where it begins behind a gap that the
- * source declared, by its first frame; 0 when they do not say.
+ * Where the segment behind the one that begins at `afterLsn` begins, by its header page, and the LSN up to which those
+ * before it go: where it begins behind a gap that the source declared, its first frame tells. Nothing when it does not say.
  */
-export async function endBefore(host: Host, path: string, groupId: string): Promise<Lsn> {
+export async function beginBehind(
+  host: Host,
+  path: string,
+  groupId: string,
+  afterLsn: Lsn,
+): Promise<{ readonly firstLsn: Lsn; readonly endLsn: Lsn } | undefined> {
   const file = host.disk.open(path, 'read');
   try {
     const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
     await readFully(file, page, 0);
-    const firstLsn = segmentBegins(page, path, groupId, 0);
+    const firstLsn = segmentBegins(page, path, groupId, afterLsn - 1);
     const frame = await firstFrame(file);
-    return Math.min(firstLsn, (frame && gapBefore(frame)?.fromLsn) ?? firstLsn) - 1;
+    return { firstLsn, endLsn: Math.min(firstLsn, (frame && gapBefore(frame)?.fromLsn) ?? firstLsn) - 1 };
   } catch (error) {
     if (!(error instanceof TidemarkError)) throw error;
-    return 0;
+    return undefined;
   } finally {
     await file.close();
   }

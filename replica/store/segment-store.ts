@@ -93,6 +93,7 @@ export class SegmentStore {
    * (`no-space`, `device-failed`): the store stands where it stood.
    */
   async append(bytes: Uint8Array, frame: AppendFrame): Promise<{ segment: number; offset: number }> {
+    if (this.#active?.endedByMark === true) await this.#sealDamagedEnd(this.#active, frame.firstTime);
     const active = this.#active ?? (await this.#startSegment(frame));
     const offset = active.end;
     try {
@@ -129,7 +130,12 @@ export class SegmentStore {
       this.#host.disk.unlink(this.#path(info.sequence));
       return active.file.close();
     }
-    const sealed = await sealSegment(active, info, openFromLsn);
+    // What was open in records that cannot be read nobody knows: as far back as before them.
+    const before = this.#segments.at(-2)?.openFromLsn ?? info.firstLsn;
+    const openFrom = active.endedByMark === true ? Math.min(openFromLsn, before) : openFromLsn;
+    const sealed = await sealSegment(active, info, openFrom);
+    // Before anything comes behind it: nothing else tells the next start where this segment ends.
+    if (active.endedByMark === true) await active.file.dataSync();
     // The list may be another one by now: retention removes segments beside this. The newest is the newest still.
     this.#segments[this.#segments.length - 1] = sealed;
     this.#directories.set(info.sequence, active.directory);
@@ -278,6 +284,22 @@ export class SegmentStore {
         return use(file);
       }),
     );
+  }
+
+  /**
+   * The mark that ends the damage moves on with what is appended, and the damaged bytes may say another end than it: the
+   * segment's own directory keeps it, and frames go on in another one. `nextTime`: of what comes behind the damage, which
+   * is as late as its records can be.
+   */
+  async #sealDamagedEnd({ directory }: ActiveSegment, nextTime: JournalTime): Promise<void> {
+    const info = this.#segments.at(-1);
+    assert(info !== undefined && directory.count > 0, 'damage that is held is listed');
+    const hole = directory.entry(directory.count - 1);
+    const lastTime = Math.max(hole.lastTime, nextTime);
+    directory.count -= 1;
+    directory.push({ ...hole, lastTime });
+    this.#segments[this.#segments.length - 1] = { ...info, lastTime };
+    await this.seal(info.lastLsn + 1);
   }
 
   #path(sequence: number): string {

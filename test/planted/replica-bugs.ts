@@ -12,6 +12,7 @@ import {
 
 const RECEIVER = 'test/replica/receiver.test.ts';
 const REPAIR = 'test/replica/repair.test.ts';
+const DAMAGED_END = 'test/replica/damaged-end.test.ts';
 const HISTORY = 'test/replica/history.test.ts';
 const RESTORE = 'test/replica/restore.test.ts';
 
@@ -264,6 +265,38 @@ export const REPLICA_BUGS: readonly PlantedBug[] = [
     noticedBy: {
       test: REPAIR,
       title: 'a damaged end of the newest segment that was acknowledged is named, held by its number, and put back',
+    },
+  },
+  {
+    name: 'frames go on behind damage that only the mark ended, in the same segment',
+    rules: [17],
+    invariant: 'R2',
+    changes: [
+      {
+        file: 'replica/store/segment-store.ts',
+        find: '    if (this.#active?.endedByMark === true) await this.#sealDamagedEnd(this.#active, frame.firstTime);\n',
+        replace: '',
+      },
+    ],
+    noticedBy: {
+      test: DAMAGED_END,
+      title: 'across the mark: every start finds it up to there, whatever comes behind it from',
+    },
+  },
+  {
+    name: 'a damaged frame reaches as far as its header says, into the segment behind it',
+    rules: [17],
+    invariant: 'R2',
+    changes: [
+      {
+        file: 'replica/store/segment-recovery.ts',
+        find: 'Math.min(durableLsn, followedBy - 1)',
+        replace: 'durableLsn',
+      },
+    ],
+    noticedBy: {
+      test: DAMAGED_END,
+      title: 'across the mark: rot in the footer or the directory behind it changes no border',
     },
   },
   {
