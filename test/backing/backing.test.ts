@@ -11,6 +11,7 @@ import { writeRun } from '../../daemon/backing/write-run.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { blockDeviceContract } from '../contract/block-device-contract.ts';
 import { Child } from '../servers/child.ts';
+import { waitForSocket } from '../servers/wait-for-socket.ts';
 import { testUnless } from '../setup/test-unless.ts';
 import { GroupBench, HandClient, MIB, ModelDisk, randomRequest, randomSource } from '../volume/support/group-bench.ts';
 
@@ -48,13 +49,7 @@ class Upstream {
     rmSync(this.socket, { force: true });
     const args = ['-f', 'raw', '-t', '-e', '4', '--discard=unmap', '-k', this.socket, this.path];
     this.#server = new Child('qemu-nbd', 'qemu-nbd', args);
-    // it announces nothing: the socket is there when it listens
-    while (!statSync(this.socket, { throwIfNoEntry: false })?.isSocket()) {
-      if (!this.#server.running) throw new Error(this.#server.output);
-      await new Promise((resolve) => {
-        setTimeout(resolve, 5);
-      });
-    }
+    await waitForSocket(this.socket, this.#server);
   }
 
   async kill(): Promise<void> {

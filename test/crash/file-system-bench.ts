@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { atEnd } from '../servers/at-end.ts';
 import { attempt, Child, run } from '../servers/child.ts';
+import { waitForSocket } from '../servers/wait-for-socket.ts';
 
 export const FILE_SYSTEMS = ['ext4', 'xfs', 'btrfs'] as const;
 export type FileSystem = (typeof FILE_SYSTEMS)[number];
@@ -99,13 +100,7 @@ export class FileSystemBench {
       ...filter,
     ]);
     this.#children.push(child);
-    const end = performance.now() + START_MS_MAX;
-    while (!existsSync(socket)) {
-      if (!child.running || performance.now() > end) throw new Error(`nbdkit did not start:\n${child.output}`);
-      await new Promise((resolve) => {
-        setTimeout(resolve, 10);
-      });
-    }
+    await waitForSocket(socket, child);
     return { file: await this.asFile(socket), socket };
   }
 

@@ -6,8 +6,9 @@ import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
 import { NbdClient } from '../../daemon/nbd/client.ts';
 import { DeviceExport } from '../../daemon/nbd/device-export.ts';
-import { formatNbdUri, parseNbdUri } from '../../daemon/nbd/nbd-uri.ts';
+import { formatNbdUri, type NbdAddress, parseNbdUri } from '../../daemon/nbd/nbd-uri.ts';
 import { NbdServer } from '../../daemon/nbd/server.ts';
+import { hasCode } from '../../journal/base/errors.ts';
 import { InPlaceExport } from '../doubles/in-place-export.ts';
 import { MemoryDevice } from '../doubles/memory-device.ts';
 import { type Declare, testUnless } from '../setup/test-unless.ts';
@@ -49,6 +50,18 @@ async function run(file: string, ...args: string[]): Promise<string> {
 /** Starts a program that runs until it is killed. */
 function start(file: string, arguments_: string[]): ChildProcess {
   return execFile(file, arguments_);
+}
+
+/** Connects as soon as a server that is starting listens: its socket is there before that, and refuses. */
+async function connectToStarting(address: NbdAddress): Promise<NbdClient> {
+  for (;;) {
+    try {
+      return await NbdClient.connect(address);
+    } catch (error) {
+      if (!hasCode(error, 'device-gone')) throw error;
+      await new Promise(setImmediate);
+    }
+  }
 }
 
 async function serveDisk(t: ExecutionContext, options: { readOnly?: boolean; fastZero?: boolean } = {}): Promise<Disk> {
@@ -527,8 +540,7 @@ judgedBy('qemu-nbd', 'nbdkit')('our client: qemu-nbd and nbdkit with errors as u
   const socket = join(directory, 's');
   const uri = parseNbdUri(`nbd+unix:///disk?socket=${socket}`);
   const started = run('qemu-nbd', '-f', 'raw', '-x', 'disk', '-k', socket, '--discard=unmap', image);
-  while (!existsSync(socket)) await new Promise(setImmediate);
-  const client = await NbdClient.connect(uri);
+  const client = await connectToStarting(uri);
   const got = Buffer.alloc(SIZE);
   await client.read(0, got);
   t.true(got.equals(bytes));
@@ -561,8 +573,7 @@ judgedBy('qemu-nbd', 'nbdkit')('our client: qemu-nbd and nbdkit with errors as u
     'error-pread-rate=100%',
   ];
   const nbdkit = start('nbdkit', arguments_);
-  while (!existsSync(broken)) await new Promise(setImmediate);
-  const upstream = await NbdClient.connect(parseNbdUri(`nbd+unix:///?socket=${broken}`));
+  const upstream = await connectToStarting(parseNbdUri(`nbd+unix:///?socket=${broken}`));
   await upstream.write(0, Buffer.alloc(4096, 1));
   await t.throwsAsync(upstream.read(0, Buffer.alloc(4096)), { code: 'no-space', message: /ENOSPC/ });
   const gone = new Promise((done) => upstream.onClosed((reason) => done(reason?.code)));

@@ -3,7 +3,8 @@ import net from 'node:net';
 import path from 'node:path';
 import readline from 'node:readline';
 import { Child } from '../servers/child.ts';
-import { type BenchDisk, type BenchServer, makeDisk, waitForSocket } from './servers.ts';
+import { waitForSocket } from '../servers/wait-for-socket.ts';
+import { type BenchDisk, type BenchServer, makeDisk } from './servers.ts';
 
 /** The first copy of the disk, before the mirror answers for every write. */
 const READY_MS = 120_000;

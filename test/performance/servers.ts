@@ -1,8 +1,8 @@
 import fs from 'node:fs';
-import net from 'node:net';
 import path from 'node:path';
 import { Child } from '../servers/child.ts';
 import { Site } from '../servers/site.ts';
+import { waitForSocket } from '../servers/wait-for-socket.ts';
 
 /** A drain that takes longer than this is a backlog that does not shrink. */
 const DRAIN_MS = 120_000;
@@ -23,23 +23,6 @@ export interface BenchDisk {
   readonly sizeBytes: number;
   /** The first part of the disk is written beforehand and is where the load runs. */
   readonly areaBytes: number;
-}
-
-/** Resolves when the server takes connections. */
-export async function waitForSocket(file: string, child: Child): Promise<void> {
-  const end = performance.now() + 20_000;
-  for (;;) {
-    const answered = await new Promise<boolean>((resolve) => {
-      const socket = net.connect(file, () => {
-        socket.destroy();
-        resolve(true);
-      });
-      socket.once('error', () => resolve(false));
-    });
-    if (answered) return;
-    if (!child.running || performance.now() > end) throw new Error(`${child.name} does not listen:\n${child.output}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
 
 /** A raw disk whose first part holds real blocks, so that no server pays for allocation while it is measured. */

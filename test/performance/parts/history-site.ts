@@ -5,7 +5,7 @@ import { NbdClient } from '../../../daemon/nbd/client.ts';
 import { parseNbdUri } from '../../../daemon/nbd/nbd-uri.ts';
 import { Child, run } from '../../servers/child.ts';
 import { Site } from '../../servers/site.ts';
-import { waitForSocket } from '../servers.ts';
+import { waitForSocket } from '../../servers/wait-for-socket.ts';
 import { Numbers } from './made-frames.ts';
 
 const FILL_BYTES = 256 * 1024;

@@ -6,7 +6,7 @@ import { TidemarkError } from '../../../journal/base/errors.ts';
 import { Child, run } from '../../servers/child.ts';
 import { Site } from '../../servers/site.ts';
 import { cliMain } from '../../servers/tidemark-process.ts';
-import { waitForSocket } from '../servers.ts';
+import { waitForSocket } from '../../servers/wait-for-socket.ts';
 import { type PartRun, Values } from './part.ts';
 
 const GIB = 1024 ** 3;
