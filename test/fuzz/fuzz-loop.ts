@@ -39,7 +39,9 @@ export interface FuzzTools {
 const BATCH_MIN = 64;
 const BATCH_MAX = 8192;
 const BATCH_MS = 500;
+const RUNS_MIN = 32;
 const ALLOCATED_BYTES_MAX = 1024 * 1024;
+/** Of processor time: on a busy machine, or a slow disk, any input may take long. */
 const SLOW_MS = 2000;
 const CORPUS_MAX = 4000;
 const ANSWERS_MAX = 500;
@@ -69,7 +71,7 @@ export class FuzzLoop {
     this.#mutator = new Mutator(target, new SeededRandom(seed));
   }
 
-  /** Until `runsMax` inputs ran or `msMax` passed. `extra`: inputs to begin with beside the seeds. */
+  /** Until `runsMax` inputs ran or `msMax` passed, and some ran however slow the machine is. `extra`: inputs to begin with beside the seeds. */
   async run(runsMax: number, msMax: number, extra: readonly Uint8Array[] = []): Promise<FuzzReport> {
     const started = performance.now();
     Error.stackTraceLimit = 0;
@@ -82,7 +84,8 @@ export class FuzzLoop {
     coverage?.take();
     const coveredBySeeds = coverage?.bytes ?? 0;
     let size = BATCH_MIN;
-    while (this.#runs < runsMax && performance.now() - started < msMax && this.#findings.size < FINDINGS_MAX) {
+    const isLate = (): boolean => performance.now() - started >= msMax && this.#runs >= RUNS_MIN;
+    while (this.#runs < runsMax && !isLate() && this.#findings.size < FINDINGS_MAX) {
       const batch: Uint8Array[] = [];
       const batchEnds = performance.now() + BATCH_MS;
       for (let i = 0; i < size && this.#runs < runsMax && performance.now() < batchEnds; i++) {
@@ -116,7 +119,7 @@ export class FuzzLoop {
     this.#runs += 1;
     watchdog?.begin(input);
     const copy = Bytes.prototype.slice.call(input);
-    const began = performance.now();
+    const began = cpuMs();
     allocations.bytes = 0;
     try {
       const running = this.#target.run(copy);
@@ -134,7 +137,7 @@ export class FuzzLoop {
     const { allocations, watchdog } = this.#tools;
     watchdog?.end();
     const { bytes } = allocations;
-    const ms = performance.now() - began;
+    const ms = cpuMs() - began;
     if (error !== undefined && !(error instanceof TidemarkError)) this.#suspects.push(input);
     const allowed = (this.#target.allocatedBytesMax ?? ALLOCATED_BYTES_MAX) + 64 * input.length;
     if (bytes > allowed) this.#found('memory', 'more memory than allowed', `${bytes} bytes, ${allowed} allowed`, input);
@@ -198,6 +201,12 @@ export class FuzzLoop {
     if (here.size > 0) await this.#locate(left, here, coverage);
     if (rest.size > 0) await this.#locate(batch.slice(middle), rest, coverage);
   }
+}
+
+/** Processor time of this thread. */
+function cpuMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1000;
 }
 
 /** The words without what differs from input to input. */

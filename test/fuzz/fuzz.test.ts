@@ -66,7 +66,7 @@ test.serial('the loop finds a bug behind a magic number, a length and a checksum
     { allocations },
     SEED,
   );
-  const { findings } = await loop.run(60_000, 10_000);
+  const { findings } = await loop.run(60_000, 40_000);
   t.is(findings[0]?.message, 'RangeError: planted');
 });
 

@@ -11,6 +11,11 @@ import { LateDisk } from '../doubles/late-disk.ts';
 import { SeededRandom } from '../simulation/seeded-random.ts';
 import { journalFiles, type TestHost, temporaryDirectory, testHost } from './journal-fixture.ts';
 
+/** However slow the disk is. */
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
 const FILE_BYTES = 128 * 1024;
 
 /** The disk with what it is asked for by name, in order, and with as much room as is said. */
@@ -116,9 +121,7 @@ test('never more than two files are made ready, and none beyond the budget', asy
     const { pool, directory } = poolOf(t, live, filesMax);
     pool.prepare();
     await pool.spareReady();
-    for (let turn = 0; turn < 400 && journalFiles(directory).length < expected.length; turn++) {
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+    await until(() => journalFiles(directory).length >= expected.length);
     await pool.close();
     t.deepEqual(fs.readdirSync(directory), expected.map(journalFileName), `${live} of ${filesMax}`);
   }
@@ -371,8 +374,9 @@ test('a blocking sync covers what a sync under way has not ended with', async (t
   syncs.retire(third);
   t.is(disk.descriptors.length, 6);
   syncs.now();
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  t.is(disk.descriptors.length, 4, 'synced and no longer written to: closed');
+  // synced and no longer written to: closed, in its own time
+  await until(() => disk.descriptors.length <= 4);
+  t.is(disk.descriptors.length, 4);
   await syncs.close();
   for (const file of [first, second]) await closeFile(file);
 });
@@ -388,7 +392,7 @@ test('a file that is left is closed once it is synced, and not while a later wri
   await under;
   t.is(disk.descriptors.length, 6, 'it was written to meanwhile');
   await syncs.sync();
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => disk.descriptors.length <= 4);
   t.is(disk.descriptors.length, 4);
   t.deepEqual(synced, ['0', '0']);
   syncs.touched(second);

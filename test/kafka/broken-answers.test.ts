@@ -42,7 +42,8 @@ for (const [name, answer] of ANSWERS) {
       admin.reset();
     }
     admin.close();
-    t.true(performance.now() - began < 10_000);
+    // less than the library waits for one answer
+    t.true(performance.now() - began < 30_000);
     while (ended < 2) await new Promise((resolve) => setTimeout(resolve, 10));
   });
 }
