@@ -9,6 +9,7 @@ import type {
 } from '../control/control-api.ts';
 import { listenText } from '../nbd-setup.ts';
 import type { ShipReplicaStatus, ShipStatus } from '../ship/ship-status.ts';
+import { GUESTS_WAIT_NOTE } from '../telemetry/alarm-conditions.ts';
 import { isoTime } from '../times.ts';
 import type { GroupStatus, VolumeStatus } from '../volume/group-status.ts';
 import type { CountedExport } from './counted-export.ts';
@@ -127,11 +128,15 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
     counters: { ...facts.counters },
     notes: [
       ...facts.notes,
+      ...(group.heldForRoom && WORSE_THAN_BLOCKED.has(state) ? [GUESTS_WAIT_NOTE] : []),
       ...(group.givenUp === undefined ? [] : ['history was given up for lack of room: seed the group anew']),
       ...ship.unregistered.map((name) => `${name} reads the stream without being registered: nothing is kept for it`),
     ],
   };
 }
+
+/** Beside one of these a group may be blocked, and its state does not say so. */
+const WORSE_THAN_BLOCKED: ReadonlySet<GroupState> = new Set(['held', 'unprotected', 'backing-failed']);
 
 /** The worst that is true, and why. */
 function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, string, string | null] {

@@ -22,12 +22,16 @@ const REPLICA_ALARMS: Readonly<Record<string, AlarmCode>> = {
   stopped: 'stream-stopped',
 };
 
+/** Among a group's notes while guests wait for room and its state tells something worse. */
+export const GUESTS_WAIT_NOTE = 'guests wait: the journal has spent its budget, or its file system is full';
+
 /** Share of a budget or of a reserve at which an alarm is raised (rule 24). */
 const SPACE_STEPS = [95, 80, 50] as const;
 
 export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCondition[] {
   return groups.flatMap((group) => [
     ...stateConditions(group),
+    ...waitingConditions(group),
     ...streamConditions(group.name, group.stream),
     ...topicConditions(group),
     ...journalConditions(group),
@@ -59,6 +63,11 @@ function stateConditions(group: SourceGroupReply | ReplicaGroupReply): AlarmCond
   const byCode = group.code === null ? undefined : REPLICA_ALARMS[group.code];
   const code = STATE_ALARMS[group.state] ?? (group.state === 'stopped' ? (byCode ?? 'stream-stopped') : byCode);
   return code === undefined ? [] : [condition(code, group.name, group.reason)];
+}
+
+/** Beside the alarm of a worse state: what failed is one thing, that guests stand still another. */
+function waitingConditions({ name, notes }: SourceGroupReply): AlarmCondition[] {
+  return notes.includes(GUESTS_WAIT_NOTE) ? [condition('group-blocked', name, GUESTS_WAIT_NOTE)] : [];
 }
 
 function streamConditions(group: string, stream: StreamReply): AlarmCondition[] {

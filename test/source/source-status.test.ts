@@ -1,5 +1,6 @@
 import test from 'ava';
 import { type SourceFacts, sourceGroupReply } from '../../daemon/source/source-status.ts';
+import { sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
 
 const UNKNOWN = { records: null, bytes: null, seconds: null };
 
@@ -99,4 +100,19 @@ test('a group whose guests wait for room in the journal is blocked, however much
   t.is(state({ clientsHeldBack: 2, heldForRoom: true, state: 'seeding' }), 'blocked', 'other volumes have guests');
   t.is(state({ state: 'seeding' }), 'seeding');
   t.is(state({ clientsHeldBack: 2, heldForRoom: false }), 'protecting');
+});
+
+test('guests that wait for room are told beside a worse state', (t) => {
+  const facts = withReplica({});
+  const told = (group: object): [string, string[]] => {
+    const all = { ...facts.group, destage: { state: 'retrying', reason: 'EIO' }, ...group };
+    const ship = { ...facts.ship, topic: null };
+    const reply = sourceGroupReply({ ...facts, ship, group: all } as unknown as SourceFacts);
+    return [reply.state, sourceConditions([reply]).map(({ code }) => code)];
+  };
+  const failed = { state: 'backing-failed', reason: 'EIO' };
+  t.deepEqual(told(failed), ['backing-failed', ['backing-failed']]);
+  t.deepEqual(told({ ...failed, heldForRoom: true }), ['backing-failed', ['backing-failed', 'group-blocked']]);
+  t.deepEqual(told({ state: 'unprotected', heldForRoom: true }), ['unprotected', ['unprotected', 'group-blocked']]);
+  t.deepEqual(told({ heldForRoom: true }), ['blocked', ['group-blocked']], 'once');
 });
