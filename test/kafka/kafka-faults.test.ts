@@ -17,7 +17,7 @@ kafka.run('frames arrive once, in order and unchanged; a restart goes on behind 
   await arrived(receiver, first);
   await until(
     () => first.feedbacks.at(-1)?.durableLsn === 400,
-    5_000,
+    30_000,
     () => first.feedbacks.at(-1),
   );
   t.deepEqual(first.seeks, [{ fromLsn: 1, reason: 'the topic holds no frame' }]);
@@ -38,7 +38,7 @@ kafka.run('lost requests and lost answers: every frame is there, in order, after
   const receiver = kafka.receive(site);
   await until(
     () => shipper.acceptedLsn > 0,
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   kafka.broker.proxy.requestLost = 0.02;
@@ -66,7 +66,7 @@ kafka.run('an answer that never comes is unknown: the frame is sent again after 
   await arrived(receiver, shipper);
   await until(
     () => shipper.acceptedLsn === shipper.lastLsn,
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   t.is(kafka.broker.proxy.counts.swallowed, 1);
@@ -93,14 +93,14 @@ kafka.run('a broker killed and restarted in the middle loses nothing', async (t)
   const receiver = kafka.receive(site);
   await until(
     () => receiver.durableLsn > 200,
-    10_000,
+    30_000,
     () => receiver.durableLsn,
   );
   await kafka.broker.kill();
   t.true(receiver.durableLsn < shipper.lastLsn, 'killed in the middle');
   await until(
     () => shipper.sink.status().state === 'retrying',
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   t.is(shipper.sink.status().code, 'stream-unavailable');
@@ -149,7 +149,7 @@ kafka.run('a topic truncated under the replica ends in a loss that is told, and 
   const receiver = kafka.receive(site, behind);
   await until(
     () => receiver.losses.length === 1,
-    10_000,
+    30_000,
     () => receiver.source.status(),
   );
   t.regex(receiver.losses[0]?.reason ?? '', /was truncated: it begins at 80, we stand at 10/);
@@ -168,13 +168,13 @@ kafka.run('a topic deleted and made again is never read as if it continued', asy
   await arrived(receiver, shipper);
   await until(
     () => shipper.feedbacks.at(-1)?.durableLsn === 120,
-    5_000,
+    30_000,
     () => shipper.feedbacks.at(-1),
   );
   await deleteTopic(kafka.broker, site.topic);
   await until(
     () => receiver.losses.length > 0,
-    20_000,
+    30_000,
     () => [receiver.source.status(), shipper.sink.status()],
   );
   t.regex(receiver.losses[0]?.reason ?? '', /deleted and made again/);
@@ -193,14 +193,14 @@ kafka.run(
     const shipper = kafka.ship(site, frames);
     await until(
       () => shipper.acceptedLsn === shipper.lastLsn,
-      10_000,
+      30_000,
       () => shipper.sink.status(),
     );
     const foreign = '7'.repeat(32);
     const receiver = kafka.receive(site, { durableLsn: 20, resumeOffset: `10@${foreign}` });
     await until(
       () => receiver.losses.length === 1,
-      10_000,
+      30_000,
       () => receiver.source.status(),
     );
     t.regex(receiver.losses[0]?.reason ?? '', /deleted and made again/);
@@ -210,7 +210,7 @@ kafka.run(
     });
     await until(
       () => ahead.losses.length === 1,
-      10_000,
+      30_000,
       () => ahead.source.status(),
     );
     t.regex(ahead.losses[0]?.reason ?? '', /lost its end: it ends at 40, we stand at 9999/);

@@ -103,7 +103,7 @@ export class KafkaTests {
 }
 
 /** Resolves when the receiver holds everything the shipper has. */
-export function arrived(receiver: Receiver, shipper: Shipper, ms = 20_000): Promise<void> {
+export function arrived(receiver: Receiver, shipper: Shipper, ms = 30_000): Promise<void> {
   const state = (): unknown => [
     receiver.durableLsn,
     shipper.lastLsn,

@@ -44,8 +44,8 @@ async function streams(overrides: Partial<KafkaClientOptions>, topic: string): P
   receiver.open();
   const state = (): unknown => [sink.status(), source.status()];
   try {
-    await until(() => receiver.durableLsn === shipper.lastLsn, 20_000, state);
-    await until(() => shipper.feedbacks.at(-1)?.durableLsn === shipper.lastLsn, 5_000, state);
+    await until(() => receiver.durableLsn === shipper.lastLsn, 30_000, state);
+    await until(() => shipper.feedbacks.at(-1)?.durableLsn === shipper.lastLsn, 30_000, state);
   } finally {
     await Promise.all([sink.close(), source.close()]);
   }
@@ -95,7 +95,7 @@ kafka.run('a user without rights is told which topic refuses it', async (t) => {
   sink.open(identity, new Shipper(sink, []));
   await until(
     () => sink.status().state === 'stopped',
-    10_000,
+    30_000,
     () => sink.status(),
   );
   t.is(sink.status().code, 'stream-refused');
@@ -107,7 +107,7 @@ kafka.run('a user without rights is told which topic refuses it', async (t) => {
   new Receiver(source, identity, 'r').open();
   await until(
     () => source.status().state === 'stopped',
-    10_000,
+    30_000,
     () => source.status(),
   );
   t.is(source.status().code, 'stream-refused');
@@ -150,7 +150,7 @@ kafka.run(
     const shipper = kafka.ship(site, frames);
     await until(
       () => shipper.sink.status().state === 'stopped',
-      10_000,
+      30_000,
       () => shipper.sink.status(),
     );
     const { code, reason } = shipper.sink.status();
@@ -161,7 +161,7 @@ kafka.run(
     await deleteTopic(kafka.broker, site.topic);
     await until(
       () => shipper.acceptedLsn === shipper.lastLsn,
-      10_000,
+      30_000,
       () => shipper.sink.status(),
     );
     t.is(shipper.sink.status().state, 'streaming');
@@ -184,7 +184,7 @@ kafka.run(
     const absent = kafka.ship(kafka.newSite(), [], { policy: { ...POLICY, create: false } });
     await until(
       () => absent.sink.status().state === 'stopped',
-      10_000,
+      30_000,
       () => absent.sink.status(),
     );
     t.regex(absent.sink.status().reason, /does not exist and may not be created/);
@@ -201,18 +201,18 @@ kafka.run(
     await arrived(receiver, shipper);
     const writer = site.log.producer(site.topic);
     kafka.atEnd(() => writer.close());
-    await writer.send(new TextEncoder().encode('no frame at all'), 5_000);
-    await writer.send(frames[2]?.bytes ?? new Uint8Array(0), 5_000);
-    await writer.send(frames[2]?.bytes ?? new Uint8Array(0), 5_000, 'with a key');
+    await writer.send(new TextEncoder().encode('no frame at all'), 20_000);
+    await writer.send(frames[2]?.bytes ?? new Uint8Array(0), 20_000);
+    await writer.send(frames[2]?.bytes ?? new Uint8Array(0), 20_000, 'with a key');
     await until(
       () => receiver.repeats === 2 && receiver.rubbish === 1,
-      10_000,
+      30_000,
       () => [receiver.repeats, receiver.rubbish],
     );
     const after = kafka.ship(site, frames);
     await until(
       () => after.seeks.length === 1,
-      10_000,
+      30_000,
       () => after.sink.status(),
     );
     t.is(after.seeks[0]?.fromLsn, 13, 'rubbish and repeats at the end of the topic do not hide what it holds');
@@ -236,7 +236,7 @@ kafka.run('what the far side holds is asked freshly, and read back from any reco
   const shipper = kafka.ship(site, frames);
   await until(
     () => shipper.acceptedLsn === shipper.lastLsn,
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   t.deepEqual(await none.settle(10_000), { highestLsn: 240 });
@@ -245,7 +245,7 @@ kafka.run('what the far side holds is asked freshly, and read back from any reco
   receiver.report({ durableLsn: 500 });
   await until(
     () => shipper.feedbacks.at(-1)?.durableLsn === 500,
-    5_000,
+    30_000,
     () => shipper.feedbacks.at(-1),
   );
   t.deepEqual(await none.settle(10_000), { highestLsn: 500 }, 'a replica may be ahead of the topic');
@@ -267,7 +267,7 @@ kafka.run('records are deleted behind the slowest registered replica, never beyo
   const shipper = kafka.ship(site, frames, { replicas: ['fast', 'slow'] });
   await until(
     () => shipper.acceptedLsn === shipper.lastLsn,
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   const reader = site.log.reader(site.topic);
@@ -277,20 +277,20 @@ kafka.run('records are deleted behind the slowest registered replica, never beyo
   const topicId = (await reader.bounds())?.topicId ?? '';
   const report = async (replica: string, durableLsn: number, offset: number): Promise<void> => {
     const state = feedback(site, { replica, durableLsn, resumeOffset: `${offset}@${topicId}` });
-    await states.send(encodeFeedback(state), 5_000, feedbackKey(site.identity.groupId, replica));
+    await states.send(encodeFeedback(state), 20_000, feedbackKey(site.identity.groupId, replica));
   };
   await report('fast', 60, 29);
   await report('fast', 200, 99);
   await until(
     () => shipper.feedbacks.at(-1)?.durableLsn === 200,
-    5_000,
+    30_000,
     () => shipper.feedbacks,
   );
   shipper.sink.trim(200);
   await report('slow', 80, 39);
   await until(
     () => shipper.feedbacks.at(-1)?.durableLsn === 80,
-    5_000,
+    30_000,
     () => shipper.feedbacks,
   );
   t.is((await reader.bounds())?.start, 0n, 'one replica had not spoken');
@@ -318,7 +318,7 @@ kafka.run('how full a capped topic is: the broker tells, else it is estimated, e
   const used = (shipper: Shipper): number => shipper.sink.status().topic?.usedBytes ?? 0;
   await until(
     () => told.acceptedLsn === told.lastLsn,
-    20_000,
+    30_000,
     () => told.sink.status(),
   );
   // A broker cannot tell where its directory is on no file system that is in the list of mounts, as in a bare chroot.
@@ -326,7 +326,7 @@ kafka.run('how full a capped topic is: the broker tells, else it is estimated, e
   await until(
     // a new topic's broker may not tell at once: then it is estimated meanwhile
     () => used(told) >= bytes * 0.95 && told.sink.status().topic?.estimated === !tells,
-    20_000,
+    30_000,
     () => [tells, told.sink.status()],
   );
   // frames may stand in it more than once, and still come: while a new topic finds its leader, they are sent again
@@ -348,14 +348,14 @@ kafka.run('how full a capped topic is: the broker tells, else it is estimated, e
   const estimated = kafka.ship(restricted, frames.slice(0, 0), capped);
   await until(
     () => estimated.sink.status().state === 'streaming',
-    20_000,
+    30_000,
     () => estimated.sink.status(),
   );
   t.like(estimated.sink.status().topic, { usedBytes: null, estimated: false }, 'nothing sent, nothing to estimate by');
   const own = kafka.ship({ ...restricted, identity: site.identity, topic: `${restricted.topic}2` }, frames, capped);
   await until(
     () => used(own) >= bytes * 0.95 && own.acceptedLsn === own.lastLsn,
-    20_000,
+    30_000,
     () => own.sink.status(),
   );
   t.like(own.sink.status().topic, { capBytes: 8_000_000, estimated: true });
@@ -368,7 +368,7 @@ kafka.run('a source of an older incarnation, another group, or with other record
   const shipper = kafka.ship(site, frames);
   await until(
     () => shipper.acceptedLsn === shipper.lastLsn,
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   await shipper.sink.close();
@@ -377,7 +377,7 @@ kafka.run('a source of an older incarnation, another group, or with other record
   const stale = kafka.ship({ ...site, identity: twin }, []);
   await until(
     () => stale.sink.status().state === 'stopped',
-    10_000,
+    30_000,
     () => stale.sink.status(),
   );
   t.is(stale.sink.status().code, 'stale-incarnation');
@@ -385,7 +385,7 @@ kafka.run('a source of an older incarnation, another group, or with other record
   const foreign = kafka.ship({ ...site, identity: newGroup() }, []);
   await until(
     () => foreign.sink.status().state === 'stopped',
-    10_000,
+    30_000,
     () => foreign.sink.status(),
   );
   t.is(foreign.sink.status().code, 'frame-foreign');
@@ -394,7 +394,7 @@ kafka.run('a source of an older incarnation, another group, or with other record
   const diverged = kafka.ship(site, rewritten);
   await until(
     () => diverged.sink.status().state === 'stopped',
-    10_000,
+    30_000,
     () => diverged.sink.status(),
   );
   t.is(diverged.sink.status().code, 'divergence');
@@ -403,7 +403,7 @@ kafka.run('a source of an older incarnation, another group, or with other record
   const replacing = kafka.ship({ ...site, identity: later }, sealFrames(later, 12, 4096));
   await until(
     () => replacing.acceptedLsn === replacing.lastLsn,
-    10_000,
+    30_000,
     () => replacing.sink.status(),
   );
   t.deepEqual(
@@ -434,11 +434,11 @@ kafka.run('feedback is state: the newest of each replica counts, also from a com
     return target.send(value, 20_000, feedbackKey(site.identity.groupId, replica));
   });
   await Promise.all(sends);
-  await target.send(new TextEncoder().encode('rubbish'), 5_000, feedbackKey(site.identity.groupId, 'r'));
+  await target.send(new TextEncoder().encode('rubbish'), 20_000, feedbackKey(site.identity.groupId, 'r'));
   const reader = site.log.reader(site.feedbackTopic);
   kafka.atEnd(() => reader.close());
   let first = 0n;
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + 40_000;
   while (first === 0n && performance.now() < deadline)
     first = (await reader.read(0n, 1024, 0)).records[0]?.offset ?? 0n;
   t.true(first > 0n, 'the broker compacted');
@@ -446,14 +446,14 @@ kafka.run('feedback is state: the newest of each replica counts, also from a com
   const shipper = kafka.ship(site, []);
   await until(
     () => shipper.feedbacks.length === 2,
-    10_000,
+    30_000,
     () => shipper.feedbacks.length,
   );
   const newest = Object.fromEntries(shipper.feedbacks.map((feedback) => [feedback.replica, feedback.durableLsn]));
   t.deepEqual(newest, { other: 800, r: 799 });
   await until(
     () => shipper.sink.status().state === 'streaming',
-    10_000,
+    30_000,
     () => shipper.sink.status(),
   );
   t.regex(shipper.sink.status().reason, /replica other is not registered/);
