@@ -6,9 +6,9 @@ import { BaseImage } from './base/base-image.ts';
 import { FloorMover } from './base/floor-mover.ts';
 import { type Lease, Leases } from './base/leases.ts';
 import { decideRetention, type RetentionDecision } from './base/retention-policy.ts';
-import type { CatalogBuilder } from './catalog/catalog.ts';
-import { type Catalog, type CatalogBookmark } from './catalog/catalog.ts';
+import type { Catalog, CatalogBookmark, CatalogBuilder } from './catalog/catalog.ts';
 import type { VersionIndex } from './index/version-index.ts';
+import { PromiseOfSource, type RpoClaim } from './receive/promise-of-source.ts';
 import { Receiver } from './receive/receiver.ts';
 import type { ReceiverStatus } from './receive/receiver-parts.ts';
 import type { RecordFeed } from './receive/record-feed.ts';
@@ -84,6 +84,7 @@ export class ReplicaGroup {
   readonly #feed: RecordFeed;
   readonly #bases = new Map<number, Promise<BaseImage>>();
   readonly #space: SpaceWatch;
+  readonly #promise: PromiseOfSource;
   readonly #receiver: Receiver;
   readonly #mover: FloorMover;
   readonly leases: Leases = new Leases();
@@ -123,9 +124,8 @@ export class ReplicaGroup {
       onReopen: () => options.onReopen?.(),
       onAsked: () => this.#receiver.tell(),
     });
-    this.#space = new SpaceWatch(host, options.groupId, options.directory, options.reserveBytes, () =>
-      this.#usedBytes(),
-    );
+    const usedBytes = (): number => this.#store.bytes + this.#index.status().runBytes;
+    this.#space = new SpaceWatch(host, options.groupId, options.directory, options.reserveBytes, usedBytes);
     this.#mover = new FloorMover(host, {
       store: opened.store,
       frames: opened.frames,
@@ -145,11 +145,13 @@ export class ReplicaGroup {
       },
       { scratchDirectory: `${options.directory}/scratch`, viewsMax: options.viewsMax },
     );
+    this.#promise = new PromiseOfSource(host, options.replica, () => opened.catalog);
     this.#receiver = new Receiver(
       host,
       {
         ...opened,
         space: this.#space,
+        promise: this.#promise,
         framesFrom: (fromLsn) => this.framesFrom(fromLsn),
         damagedFrom: () => this.#repair.askingFrom,
       },
@@ -188,6 +190,11 @@ export class ReplicaGroup {
 
   get catalog(): Catalog {
     return this.#catalog.snapshot();
+  }
+
+  /** What would be lost if the source were gone now. */
+  get rpoClaim(): RpoClaim {
+    return this.#promise.claim(this.#book.open.length > 0);
   }
 
   /** Begins to receive. */
@@ -388,9 +395,5 @@ export class ReplicaGroup {
       this.#bases.set(volume, base);
     }
     return base;
-  }
-
-  #usedBytes(): number {
-    return this.#store.bytes + this.#index.status().runBytes;
   }
 }

@@ -8,6 +8,7 @@ import type {
   StatusReply,
   TopicReply,
 } from '../../daemon/control/control-api.ts';
+import type { DegreeReply, RpoClaimReply } from '../../daemon/control/degree-api.ts';
 import { type ClientOptions, clientFor, clientOptions } from '../command-options.ts';
 import { bytes, count, known, point, print, printJson, seconds, shortTime } from '../output.ts';
 import { bold, paint, table } from '../table.ts';
@@ -56,7 +57,13 @@ function sourceText(status: SourceStatusReply): string {
           ],
         ],
       ),
-      ...reasons([group.reason, group.stream.reason, ...topicLine(group.topic), ...group.notes]),
+      ...reasons([
+        group.reason,
+        ...degreeLines(group.degree),
+        group.stream.reason,
+        ...topicLine(group.topic),
+        ...group.notes,
+      ]),
       '',
       table(
         ['  volume', 'size', 'state', 'address'],
@@ -86,6 +93,32 @@ function sourceText(status: SourceStatusReply): string {
   return [...parts, ...alarmLines(status.alarms)].join('\n');
 }
 
+/** What guests' answers wait for; nothing while they wait for nobody and nothing is to change. */
+function degreeLines(degree: DegreeReply | null): string[] {
+  if (degree === null || (degree.policy.ack === 'local' && degree.next === null)) return [];
+  const { policy, next, state: now, brokenFromLsn, answersHeld, unshippedBytes, unshippedBytesBound } = degree;
+  const { ack, ackAt, onStall, stallAfterMs } = policy;
+  const promise = `ack ${ack} at ${ackAt} (${degree.meaning}), ${onStall} after ${stallAfterMs / 1000} s`;
+  const bound = unshippedBytesBound === null ? '' : ` of at most ${bytes(unshippedBytesBound)}`;
+  const onTheWay = unshippedBytes === null ? '' : `, ${bytes(unshippedBytes)}${bound} on the way`;
+  const broken = brokenFromLsn === null ? '' : `, not kept since LSN ${brokenFromLsn}: ${degree.reason}`;
+  const waiting = answersHeld === 0 ? '' : `, ${count(answersHeld, 'answer')} waiting`;
+  return [
+    `${promise}: ${state(now)}${waiting}${onTheWay}${broken}`,
+    ...(next === null ? [] : [`soon: ack ${next.ack} at ${next.ackAt}, ${next.onStall}`]),
+    ...degree.brokenStretches
+      .slice(-3)
+      .map(({ fromLsn, toLsn, reason }) => `not kept from LSN ${fromLsn} to ${toLsn}: ${reason}`),
+  ];
+}
+
+function claimLine(claim: RpoClaimReply | null): string[] {
+  if (claim === null || claim.promise === null) return [];
+  const { rpo, promise, reason, sureForSeconds } = claim;
+  if (rpo === 'zero') return [`RPO 0 (${promise}), sure for ${known(sureForSeconds, seconds)} more`];
+  return [`RPO unknown (${promise}): ${reason}`];
+}
+
 function topicLine(topic: TopicReply | null): string[] {
   if (topic === null) return [];
   const used = known(topic.usedBytes, (value) => `${topic.estimated ? 'about ' : ''}${bytes(value)}`);
@@ -112,7 +145,7 @@ function replicaText(status: ReplicaStatusReply): string {
           ],
         ],
       ),
-      ...reasons([group.reason, group.stream.reason, ...group.notes]),
+      ...reasons([group.reason, ...claimLine(group.rpoClaim), group.stream.reason, ...group.notes]),
     );
     const views = group.views.flatMap((view) =>
       view.exports.map((entry) => [
@@ -150,7 +183,7 @@ function lag(value: LagReply): string {
   return parts.every((part) => part === 'unknown') ? 'unknown' : parts.join(', ');
 }
 
-const GOOD = new Set(['protecting', 'receiving', 'serving', 'streaming', 'done']);
+const GOOD = new Set(['in-sync', 'protecting', 'receiving', 'serving', 'streaming', 'done']);
 const PASSING = new Set([
   'starting',
   'seeding',

@@ -1,3 +1,5 @@
+import type { DegreePolicy } from '../synchrony/degree-policy.ts';
+
 /**
  * What a configuration says once it has been read: sizes in bytes, durations in milliseconds, every default filled in,
  * `null` where the operator left an optional thing out. docker/examples/ holds a commented file for each role.
@@ -111,6 +113,8 @@ export interface SourceGroupConfig {
   /** How long a start waits for the far side to say what it holds before a cut is accepted alone (rule 4). */
   readonly settleTimeoutMs: number;
   readonly heartbeatMs: number;
+  /** What a guest's answers wait for. */
+  readonly degree: DegreePolicy;
 }
 
 export interface JournalConfig {

@@ -1,4 +1,6 @@
 import type { ErrorCode, NextAction } from '../../journal/base/errors.ts';
+import type { ReplicaCountersReply, SourceCountersReply } from './counters-api.ts';
+import type { DegreeReply, RpoClaimReply } from './degree-api.ts';
 
 /**
  * What goes over the control socket: requests and replies of both roles, as types and nothing else, so that the command
@@ -129,28 +131,10 @@ export interface SourceGroupReply {
   readonly replicas: readonly SourceReplicaReply[];
   /** What the required replicas do not hold yet. */
   readonly backlog: LagReply;
+  readonly degree: DegreeReply | null;
   readonly counters: SourceCountersReply | null;
   /** Events of this start that an operator should know of: a cut, damage, a gap. */
   readonly notes: readonly string[];
-}
-
-/** Totals since the data path's start. */
-export interface SourceCountersReply {
-  readonly journalSyncs: number;
-  readonly journalSyncSeconds: number;
-  readonly framesSealed: number;
-  /** Before and after compression. */
-  readonly framePlainBytes: number;
-  readonly frameStoredBytes: number;
-}
-
-/** Totals since the data path's start. */
-export interface ReplicaCountersReply {
-  readonly storeSyncs: number;
-  readonly storeSyncSeconds: number;
-  readonly framesReceived: number;
-  readonly receivedBytes: number;
-  readonly framesRejected: number;
 }
 
 export interface HeadReply {
@@ -231,6 +215,7 @@ export interface ReplicaGroupReply {
   readonly floor: PointReply | null;
   /** A replica alone can only say "at least": the time since the newest record's own time (rule 7). */
   readonly lagSecondsAtLeast: number | null;
+  readonly rpoClaim: RpoClaimReply | null;
   readonly volumes: readonly { readonly id: number; readonly name: string; readonly sizeBytes: number }[];
   readonly store: ReplicaStoreReply | null;
   readonly views: readonly ViewReply[];

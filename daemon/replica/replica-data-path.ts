@@ -1,7 +1,9 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
+import type { RpoClaim } from '../../replica/receive/promise-of-source.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import type { GroupState, ReplicaGroupReply, StreamReply } from '../control/control-api.ts';
+import type { RpoClaimReply } from '../control/degree-api.ts';
 import { pinGroupId, readGroupId } from '../group-identity.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { nbdListener } from '../nbd-setup.ts';
@@ -189,6 +191,7 @@ export class ReplicaDataPath {
       head: pointReply(epoch, now.headLsn, now.headTime),
       floor: pointReply(epoch, now.floorLsn, now.floorTime),
       lagSecondsAtLeast: now.heartbeatAgeMs === undefined ? null : now.heartbeatAgeMs / 1000,
+      rpoClaim: claimReply(group.rpoClaim),
       volumes: now.volumes.map(({ id, name, size }) => ({ id, name, sizeBytes: size })),
       store: {
         directory: config.directory,
@@ -210,6 +213,11 @@ export class ReplicaDataPath {
       ],
     };
   }
+}
+
+function claimReply({ rpo, promise, reason, sureForMs }: RpoClaim): RpoClaimReply {
+  const sureForSeconds = rpo === 'zero' ? sureForMs / 1000 : null;
+  return { rpo, promise: promise === '' ? null : promise, reason, sureForSeconds };
 }
 
 function streamReply(

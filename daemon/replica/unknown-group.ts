@@ -14,6 +14,7 @@ export function unknownReplicaGroup(name: string, kind: StreamReply['kind']): Re
     head: null,
     floor: null,
     lagSecondsAtLeast: null,
+    rpoClaim: null,
     volumes: [],
     store: null,
     views: [],

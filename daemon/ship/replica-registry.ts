@@ -1,5 +1,6 @@
 import { channel } from '../../journal/base/channels.ts';
 import type { Lsn } from '../../journal/position.ts';
+import type { StateName } from '../../journal/record-bodies.ts';
 import type { ReplicaFeedback } from '../../journal/stream.ts';
 import type { Acknowledged } from './acknowledged.ts';
 import type { KnownChains } from './known-chains.ts';
@@ -32,6 +33,8 @@ export interface KnownReplica {
   heardMs: number;
   /** Lowest LSN it found damaged and asks for again; 0: none. */
   damagedFrom: Lsn;
+  /** Which of its states that was, by its own clock; undefined: it does not say. */
+  sent: StateName | undefined;
 }
 
 /** Names kept of readers that nobody registered. */
@@ -71,6 +74,7 @@ export class ReplicaRegistry {
         lostFromLsn: known?.lostFromLsn ?? 0,
         heardMs: 0,
         damagedFrom: 0,
+        sent: undefined,
       };
     });
   }
@@ -104,6 +108,7 @@ export class ReplicaRegistry {
     replica.chain = feedback.chain;
     replica.heardMs = nowMs;
     replica.damagedFrom = feedback.damagedFrom ?? 0;
+    replica.sent = feedback.sent;
     if (announce) {
       const { name, state, reason } = replica;
       replicaChannel.publish({ group: this.#group, replica: name, state, reason, durableLsn: feedback.durableLsn });

@@ -7,6 +7,7 @@ import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
+import type { FarSide } from '../synchrony/degree-keeper.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
@@ -35,6 +36,10 @@ export interface ShipperOptions {
   readonly givenUp?: { readonly address: JournalAddress; readonly end?: Omit<ChainCheckpoint, 'address'> } | undefined;
   /** Default 5. */
   readonly lingerMs?: number;
+  /** For each sink whether a required replica reads from it; all when left out: a topic is read by every replica. */
+  readonly requiredSinks?: readonly boolean[];
+  /** Somebody may hold more now, or less. */
+  readonly onFar?: () => void;
   /** Who else relies on places in the journal, and on what stands there; nobody when left out. */
   readonly mending?: Partial<Pick<MenderOptions, 'anchors' | 'onDamaged' | 'onMended'>>;
 }
@@ -180,6 +185,22 @@ export class Shipper {
     return this.#mender.askAgain();
   }
 
+  /** For who waits for the far side. Unlike the marks its figures may go back. */
+  get far(): FarSide {
+    const registry = this.#registry;
+    return {
+      reachedLsn: (ack) => (ack === 'stream' ? this.#acceptedLsn : registry.replicatedLsn),
+      get lost() {
+        return registry.replicas.some(({ required, lostFromLsn }) => required && lostFromLsn > 0);
+      },
+      get heard() {
+        return registry.replicas.flatMap(({ required, name, sent, heardMs }) =>
+          required && sent !== undefined ? [{ replica: name, sent, takenMs: heardMs }] : [],
+        );
+      },
+    };
+  }
+
   /** Of each sink, in their order. */
   get streams(): readonly StreamStatus[] {
     return this.#lanes.map((lane) => lane.stream);
@@ -207,6 +228,13 @@ export class Shipper {
     const { marks } = this.#options;
     const accepted = Math.min(...this.#lanes.map((lane) => lane.acceptedLsn));
     if (accepted > marks.lsn('accepted')) marks.advanceLsn('accepted', accepted);
+    this.#options.onFar?.();
+  }
+
+  get #acceptedLsn(): Lsn {
+    const { requiredSinks } = this.#options;
+    const lanes = this.#lanes.filter((_, index) => requiredSinks?.[index] ?? true);
+    return Math.min(...lanes.map((lane) => lane.acceptedLsn));
   }
 
   #onFeedback(lane: Lane, feedback: ReplicaFeedback): void {
@@ -240,6 +268,7 @@ export class Shipper {
     const replica = this.#registry.hear(feedback, this.#host.clock.monotonicMs());
     this.#acknowledged.note();
     if (replica !== undefined && this.#proveOrStop(lane, replica)) this.#advance();
+    this.#options.onFar?.();
     this.#announce();
   }
 
@@ -248,6 +277,7 @@ export class Shipper {
     for (const replica of this.#registry.replicas) {
       if (replica.durableLsn === lsn && this.#proveOrStop(lane, replica)) this.#advance();
     }
+    this.#options.onFar?.();
   }
 
   #proveOrStop(lane: Lane, replica: KnownReplica): boolean {

@@ -13,6 +13,7 @@ import type {
   GiveUpRequest,
   SourceGroupReply,
 } from '../control/control-api.ts';
+import type { DegreeRequest } from '../control/degree-api.ts';
 import { sourceGroupId } from '../group-identity.ts';
 import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
 import { exportUri, nbdListener } from '../nbd-setup.ts';
@@ -27,12 +28,13 @@ import { anchorsOf, readCheckpoint } from '../volume/checkpoint.ts';
 import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
 import { CountedExport } from './counted-export.ts';
+import { policyOf } from './degree-policy-of.ts';
 import { damageBehind, planGiveUp } from './give-up-plan.ts';
 import type { SourceWorkerData } from './group-worker-protocol.ts';
 import { mendingOf } from './mending.ts';
 import { openVolumes } from './open-volumes.ts';
 import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
-import { sinkFactory, streamNames } from './source-stream.ts';
+import { requiredSinks, sinkFactory, streamNames } from './source-stream.ts';
 
 /** Between two questions for records without which the disks cannot be served. */
 const ASK_AGAIN_MS = 5_000;
@@ -102,6 +104,7 @@ export class SourceDataPath {
     this.#closing = true;
     // a start that failed has told so already
     await this.#running?.catch(() => undefined);
+    // who waits for a far side that is away is disconnected without an answer, and asks the next start again
     await this.#open?.server.close();
     await this.#open?.shipper.close();
     await this.#open?.group.close();
@@ -141,6 +144,13 @@ export class SourceDataPath {
     if (!group.status().remoteHeld) return { dryRun, steps: ['nothing is held'] };
     if (!dryRun) await group.release();
     return { dryRun, steps: ['remote guests may connect again'] };
+  }
+
+  /** What is left out stays as it is, or as it will be soon. */
+  async changeDegree({ dryRun = false, ...wanted }: DegreeRequest): Promise<ActionReply> {
+    const { degree } = this.#opened().group;
+    const steps = await degree.change(policyOf(degree.status, wanted, this.#data.config), dryRun);
+    return { dryRun, steps };
   }
 
   async giveUp({ reason, dryRun = false }: GiveUpRequest): Promise<GiveUpReply> {
@@ -204,6 +214,7 @@ export class SourceDataPath {
       const shipper = await this.#openShipper(group, groupId, makeSinks());
       opened.unshift(shipper);
       this.#coming.opened(shipper);
+      group.degree.attach(shipper.far);
       const { address: unreadable } = group.status().destage;
       if (unreadable !== undefined) shipper.mendAt(unreadable);
       const exports = group
@@ -238,6 +249,7 @@ export class SourceDataPath {
       outOfRoom: config.outOfRoom,
       afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
       heartbeatMs: config.heartbeatMs,
+      degree: config.degree,
       settle: (journal: Journal, seedAllAnew: () => Promise<void>) =>
         this.#settle(journal, groupId, makeSinks, seedAllAnew),
       beforeGivingUp: (end: JournalAddress) => this.#coming.keepChainAt(end),
@@ -329,6 +341,8 @@ export class SourceDataPath {
       sinks,
       givenUp: group.status().givenUp,
       replicas: config.replicas,
+      requiredSinks: requiredSinks(config),
+      onFar: () => group.degree.moved(),
       mending: mendingOf(group, (error) => this.#ended.reject(error)),
     });
   }

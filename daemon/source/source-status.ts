@@ -1,14 +1,12 @@
 import type { Journal } from '../../journal/journal.ts';
 import type { SourceGroupConfig } from '../config/config-types.ts';
-import type {
-  GroupState,
-  SourceCountersReply,
-  SourceGroupReply,
-  SourceVolumeReply,
-  StreamReply,
-} from '../control/control-api.ts';
+import type { GroupState, SourceGroupReply, SourceVolumeReply, StreamReply } from '../control/control-api.ts';
+import type { SourceCountersReply } from '../control/counters-api.ts';
+import type { DegreeReply } from '../control/degree-api.ts';
 import { listenText } from '../nbd-setup.ts';
 import type { ShipReplicaStatus, ShipStatus } from '../ship/ship-status.ts';
+import type { AckDegree } from '../synchrony/degree-policy.ts';
+import type { DegreeStatus } from '../synchrony/degree-status.ts';
 import { isoTime } from '../times.ts';
 import type { GroupStatus, VolumeStatus } from '../volume/group-status.ts';
 import type { CountedExport } from './counted-export.ts';
@@ -51,6 +49,7 @@ export function unknownSourceGroup(config: SourceGroupConfig): SourceGroupReply 
       lag: unknown,
     })),
     backlog: unknown,
+    degree: null,
     counters: null,
     notes: [],
   };
@@ -124,6 +123,7 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
       lag,
     })),
     backlog: ship.backlog,
+    degree: degreeReply(config, group.degree),
     counters: { ...facts.counters },
     notes: [
       ...facts.notes,
@@ -154,6 +154,11 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
   }
   if (group.clientsHeldBack > 0 && group.journalFreeBytes < config.journal.fileBytes) {
     return ['blocked', 'the journal has spent its budget, or its file system is full: the guest waits', 'journal-full'];
+  }
+  const { degree } = group;
+  if (degree.state === 'blocked' || degree.state === 'failing') {
+    const what = degree.state === 'blocked' ? 'guests wait for the far side' : 'guests are answered with errors';
+    return ['blocked', `${what}: ${degree.reason}`, 'timed-out'];
   }
   if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
   for (const replica of ship.replicas) {
@@ -204,6 +209,35 @@ function volumeReply(
       ...(facts.exports.get(name)?.traffic ?? { reads: 0, readBytes: 0, writes: 0, writeBytes: 0, flushes: 0 }),
     },
   };
+}
+
+function degreeReply(config: SourceGroupConfig, degree: DegreeStatus): DegreeReply {
+  const { policy, configured, next, state, reason, sinceLsn, holds, brokenFromLsn } = degree;
+  return {
+    policy,
+    configured,
+    next: next ?? null,
+    meaning: meaningOf(policy.ack, kindOf(config)),
+    state,
+    reason,
+    sinceLsn,
+    holds,
+    brokenFromLsn: brokenFromLsn === 0 ? null : brokenFromLsn,
+    brokenStretches: degree.stretches,
+    answersHeld: degree.waiting,
+    clientsHeldBack: degree.heldBack,
+    unshippedBytes: degree.unshippedBytes,
+    unshippedBytesBound: degree.unshippedBytesBound === 0 ? null : degree.unshippedBytesBound,
+  };
+}
+
+function meaningOf(ack: AckDegree, kind: StreamReply['kind']): string {
+  if (ack === 'local') return 'in the journal here';
+  if (ack === 'replica') return 'durable at every required replica';
+  if (ack === 'applied') return 'in the standby image of every required replica';
+  return kind === 'kafka'
+    ? 'taken by the topic from all in-sync brokers: in their page cache'
+    : "received by the replica's process, not yet durable there";
 }
 
 function streamReply(config: SourceGroupConfig, ship: ShipStatus): StreamReply {

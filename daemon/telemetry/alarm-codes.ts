@@ -10,6 +10,14 @@ export const ALARM_CODES = {
     severity: 'critical',
     action: 'the guest waits for journal space: bring the stream back or add budget',
   },
+  degraded: {
+    severity: 'critical',
+    action: 'guests are answered without the far side: what they write now would be lost with this site; bring it back',
+  },
+  'far-side-stalled': {
+    severity: 'critical',
+    action: 'guests wait for the far side, or get errors, as onStall says: bring it back, or `tidemark degree`',
+  },
   unprotected: { severity: 'critical', action: 'history has stopped: bring the stream back, then seed anew' },
   'journal-space': { severity: 'warning', action: 'the journal fills up: bring the stream or replica back' },
   'journal-damaged': {

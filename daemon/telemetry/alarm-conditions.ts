@@ -31,6 +31,7 @@ export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCond
     ...streamConditions(group.name, group.stream),
     ...topicConditions(group),
     ...journalConditions(group),
+    ...degreeConditions(group),
     ...group.replicas.flatMap((replica) => {
       const code = REPLICA_ALARMS[replica.state];
       if (code === undefined) return [];
@@ -57,6 +58,8 @@ function condition(code: AlarmCode, group: string, message: string, subject = ''
 
 function stateConditions(group: SourceGroupReply | ReplicaGroupReply): AlarmCondition[] {
   const byCode = group.code === null ? undefined : REPLICA_ALARMS[group.code];
+  // what guests wait for is told by an alarm of its own
+  if (group.state === 'blocked' && group.code === 'timed-out') return [];
   const code = STATE_ALARMS[group.state] ?? (group.state === 'stopped' ? (byCode ?? 'stream-stopped') : byCode);
   return code === undefined ? [] : [condition(code, group.name, group.reason)];
 }
@@ -65,6 +68,18 @@ function streamConditions(group: string, stream: StreamReply): AlarmCondition[] 
   const found = REPLICA_ALARMS[stream.state];
   if (found !== undefined) return [condition(found, group, stream.reason)];
   return stream.state === 'retrying' ? [condition('stream-away', group, stream.reason)] : [];
+}
+
+/** A promise of a degree that is not kept, or that guests pay for. */
+function degreeConditions({ name, degree }: SourceGroupReply): AlarmCondition[] {
+  if (degree === null) return [];
+  const { state, reason, brokenFromLsn } = degree;
+  if (state === 'blocked' || state === 'failing') {
+    const what = state === 'blocked' ? 'guests wait' : 'guests get errors';
+    return [condition('far-side-stalled', name, `${what}: ${reason}`)];
+  }
+  if (state !== 'degraded') return [];
+  return [condition('degraded', name, `ack ${degree.policy.ack} has not held since LSN ${brokenFromLsn}: ${reason}`)];
 }
 
 function journalConditions(group: SourceGroupReply): AlarmCondition[] {

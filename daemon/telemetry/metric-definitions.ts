@@ -168,6 +168,33 @@ export const METRICS: readonly MetricDefinition[] = [
     'Bytes a capped topic may take',
     ofSource((group) => group.topic?.capBytes),
   ),
+  gauge(
+    'promise_held',
+    '1 while the degree of synchrony is kept, 0 while it is not; nothing while nothing is promised',
+    ofSource((group) => asNumber(group.degree?.holds)),
+  ),
+  gauge('degree_state', '1 for the state of the degree of synchrony', (status) =>
+    status.role === 'source'
+      ? status.groups.flatMap(({ name, degree }) =>
+          degree === null ? [] : [{ value: 1, labels: { group: name, ack: degree.policy.ack, state: degree.state } }],
+        )
+      : [],
+  ),
+  gauge(
+    'answers_held',
+    'Answers to guests that wait for the far side',
+    ofSource((group) => group.degree?.answersHeld),
+  ),
+  gauge(
+    'unshipped_bytes',
+    'Bytes of guests that the far side does not have while answers wait for it',
+    ofSource((group) => group.degree?.unshippedBytes),
+  ),
+  gauge(
+    'unshipped_limit_bytes',
+    'What they may be: writers are slowed down before it',
+    ofSource((group) => group.degree?.unshippedBytesBound),
+  ),
   counter(
     'volume_reads',
     'Reads answered',
@@ -213,6 +240,11 @@ export const METRICS: readonly MetricDefinition[] = [
     'Age of the newest record at the replica: a lower bound of the lag',
     ofReplica((group) => group.lagSecondsAtLeast),
   ),
+  gauge(
+    'rpo_zero',
+    '1 while the replica knows that it holds all a guest was answered under the promise of its source, else 0',
+    ofReplica((group) => (group.rpoClaim === null ? null : Number(group.rpoClaim.rpo === 'zero'))),
+  ),
   gauge('history_seconds', 'Time between floor and head', ofReplica(historySeconds)),
   gauge(
     'store_used_bytes',
@@ -236,6 +268,10 @@ export const METRICS: readonly MetricDefinition[] = [
   ),
   gauge('restores_running', 'Restores under way', ofReplica(runningRestores)),
 ];
+
+function asNumber(value: boolean | null | undefined): Value {
+  return value === null || value === undefined ? value : Number(value);
+}
 
 function historySeconds(group: ReplicaGroupReply): number | null {
   const head = group.head?.time;

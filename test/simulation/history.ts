@@ -1,7 +1,13 @@
 import { assert } from '../../journal/base/assert.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { decodeGap, decodeSeedEnd, decodeVolumeAdded } from '../../journal/record-bodies.ts';
+import {
+  type DegreeChangeBody,
+  decodeDegreeChange,
+  decodeGap,
+  decodeSeedEnd,
+  decodeVolumeAdded,
+} from '../../journal/record-bodies.ts';
 import type { SectorId } from './sector-pattern.ts';
 
 /** A change of one volume as the model sees it: one id per sector. */
@@ -62,6 +68,7 @@ const CONTROLS: ReadonlySet<RecordKind> = new Set([
   RecordKind.seed,
   RecordKind.seedEnd,
   RecordKind.gap,
+  RecordKind.degreeChange,
 ]);
 
 /** The order of a group's changes over all its volumes, and what they add up to at any LSN. */
@@ -131,6 +138,12 @@ export class History {
       else if (kind === RecordKind.seedEnd) open.delete(decodeSeedEnd(body).volume);
     }
     return [...open].every((volume) => !seeded(volume));
+  }
+
+  /** What the source said last of its degree of synchrony, up to this LSN. */
+  degree(upToLsn: Lsn = this.lastLsn): (DegreeChangeBody & { readonly lsn: Lsn }) | undefined {
+    const last = this.#controls.findLast(({ kind, lsn }) => kind === RecordKind.degreeChange && lsn <= upToLsn);
+    return last && { ...decodeDegreeChange(Buffer.from(last.content, 'hex')), lsn: last.lsn };
   }
 
   /** What the source said it gave up. */

@@ -85,8 +85,10 @@ export class SourceParts {
       sinks: this.#makeSinks(),
       givenUp: group.status().givenUp,
       replicas: this.#streams.replicas,
+      onFar: () => group.degree.moved(),
     });
     this.coming.opened(shipper);
+    group.degree.attach(shipper.far);
   }
 
   async close(): Promise<void> {

@@ -20,6 +20,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   P2: { text: 'what the true source sends again is never taken for other records', file: 'replica-node.ts' },
   P3: { text: 'no gap is stepped over, and what is durable at the source arrives when faults stop', file: 'world.ts' },
   P5: { text: 'what the replica called durable it still holds after any crash', file: 'replica-node.ts' },
+  P6: {
+    text: 'who is answered in sync is durable at the replica; who is not, is named; a replica that claims RPO 0 has it',
+    file: 'far-promises.ts',
+  },
   P7: { text: 'the source never says that a replica holds more than it does', file: 'replica-node.ts' },
   V1: { text: 'a view that stays open reads the same, whatever arrives meanwhile', file: 'replica-node.ts' },
   V2: {

@@ -1,5 +1,6 @@
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
+import { ALONE, type DegreeOptions, drawDegree } from './degree-options.ts';
 import { CALM_LIFE, drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { DIRECT, drawStream, type StreamOptions } from './stream-options.ts';
@@ -28,6 +29,7 @@ export interface RunOptions {
   readonly network: NetworkFaults;
   readonly stream: StreamOptions;
   readonly life: LifeOptions;
+  readonly degree: DegreeOptions;
 }
 
 export const NEMESIS_ACTIONS = [
@@ -59,7 +61,7 @@ const KIB = 1024;
 /** Options that were written down before there were all of these: what did not exist then does not happen. */
 export function completed(options: Partial<RunOptions>): RunOptions {
   const { life, ...others } = options;
-  const added = { stream: DIRECT, bookmarkBeforePowerLoss: 0 };
+  const added = { stream: DIRECT, bookmarkBeforePowerLoss: 0, degree: ALONE };
   return { ...added, ...others, life: { ...CALM_LIFE, ...life } } as RunOptions;
 }
 
@@ -119,10 +121,12 @@ export function drawOptions(random: SeededRandom): RunOptions {
     stream: drawStream(random),
     life: drawLife(random),
     bookmarkBeforePowerLoss: maybe(0.4, 0.5),
+    degree: ALONE,
   };
   // A block of a seed is one batch, and no file of the product is smaller than a MiB.
   const { journalFileBytes, life } = drawn;
   const fileBytes = life.seeded ? Math.max(journalFileBytes, 512 * KIB) : journalFileBytes;
   const nemesis = random.chance(0.25) ? [...drawn.nemesis, DRAWN_LAST] : drawn.nemesis;
-  return { ...drawn, journalFileBytes: fileBytes, nemesis };
+  const degree = drawDegree(random.fork(), life.outOfRoom === 'block');
+  return { ...drawn, journalFileBytes: fileBytes, nemesis, degree };
 }

@@ -12,6 +12,7 @@ export type Invariant =
   | 'P2'
   | 'P3'
   | 'P5'
+  | 'P6'
   | 'P7'
   | 'V1'
   | 'V2'

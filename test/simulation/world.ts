@@ -3,7 +3,9 @@ import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
+import { drawPolicy } from './degree-options.ts';
 import { checkAtEnd } from './end-check.ts';
+import { FarPromises } from './far-promises.ts';
 import { History } from './history.ts';
 import { KafkaNemesis } from './kafka-nemesis.ts';
 import { REPLICA } from './names.ts';
@@ -52,6 +54,7 @@ export class World {
   readonly model: SourceModel;
   readonly source: SourceNode;
   readonly replica: ReplicaNode;
+  readonly far: FarPromises;
   readonly #seed: number;
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
@@ -80,6 +83,17 @@ export class World {
     const streams = new Streams(stream, network, kafka, [REPLICA]);
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
+    this.far = new FarPromises({
+      degree: (upToLsn) => {
+        model.keepUp();
+        return model.history.degree(upToLsn);
+      },
+      sourceDurableLsn: () => this.source.durableLsn,
+      replicaDurableLsn: () => this.replica.durableLsn,
+      claim: () => this.replica.group?.rpoClaim,
+    });
+    model.onAnswered = (lsn, durable): void => this.far.answered(lsn, durable);
+    model.onRecovered = (lsn): void => this.far.recovered(lsn);
     this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
     if (stream.kind === 'kafka') this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork());
@@ -206,6 +220,10 @@ export class World {
       'P3',
       () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${this.source.shipping}`,
     );
+    const { degree } = this.options;
+    const kept = (): boolean => this.source.group?.status().degree.holds !== false || this.#isNamed();
+    const isKept = await this.#until(kept, CATCH_UP_MICROS);
+    this.#demand(isKept, 'L1', () => `ack ${degree.policy.ack} does not hold again: ${this.source.degree}`);
     await this.#finish(this.#checkHealed());
     await this.#finish(checkAtEnd(this));
   }
@@ -304,6 +322,8 @@ export class World {
       this.#watch(this.source.stop().then(() => this.restart('source')));
     }
     this.replica.note();
+    this.far.checkClaim();
+    this.#changeDegree();
     this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
     this.#checkTrim();
     if (this.#loaded) this.#watch(this.#replicaLife.act());
@@ -318,6 +338,20 @@ export class World {
       this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
       if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
     }
+  }
+
+  /** An operator wants another degree, now and then. */
+  #changeDegree(): void {
+    const { degree, life } = this.options;
+    const { group } = this.source;
+    const { random } = this.scheduler;
+    if (!this.#loaded || !degree.changes || group === undefined || !random.chance(0.1)) return;
+    const wanted = drawPolicy(random, life.outOfRoom === 'block');
+    this.#watch(
+      group.degree.change(wanted, random.chance(0.2)).catch((error: unknown) => {
+        if (!(error instanceof TidemarkError)) throw error;
+      }),
+    );
   }
 
   /** The journal keeps what the replica does not hold, unless it was told to give history up (rule 22). */

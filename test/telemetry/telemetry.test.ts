@@ -39,6 +39,7 @@ const GROUP: SourceGroupReply = {
   ],
   listen: '/s',
   clients: 1,
+  degree: null,
   stream: { kind: 'direct', state: 'streaming', reason: '', code: null },
   topic: null,
   replicas: [

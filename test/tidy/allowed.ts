@@ -34,10 +34,18 @@ export const HOT_PATH: readonly string[] = [
   'daemon/volume/',
   'daemon/ship/',
   'daemon/stream/',
+  'daemon/synchrony/',
 ];
 
 /** Folders that reach disk, clock and random only through `journal/host/`, so that one seed replays a run. */
-export const SEAMED: readonly string[] = ['journal/', 'replica/', 'daemon/volume/', 'daemon/ship/', 'daemon/stream/'];
+export const SEAMED: readonly string[] = [
+  'journal/',
+  'replica/',
+  'daemon/volume/',
+  'daemon/ship/',
+  'daemon/stream/',
+  'daemon/synchrony/',
+];
 
 export const SEAM_EXCEPTIONS: Readonly<Record<string, string>> = {
   'journal/host/': 'it is the seam',
