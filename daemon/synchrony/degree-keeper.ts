@@ -8,7 +8,14 @@ import { encodeDegreeChange, type LeaseBody, type StateName } from '../../journa
 import type { StatePlace } from '../volume/state-file.ts';
 import type { AckGate } from './ack-gate.ts';
 import { type DegreeRecord, readDegree, writeDegree } from './degree-file.ts';
-import { changed, type DegreeChange, type DegreeStanding, look, standingAt } from './degree-machine.ts';
+import {
+  changed,
+  type DegreeChange,
+  type DegreeStanding,
+  type DegreeState,
+  look,
+  standingAt,
+} from './degree-machine.ts';
 import {
   type AckDegree,
   type BrokenStretch,
@@ -56,9 +63,14 @@ const failedChannel = channel('tidemark:group:degree-failed');
 export class DegreeKeeper {
   readonly gate: AckGate;
   readonly #parts: KeeperParts;
+  /** As it stands in the file. */
   #record: DegreeRecord;
+  /** What answers go by: changed in the turn in which the gate is. */
+  #policy: DegreePolicy;
   #standing: DegreeStanding;
   #sinceLsn: Lsn = 0;
+  /** What was written before this record is at the far side when the record is: answers have waited since. */
+  #promisedLsn: Lsn = 0;
   #reason: string;
   #leasedUntilMs: number;
   #far: FarSide = NOBODY;
@@ -72,6 +84,7 @@ export class DegreeKeeper {
     this.gate = parts.gate;
     this.#parts = parts;
     this.#record = record;
+    this.#policy = record.policy;
     this.#reason = reason;
     this.#standing = standingAt(record.state, record.brokenFromLsn, nowMs, parts.times.resumeMs);
     this.#leasedUntilMs = record.state === 'in-sync' ? nowMs + record.leaseMs : Number.NEGATIVE_INFINITY;
@@ -92,6 +105,7 @@ export class DegreeKeeper {
     if (before.state !== 'off') {
       await keeper.#save({});
       keeper.#sinceLsn = keeper.#append(isNew ? 'off' : before.state, before, reason);
+      keeper.#promisedLsn = keeper.#sinceLsn;
       await journal.sync();
     }
     keeper.#setGate();
@@ -107,13 +121,14 @@ export class DegreeKeeper {
 
   /** The far side has come further, or has lost something. */
   moved(): void {
-    const { ack } = this.#record.policy;
+    const { ack } = this.#policy;
     if (ack !== 'local') this.gate.advance(this.#far.reachedLsn(ack));
   }
 
   /** For the heartbeat that is journalled now; from here on the replicas may rely on it. */
   lease(): LeaseBody | undefined {
-    const { policy, next, state } = this.#record;
+    const { next, state } = this.#record;
+    const policy = this.#policy;
     const nowMs = this.#nowMs;
     const relied = policy.ack === 'replica' || policy.ack === 'applied';
     const holds = state === 'in-sync' && this.#standing.state === 'in-sync' && this.#changing === undefined;
@@ -131,16 +146,17 @@ export class DegreeKeeper {
 
   /** What would be done, in words; done when it is no dry run. The new policy is durable when it resolves. */
   async change(wanted: DegreePolicy, dryRun: boolean): Promise<readonly string[]> {
-    const { policy, next } = this.#record;
+    const { next } = this.#record;
     const steps = this.#stepsTo(wanted);
-    if (dryRun || samePolicy(next ?? policy, wanted)) return steps;
+    if (dryRun || samePolicy(next ?? this.#policy, wanted)) return steps;
     await this.#inTurn(() => this.#save({ next: wanted }));
     this.#look();
     return steps;
   }
 
   get status(): DegreeStatus {
-    const { policy, configured, next, stretches } = this.#record;
+    const { configured, next, stretches } = this.#record;
+    const policy = this.#policy;
     const { state, brokenFromLsn, positionLsn } = this.#standing;
     const waits = state !== 'off' && state !== 'degraded';
     return {
@@ -150,8 +166,7 @@ export class DegreeKeeper {
       state,
       reason: this.#reason,
       sinceLsn: this.#sinceLsn,
-      // what was written before the state began is at the far side when the record of it is
-      holds: policy.ack === 'local' ? null : waits && brokenFromLsn === 0 && positionLsn >= this.#sinceLsn,
+      holds: policy.ack === 'local' ? null : waits && brokenFromLsn === 0 && positionLsn >= this.#promisedLsn,
       brokenFromLsn,
       stretches,
       waiting: this.gate.waiting,
@@ -180,7 +195,8 @@ export class DegreeKeeper {
       this.gate.fail('device-failed');
     } else {
       this.moved();
-      const { policy, next } = this.#record;
+      const { next } = this.#record;
+      const policy = this.#policy;
       const { standing, change } = look(this.#standing, policy, this.#sight());
       this.#standing = standing;
       if (this.#changing === undefined && next !== undefined && this.#mayFollow(policy, next)) {
@@ -193,12 +209,12 @@ export class DegreeKeeper {
         this.#begin(() => this.#save({ state, brokenFromLsn }));
       }
     }
-    if (this.#record.policy.ack === 'local' && this.#record.next === undefined) return;
+    if (this.#policy.ack === 'local' && this.#record.next === undefined && this.#changing === undefined) return;
     this.#timer = this.#parts.host.clock.after(this.#parts.times.lookMs, () => this.#look());
   }
 
   #sight(): Parameters<typeof look>[2] {
-    const { ack } = this.#record.policy;
+    const { ack } = this.#policy;
     const nowMs = this.#nowMs;
     const durableLsn = this.#parts.journal.marks.lsn('durable');
     this.#earlier.push({ ms: nowMs, lsn: durableLsn });
@@ -255,13 +271,14 @@ export class DegreeKeeper {
     this.#setGate();
   }
 
-  #tell(from: string, { to, brokenFromLsn, reason }: DegreeChange, lsn: Lsn, wasBrokenFromLsn: Lsn): void {
+  #tell(from: DegreeState, { to, brokenFromLsn, reason }: DegreeChange, lsn: Lsn, wasBrokenFromLsn: Lsn): void {
     const { group } = this.#parts;
     if (wasBrokenFromLsn > 0 && brokenFromLsn === 0 && lsn > wasBrokenFromLsn) {
       const over: BrokenStretch = { fromLsn: wasBrokenFromLsn, toLsn: lsn - 1, reason: this.#reason };
       this.#record = { ...this.#record, stretches: [...this.#record.stretches, over].slice(-STRETCHES_MAX) };
     }
     this.#sinceLsn = lsn;
+    if (to === 'in-sync' && (from === 'degraded' || from === 'failing')) this.#promisedLsn = lsn;
     this.#reason = reason;
     degreeChannel.publish({ group, from, to, reason, lsn, brokenFromLsn, wasBrokenFromLsn });
   }
@@ -272,10 +289,10 @@ export class DegreeKeeper {
   }
 
   async #follow(next: DegreePolicy): Promise<void> {
-    const { policy } = this.#record;
     const { state, brokenFromLsn } = this.#standing;
-    if (samePromise(policy, next)) {
+    if (samePromise(this.#policy, next)) {
       await this.#save({ policy: next, next: undefined });
+      this.#policy = next;
       this.#setGate();
       return;
     }
@@ -284,8 +301,9 @@ export class DegreeKeeper {
     // nobody has waited for this degree so far
     const broken = next.ack === 'local' ? 0 : this.#far.reachedLsn(next.ack) + 1;
     await this.#save({ policy: next, next: undefined, state: to, brokenFromLsn: broken });
-    const lsn = this.#append(state, { state: to, brokenFromLsn: broken }, reason);
+    const lsn = this.#append(state, { state: to, brokenFromLsn: broken }, reason, next);
     await this.#parts.journal.sync();
+    this.#policy = next;
     this.#leasedUntilMs = Number.NEGATIVE_INFINITY;
     this.#standing = standingAt(to, broken, this.#nowMs, this.#parts.times.resumeMs);
     this.#tell(state, { to, brokenFromLsn: broken, reason }, lsn, brokenFromLsn);
@@ -294,7 +312,8 @@ export class DegreeKeeper {
   }
 
   #stepsTo(wanted: DegreePolicy): readonly string[] {
-    const { policy, next } = this.#record;
+    const { next } = this.#record;
+    const policy = this.#policy;
     if (samePolicy(next ?? policy, wanted)) return [`nothing changes: ${policyText(wanted)}`];
     const now = `now: ${policyText(policy)}${next === undefined ? '' : `, soon: ${policyText(next)}`}`;
     if (samePromise(policy, wanted)) return [now, `at once: ${policyText(wanted)}`];
@@ -307,7 +326,7 @@ export class DegreeKeeper {
   }
 
   #setGate(): void {
-    const { ackAt, unshippedBytesMax } = this.#record.policy;
+    const { ackAt, unshippedBytesMax } = this.#policy;
     const { state } = this.#standing;
     const rule = { writes: ackAt === 'write', unshippedBytesMax: ackAt === 'flush' ? unshippedBytesMax : 0 };
     if (state === 'off' || state === 'degraded') this.gate.set('open', NO_RULE);
@@ -316,8 +335,12 @@ export class DegreeKeeper {
     this.moved();
   }
 
-  #append(from: string, to: Pick<DegreeRecord, 'state' | 'brokenFromLsn'>, reason: string): Lsn {
-    const { ack, ackAt } = this.#record.policy;
+  #append(
+    from: string,
+    to: Pick<DegreeRecord, 'state' | 'brokenFromLsn'>,
+    reason: string,
+    { ack, ackAt }: DegreePolicy = this.#policy,
+  ): Lsn {
     const body = { from, to: to.state, reason, ack, ackAt, brokenFromLsn: to.brokenFromLsn };
     return this.#parts.journal.append(RecordKind.degreeChange, { body: encodeDegreeChange(body) }).firstLsn;
   }

@@ -1,4 +1,3 @@
-import { assert } from '../../journal/base/assert.ts';
 import type { Lsn } from '../../journal/position.ts';
 import type { DegreePolicy } from './degree-policy.ts';
 
@@ -131,7 +130,8 @@ function isLost({ state }: DegreeStanding, { positionLsn, answeredLsn, lost }: D
 
 function decide(standing: DegreeStanding, policy: DegreePolicy, sight: DegreeSight): DegreeChange | undefined {
   const { state, levelSinceMs, resumeMs } = standing;
-  assert(state !== 'off', 'a promise has a state');
+  // it is only about to promise something
+  if (state === 'off') return undefined;
   const levelMs = levelSinceMs === null ? -1 : sight.nowMs - levelSinceMs;
   if (state === 'in-sync') return stall(standing, policy, sight);
   if (levelMs >= (state === 'blocked' ? Math.min(UNBLOCK_MS, resumeMs) : resumeMs)) {

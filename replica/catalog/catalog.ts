@@ -356,13 +356,14 @@ export class CatalogBuilder {
     this.#unvouched.splice(0, 2, { lsn: second.lsn, micros: first.micros + second.micros });
   }
 
-  #changeDegree({ from, to, reason, ...said }: DegreeChangeBody, lsn: Lsn, time: JournalTime): void {
+  #changeDegree({ to, reason, ...said }: DegreeChangeBody, lsn: Lsn, time: JournalTime): void {
     const { ack = '', ackAt = '', brokenFromLsn = 0 } = said;
-    const was = this.#degree?.brokenFromLsn ?? 0;
+    const before = this.#degree;
+    const was = before?.brokenFromLsn ?? 0;
     this.#degree = { lsn, state: to, ack, ackAt, brokenFromLsn, reason };
     if (!WAITING_STATES.has(to)) this.#lease = undefined;
     // a start says again what was so
-    if (from === to) return;
+    if (before?.state === to && before.ack === ack && before.ackAt === ackAt) return;
     const since = brokenFromLsn > 0 ? `, not kept from LSN ${brokenFromLsn} on` : '';
     const over = was > 0 && brokenFromLsn === 0 ? `, was not kept from LSN ${was} to ${lsn - 1}` : '';
     this.#event('degree', lsn, time, `ack ${ack} at ${ackAt} is ${to}${since}${over}: ${reason}`);
