@@ -147,7 +147,7 @@ export class VolumeClient implements ExportClient {
       } else if (kind[index] !== WindowKind.flush && end > start) {
         overlay.insert(start, end, ZERO_SOURCE, stamp);
       }
-      if (kind[index] === WindowKind.flush || (flags[index]! & CommandFlag.fua) !== 0 || holdsWrites) {
+      if (holdsWrites || kind[index] === WindowKind.flush || (flags[index]! & CommandFlag.fua) !== 0) {
         due ??= [];
         due.push(cookieHigh[index]!, cookieLow[index]!);
       } else {

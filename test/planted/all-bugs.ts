@@ -1,3 +1,4 @@
+import { DEGREE_BUGS } from './degree-bugs.ts';
 import { GIVE_UP_BUGS } from './give-up-bugs.ts';
 import { JOURNAL_BUGS } from './journal-bugs.ts';
 import type { PlantedBug } from './planted-bug.ts';
@@ -15,4 +16,5 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...REPLICA_BUGS,
   ...REPAIR_BUGS,
   ...GIVE_UP_BUGS,
+  ...DEGREE_BUGS,
 ];

@@ -407,6 +407,9 @@ test('over a real shipper: a flush waits for the word of the replica, a heartbea
     const last = sink.frames.at(-1)?.lastLsn ?? 0;
     if (last > 0) sink.hold(last, { sent: sent(last) });
   };
+  await sink.sent(1);
+  holdAll();
+  t.true(shipper.far.reachedLsn('replica') > 0, 'the other one has never said anything');
   const pace = setInterval(holdAll, 5);
   await rig.until('in-sync');
   await until(() => sink.frames.some((frame) => leaseIn(frame) !== undefined));
