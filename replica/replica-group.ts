@@ -145,7 +145,7 @@ export class ReplicaGroup {
       },
       { scratchDirectory: `${options.directory}/scratch`, viewsMax: options.viewsMax },
     );
-    this.#promise = new PromiseOfSource(host, options.replica, () => opened.catalog);
+    this.#promise = new PromiseOfSource(host, options.replica, () => opened.catalog.promise);
     this.#receiver = new Receiver(
       host,
       {

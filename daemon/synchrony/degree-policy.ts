@@ -50,15 +50,12 @@ export interface BrokenStretch {
   readonly reason: string;
 }
 
-export const STALL_AFTER_MS = 10_000;
-export const UNSHIPPED_BYTES_MAX: number = 64 * 1024 * 1024;
-
 export const LOCAL_POLICY: DegreePolicy = {
   ack: 'local',
   ackAt: 'flush',
   onStall: 'degrade',
-  stallAfterMs: STALL_AFTER_MS,
-  unshippedBytesMax: UNSHIPPED_BYTES_MAX,
+  stallAfterMs: 10_000,
+  unshippedBytesMax: 64 * 1024 * 1024,
 };
 
 /** Nothing about two policies is different. */

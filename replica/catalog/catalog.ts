@@ -113,7 +113,7 @@ const UNVOUCHED_MAX = 1_000;
 /** Less is the clocks' drift between two heartbeats. */
 const UNVOUCHED_MICROS_MIN = 1_000_000;
 /** States of a degree in which the source answers nothing that the far side does not have. */
-const WAITING_STATES: ReadonlySet<string> = new Set(['in-sync', 'blocked', 'failing']);
+export const WAITING_STATES: ReadonlySet<string> = new Set(['in-sync', 'blocked', 'failing']);
 
 /** What the catalog said at `lsn`, when it has gone further than what is held (damage was cut off). */
 export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
@@ -178,12 +178,8 @@ export class CatalogBuilder {
     return this.#heartbeat;
   }
 
-  get degree(): Catalog['degree'] {
-    return this.#degree;
-  }
-
-  get lease(): Catalog['lease'] {
-    return this.#lease;
+  get promise(): Pick<Catalog, 'degree' | 'lease'> {
+    return { degree: this.#degree, lease: this.#lease };
   }
 
   get unvouched(): readonly UnvouchedTime[] {
@@ -359,13 +355,13 @@ export class CatalogBuilder {
   #changeDegree({ to, reason, ...said }: DegreeChangeBody, lsn: Lsn, time: JournalTime): void {
     const { ack = '', ackAt = '', brokenFromLsn = 0 } = said;
     const before = this.#degree;
-    const was = before?.brokenFromLsn ?? 0;
     this.#degree = { lsn, state: to, ack, ackAt, brokenFromLsn, reason };
     if (!WAITING_STATES.has(to)) this.#lease = undefined;
     // a start says again what was so
     if (before?.state === to && before.ack === ack && before.ackAt === ackAt) return;
     const since = brokenFromLsn > 0 ? `, not kept from LSN ${brokenFromLsn} on` : '';
-    const over = was > 0 && brokenFromLsn === 0 ? `, was not kept from LSN ${was} to ${lsn - 1}` : '';
+    const was = brokenFromLsn === 0 ? (before?.brokenFromLsn ?? 0) : 0;
+    const over = was > 0 ? `, was not kept from LSN ${was} to ${lsn - 1}` : '';
     this.#event('degree', lsn, time, `ack ${ack} at ${ackAt} is ${to}${since}${over}: ${reason}`);
   }
 

@@ -1,6 +1,6 @@
 import type { Host } from '../../journal/host/host.ts';
 import type { StateName } from '../../journal/record-bodies.ts';
-import type { Catalog } from '../catalog/catalog.ts';
+import { type Catalog, WAITING_STATES } from '../catalog/catalog.ts';
 
 /** What this replica may say of the loss if the source were gone now. */
 export interface RpoClaim {
@@ -18,7 +18,6 @@ const DRIFT = 0.01;
 const RUN_BYTES = 8;
 /** What the source says of replicas is only said of those it waits for. */
 const WAITS_FOR_REPLICAS: ReadonlySet<string> = new Set(['replica', 'applied']);
-const ANSWERS_WAIT: ReadonlySet<string> = new Set(['in-sync', 'blocked', 'failing']);
 
 /**
  * The source's promise as this replica knows it. A lease in a heartbeat names the newest state of ours that was taken:
@@ -41,7 +40,7 @@ export class PromiseOfSource {
   /** Guests of the source wait for what this replica says. */
   get isWaitedFor(): boolean {
     const { degree } = this.#known();
-    return degree !== undefined && WAITS_FOR_REPLICAS.has(degree.ack) && ANSWERS_WAIT.has(degree.state);
+    return degree !== undefined && WAITS_FOR_REPLICAS.has(degree.ack) && WAITING_STATES.has(degree.state);
   }
 
   /** For a state that leaves now; undefined: the source has no use for it. */
@@ -60,7 +59,7 @@ export class PromiseOfSource {
     }
     const promise = `${degree.ack} at ${degree.ackAt}`;
     if (!WAITS_FOR_REPLICAS.has(degree.ack)) return unknown(promise, 'the source does not wait for replicas');
-    if (!ANSWERS_WAIT.has(degree.state)) {
+    if (!WAITING_STATES.has(degree.state)) {
       return unknown(promise, `the source has answered without the far side since LSN ${degree.brokenFromLsn}`);
     }
     if (damaged) return unknown(promise, 'some of what was acknowledged is damaged here');

@@ -13,7 +13,7 @@ const SYNC = { ack: 'replica', ackAt: 'flush' };
 class Said {
   readonly catalog = new CatalogBuilder(EMPTY_CATALOG);
   readonly host: MemoryHost = memoryHost(1);
-  readonly promise = new PromiseOfSource(this.host, 'r1', () => this.catalog);
+  readonly promise = new PromiseOfSource(this.host, 'r1', () => this.catalog.promise);
   lsn = 0;
 
   degree(to: string, edit: { ack?: string; ackAt?: string; brokenFromLsn?: number } = {}): void {
@@ -104,7 +104,7 @@ test('the timeline says from which record to which a promise was not kept, once 
   const whole = said.catalog.snapshot();
   t.is(clipCatalog(whole, 6).degree?.state, 'in-sync');
   t.is(clipCatalog(whole, 5).degree, undefined, 'what was cut is not known any more');
-  t.is(new CatalogBuilder(whole).degree?.lsn, 6);
+  t.is(new CatalogBuilder(whole).promise.degree?.lsn, 6);
 });
 
 test('a replica that guests wait for tells every sync at once, and names the state; one nobody waits for does neither', async (t) => {
