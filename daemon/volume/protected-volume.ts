@@ -98,9 +98,9 @@ export class ProtectedVolume implements WritableVolume {
     this.#clients.delete(client);
   }
 
-  append(slab: Buffer, start: number, end: number, count: number): JournalAddress {
+  append(slab: Buffer, start: number, end: number, count: number, changes: boolean): JournalAddress {
     const appended: Appended = this.#journal.appendInPlace(slab, start, end, count);
-    this.gate.appended(appended.lastLsn, end - start);
+    if (changes) this.gate.appended(appended.lastLsn, end - start);
     return appended.address;
   }
 

@@ -34,7 +34,8 @@ export interface WritableVolume {
   readonly refusal: ErrorCode | undefined;
   /** The journal has failed: nobody is answered well any more. */
   readonly poisoned: boolean;
-  append(slab: Buffer, start: number, end: number, count: number): JournalAddress;
+  /** `changes`: something that a flush has to cover; a barrier alone is nothing. */
+  append(slab: Buffer, start: number, end: number, count: number, changes: boolean): JournalAddress;
   read(offset: number, into: Uint8Array): undefined | Promise<void>;
   extents(offset: number, length: number): Promise<DeviceExtent[]>;
   left(client: ExportClient): void;
@@ -86,7 +87,9 @@ export class VolumeClient implements ExportClient {
     let base: number;
     try {
       const count = layOutRecords(window, skip, volume.id, this.#open, volume.nextRequestId, volume.barrier);
-      base = count === 0 ? 0 : volume.append(window.buffer, window.start, window.end, count) - window.start;
+      const changes = window.count > skip + 1 || window.kind[skip] !== WindowKind.flush;
+      const { buffer, start, end } = window;
+      base = count === 0 ? 0 : volume.append(buffer, start, end, count, changes) - start;
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       volume.barrier.changed = true;

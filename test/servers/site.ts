@@ -29,6 +29,8 @@ export interface SiteOptions {
   /** Bytes, with a unit. */
   readonly journalBudget?: string;
   readonly journalFileSize?: string;
+  /** What the source connects to instead of the replica's own address. */
+  readonly connectVia?: (listen: string) => Promise<string>;
   /** More lines of the group in source.yaml, indented by four. */
   readonly sourceExtra?: string;
 }
@@ -73,7 +75,8 @@ export class Site {
     const listen = (await this.replicaGroup()).listen;
     // The port the kernel gave is kept for restarts: the source goes on knowing it.
     if (listen !== null) fs.writeFileSync(this.replica.configFile, this.#replicaConfig(listen));
-    fs.writeFileSync(this.source.configFile, this.#sourceConfig(listen ?? ''));
+    const connect = (await this.#options.connectVia?.(listen ?? '')) ?? listen ?? '';
+    fs.writeFileSync(this.source.configFile, this.#sourceConfig(connect));
     await this.source.start();
     await this.#until('the exports open', async () => (await this.sourceStatus()).daemon.ready, 120_000);
   }

@@ -1,7 +1,26 @@
 import test from 'ava';
 import { type SourceFacts, sourceGroupReply } from '../../daemon/source/source-status.ts';
+import { LOCAL_POLICY } from '../../daemon/synchrony/degree-policy.ts';
+import type { DegreeStatus } from '../../daemon/synchrony/degree-status.ts';
+import { sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
 
 const UNKNOWN = { records: null, bytes: null, seconds: null };
+
+const DEGREE: DegreeStatus = {
+  policy: LOCAL_POLICY,
+  configured: LOCAL_POLICY,
+  next: undefined,
+  state: 'off',
+  reason: 'start of the source',
+  sinceLsn: 0,
+  holds: null,
+  brokenFromLsn: 0,
+  stretches: [],
+  waiting: 0,
+  heldBack: 0,
+  unshippedBytes: null,
+  unshippedBytesBound: null,
+};
 
 /** Only what the reply is made of: 9999 is in the page cache, 7001 is durable. */
 const FACTS = {
@@ -16,6 +35,7 @@ const FACTS = {
     volumes: [],
     clientsHeldBack: 0,
     remoteHeld: false,
+    degree: DEGREE,
   },
   ship: {
     state: 'retrying',
@@ -88,4 +108,27 @@ test('a required replica that is silent on a connected stream makes the group be
     'behind',
     'replica dr1 holds what was written before 2026-11-21T13:20:00Z and receives the rest',
   ]);
+});
+
+test('what answers wait for is said in words, for direct called what it is, and a promise that is not kept is an alarm', (t) => {
+  const reply = (degree: Partial<DegreeStatus>, kafka: object | null = null) => {
+    const config = { ...FACTS.config, stream: { direct: null, kafka } } as unknown as SourceFacts['config'];
+    const volumes = [{ name: 'a', state: 'open' }] as unknown as SourceFacts['group']['volumes'];
+    return sourceGroupReply({ ...FACTS, config, group: { ...FACTS.group, volumes, degree: { ...DEGREE, ...degree } } });
+  };
+  const codes = (degree: Partial<DegreeStatus>): string[] => sourceConditions([reply(degree)]).map(({ code }) => code);
+  const stream = { ...LOCAL_POLICY, ack: 'stream' } as const;
+  t.is(reply({ policy: stream }).degree?.meaning, "received by the replica's process, not yet durable there");
+  t.regex(reply({ policy: stream }, {}).degree?.meaning ?? '', /all in-sync brokers: in their page cache/);
+  t.like(reply({}).degree, { next: null, holds: null, brokenFromLsn: null, unshippedBytesBound: null });
+  t.like(reply({ brokenFromLsn: 7, unshippedBytesBound: 0 }).degree, { brokenFromLsn: 7, unshippedBytesBound: null });
+  t.true(codes({ policy: stream, state: 'degraded', holds: false, brokenFromLsn: 7 }).includes('degraded'));
+  for (const state of ['blocked', 'failing'] as const) {
+    t.like(reply({ policy: stream, state }), { state: 'blocked', code: 'timed-out' });
+    t.deepEqual(
+      codes({ policy: stream, state }).filter((code) => code === 'far-side-stalled' || code === 'group-blocked'),
+      ['far-side-stalled'],
+    );
+  }
+  t.false(codes({ policy: stream, state: 'in-sync', holds: true }).includes('degraded'));
 });

@@ -61,7 +61,7 @@ export const ENTRY_POINTS: readonly RegExp[] = [
   /\.acceptance\.ts$/,
   /^test\/demo\/[^/]+\.ts$/,
   /^test\/crash\/(?:every-call|power-loss|source-program|replica-program)\.ts$/,
-  /^test\/performance\/bench\.ts$/,
+  /^test\/performance\/(?:bench|degrees)\.ts$/,
   /^test\/reliability\/reliability\.ts$/,
   /^test\/mutation\/mutate\.ts$/,
   /^test\/setup\/[^/]+\.ts$/,
