@@ -69,7 +69,8 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
   window.forget();
   let start = window.fileStart(near);
   while (start > oldestAddress && typeof reads.header(start / fileBytes) === 'string') start -= fileBytes;
-  let fileHeader = headerOf(reads, start / fileBytes);
+  let sequence = start / fileBytes;
+  let fileHeader = headerOf(reads, sequence);
   const nextLsn = index.firstLsnOf(start / fileBytes);
   const walk = new LogWalk(reads, window, fileBytes, { address: start, ...(nextLsn === undefined ? {} : { nextLsn }) });
   let last: JournalAddress | undefined;
@@ -79,7 +80,10 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
     if (typeof step === 'object') {
       if (step.address > near) return undefined;
       if (step.header.count > 0) last = step.address;
-      fileHeader = headerOf(reads, Math.floor(step.address / fileBytes)) ?? fileHeader;
+      const inFile = Math.floor(step.address / fileBytes);
+      // once a file: it is a read of the disk, and batches may be as small as one sector's record
+      if (inFile !== sequence) fileHeader = headerOf(reads, inFile) ?? fileHeader;
+      sequence = inFile;
       continue;
     }
     const { address, incarnation, nextLsn = 1, time } = walk;

@@ -134,14 +134,15 @@ export class JournalWriter {
 
   /**
    * Makes the records in [start, end) of the slab a batch. `reserve`: it may use what is kept for control records.
-   * Throws `journal-full` before anything happened, `journal-poisoned` otherwise.
+   * `time`: of records that are put back, which keep theirs. Throws `journal-full` before anything happened,
+   * `journal-poisoned` otherwise.
    */
-  append(slab: Buffer, start: number, end: number, count: number, reserve: boolean): Appended {
+  append(slab: Buffer, start: number, end: number, count: number, reserve: boolean, time?: JournalTime): Appended {
     assert(start >= BATCH_HEADER_BYTES && end > start && end <= slab.length, 'a batch must lie in its slab');
     assert(end - start <= BATCH_BODY_BYTES_MAX, 'a batch is at most 4 MiB');
     assert(count > 0, 'a batch holds at least one record');
     const firstLsn = this.state.nextLsn;
-    const address = this.#write(slab, start, end, count, reserve);
+    const address = this.#write(slab, start, end, count, reserve, time ?? this.#clock.now());
     this.state.nextLsn = firstLsn + count;
     this.#index.note(firstLsn, address);
     this.#marks.advanceAddress('written', this.state.address);
@@ -164,7 +165,7 @@ export class JournalWriter {
     return this.#clock.jump();
   }
 
-  /** Journal time of what is appended next is at least this: restored records keep theirs. */
+  /** Journal time of what is appended next is at least this. */
   setTime(time: JournalTime): void {
     this.#clock.raise(time);
   }
@@ -215,7 +216,7 @@ export class JournalWriter {
   }
 
   /** One write: header, records, and padding up to the page border so that the next batch finds whole pages. */
-  #write(slab: Buffer, start: number, end: number, count: number, reserve: boolean): JournalAddress {
+  #write(slab: Buffer, start: number, end: number, count: number, reserve: boolean, at: JournalTime): JournalAddress {
     if (this.#poison !== undefined) throw this.#poisonedError();
     assert(!this.#closed, 'the journal is closed');
     const total = BATCH_HEADER_BYTES + end - start;
@@ -225,7 +226,7 @@ export class JournalWriter {
       this.#view = new DataView(slab.buffer, slab.byteOffset, slab.byteLength);
     }
     const { address } = this.state;
-    this.state.time = this.#clock.now();
+    this.state.time = Math.max(this.state.time, at);
     const chain = this.#header(slab, this.#view, start, end, count, false);
     const headerAt = start - BATCH_HEADER_BYTES;
     const position = address % this.#options.fileBytes;

@@ -14,7 +14,7 @@ import { LocalMarks } from './local-marks.ts';
 import { locate } from './locate.ts';
 import type { LsnIndex } from './lsn-index.ts';
 import type { Marks } from './marks.ts';
-import { type Epoch, type JournalAddress, LSN_NONE, type Lsn } from './position.ts';
+import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn } from './position.ts';
 import {
   changesVolume,
   RECORD_HEADER_BYTES,
@@ -163,24 +163,16 @@ export class Journal {
   }
 
   /**
-   * Puts back records that the far side holds and we lost, in order, from `lastLsn + 1` on, under the incarnation that
-   * wrote them; only before `begin`, which makes them durable.
+   * Puts back records that the far side holds and we lost, in order, from `lastLsn + 1` on, under the incarnation and at
+   * the time that wrote them: both are in their chain. Only before `begin`, which makes them durable.
    */
   restoreRecords(records: readonly RestoredRecord[]): void {
     assert(this.#incarnation === undefined, 'records are restored before begin');
     for (const record of records) {
       assert(record.lsn === this.lastLsn + 1, `LSN ${record.lsn} restored behind ${this.lastLsn}`);
       this.#learn(record);
-      this.#appendOne(
-        record.kind,
-        record.flags,
-        record.volume,
-        record.payload,
-        record.sector,
-        record.sectors,
-        record.requestId,
-        true,
-      );
+      const { kind, flags, volume, payload, sector, sectors, requestId, time } = record;
+      this.#appendOne(kind, flags, volume, payload, sector, sectors, requestId, true, time);
     }
   }
 
@@ -304,7 +296,7 @@ export class Journal {
   }
 
   /** Puts proven records into a stretch that `damageAt` told, in its place. */
-  mend(stretch: DamagedStretch): StretchWriter {
+  mend(stretch: DamagedStretch): Promise<StretchWriter> {
     const { salt } = this.#writer.state;
     const begun = this.#incarnation;
     const incarnation = begun ?? this.report.incarnation;
@@ -313,7 +305,7 @@ export class Journal {
     // of a lost end nobody knows what it said of runs and times
     const atEnd = begun === undefined && stretch.resumeAddress === this.endAddress;
     const learn = (record: RestoredRecord): void => (atEnd ? this.#learn(record) : undefined);
-    return new StretchWriter({ ...home, oldestAddress: () => this.oldestAddress, learn }, stretch);
+    return StretchWriter.begin({ ...home, oldestAddress: () => this.oldestAddress, learn }, stretch);
   }
 
   /** Whole files below the address may be reused; never anything that is not durable. */
@@ -383,12 +375,13 @@ export class Journal {
     sectors: number,
     requestId: number,
     reserve: boolean,
+    time?: JournalTime,
   ): Appended {
     assert(payload.length <= RECORD_PAYLOAD_BYTES_MAX, 'the payload of a record is at most 1 MiB');
     const start = BATCH_HEADER_BYTES;
     writeRecordHeader(this.#slabView, start, kind, flags, volume, payload.length, sector, sectors, requestId);
     this.#slab.set(payload, start + RECORD_HEADER_BYTES);
-    return this.#writer.append(this.#slab, start, start + RECORD_HEADER_BYTES + payload.length, 1, reserve);
+    return this.#writer.append(this.#slab, start, start + RECORD_HEADER_BYTES + payload.length, 1, reserve, time);
   }
 
   #trimmed(address: JournalAddress): TidemarkError {

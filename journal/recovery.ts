@@ -6,6 +6,7 @@ import { goneFiles, type NeededPlace, standIn } from './gone-files.ts';
 import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
 import { LsnIndex } from './lsn-index.ts';
+import { rewriteNoted } from './mending-note.ts';
 import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE } from './position.ts';
 import type { DamagedRange, RecoveryReport } from './recovery-report.ts';
 import { type LogRun, scanLog } from './recovery-scan.ts';
@@ -23,6 +24,7 @@ import { assertUnborn } from './unborn-journal.ts';
  *   3. read on from there, find every whole batch, tell torn tail from damage (recovery-verdict.ts)
  *   4. make files behind a cut unused, so that their stale headers are never believed
  *   5. write everything unproven again from checked bytes and sync it (the page cache may lie after a failed sync)
+ *   6. write what a repair had put back and perhaps not synced once more (mending-note.ts)
  * Nothing is given a new LSN before all of it is done.
  */
 
@@ -132,7 +134,9 @@ async function recoverFiles(
   const tailSequence = Math.floor(endAddress / fileBytes);
   await wipeBehind(host, options.directory, files.live, tailSequence);
   const window = new BatchWindow(reads, fileBytes, newest.salt);
-  const rewrittenBytes = await rewriteUnproven(host, options.directory, fileBytes, window, verdict);
+  const rewrittenBytes =
+    (await rewriteUnproven(host, options.directory, fileBytes, window, verdict)) +
+    (await rewriteNoted(host.disk, options.directory, fileBytes, options.groupId));
   const cleanStop =
     stop !== undefined &&
     stop.lastLsn === verdict.lastLsn &&

@@ -2,6 +2,7 @@ import { crc32 } from '@node-rs/crc32';
 import { hasCode, TidemarkError } from './base/errors.ts';
 import type { Disk } from './host/host.ts';
 import { type JournalAddress, type Lsn, readU64, writeU64 } from './position.ts';
+import { replaceFile } from './replace-file.ts';
 
 /*
  * File `journal.stop`, 64 bytes, little endian: how the last run ended. It counts as long as the log ends exactly
@@ -43,19 +44,7 @@ export async function writeStopMark(disk: Disk, directory: string, mark: StopMar
   writeU64(view, 40, mark.lastLsn);
   writeU64(view, 48, mark.endAddress);
   view.setUint32(4, crc32(bytes), true);
-  const path = `${directory}/${FILE_NAME}`;
-  const temporary = `${path}.new`;
-  disk.unlink(temporary);
-  const file = disk.open(temporary, 'create');
-  try {
-    const written = file.writeSync(bytes, 0, MARK_BYTES, 0);
-    if (written !== MARK_BYTES) throw new TidemarkError('short-write', `${temporary}: ${written} of ${MARK_BYTES}`);
-    await file.dataSync();
-  } finally {
-    await file.close();
-  }
-  disk.rename(temporary, path);
-  await disk.syncDirectory(directory);
+  await replaceFile(disk, directory, FILE_NAME, bytes);
 }
 
 /** The mark, or undefined when there is none or it cannot be read: then nothing is known about how the run ended. */

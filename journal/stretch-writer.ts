@@ -6,6 +6,7 @@ import { journalFileName } from './file-reads.ts';
 import type { DiskFile, Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, writeFileHeader } from './journal-file-header.ts';
 import type { JournalOptions, RestoredRecord } from './journal-options.ts';
+import { endMending, type MendingNote, noteMending } from './mending-note.ts';
 import type { JournalAddress, Lsn } from './position.ts';
 import { RECORD_HEADER_BYTES, RecordKind, writeRecordHeader } from './record.ts';
 import { decodeIncarnation } from './record-bodies.ts';
@@ -44,6 +45,8 @@ export class StretchWriter {
   readonly #view: DataView = new DataView(this.#slab.buffer, this.#slab.byteOffset, this.#slab.byteLength);
   readonly #anchors: StretchAnchor[];
   readonly #files: Map<number, DiskFile> = new Map();
+  /** What had been noted already as being mended. */
+  readonly #notedBefore: MendingNote | undefined;
   #address: JournalAddress;
   #chain: number;
   #nextLsn: Lsn;
@@ -55,8 +58,9 @@ export class StretchWriter {
   #bodyBytes = 0;
   #count = 0;
 
-  constructor(home: StretchHome, stretch: DamagedStretch) {
+  private constructor(home: StretchHome, stretch: DamagedStretch, notedBefore: MendingNote | undefined) {
     this.#home = home;
+    this.#notedBefore = notedBefore;
     this.#stretch = stretch;
     this.#anchors = [...stretch.anchors];
     this.#address = stretch.address;
@@ -65,6 +69,13 @@ export class StretchWriter {
     this.#incarnation = stretch.incarnation;
     this.#time = stretch.time;
     this.#epoch = stretch.fileHeader?.epoch ?? 0;
+  }
+
+  /** Notes the place (mending-note.ts); nothing else is written yet. */
+  static async begin(home: StretchHome, stretch: DamagedStretch): Promise<StretchWriter> {
+    const { directory, groupId } = home.options;
+    const note = { groupId, from: stretch.address, to: stretch.resumeAddress };
+    return new StretchWriter(home, stretch, await noteMending(home.host.disk, directory, note));
   }
 
   /** Records come in order. Throws `trimmed` when the place was reused meanwhile, `journal-damaged` when they do not fit. */
@@ -97,7 +108,9 @@ export class StretchWriter {
     this.#passAnchors();
     this.#closeAt(resumeAddress, resumeChain);
     for (const file of this.#files.values()) await file.dataSync();
-    await this.#home.host.disk.syncDirectory(this.#home.options.directory);
+    const { host, options } = this.#home;
+    await host.disk.syncDirectory(options.directory);
+    await endMending(host.disk, options.directory, this.#notedBefore);
     return resumeAddress - address;
   }
 

@@ -50,6 +50,8 @@ export interface ReplyPort {
   /** Back-pressure: no further bytes are taken from this client until `resume`; calls nest by count. */
   pause(): void;
   resume(): void;
+  /** Closes the connection, for a reason that is logged: the export waits for this client no longer. */
+  close(reason: string): void;
 }
 
 export const WindowKind = {

@@ -183,4 +183,8 @@ export class Transmission implements ReplyPort {
     this.#pauses -= 1;
     this.#progress();
   }
+
+  close(reason: string): void {
+    this.#hooks.broken(reason);
+  }
 }

@@ -130,7 +130,10 @@ async function damageIn(journal: Journal, told: GivenStretch): Promise<JournalAd
     if (hasCode(error, 'trimmed')) return undefined;
     const at = hasCode(error, 'journal-damaged') ? error.details['address'] : undefined;
     if (typeof at !== 'number') throw error;
-    return at;
+    const stretch = journal.damageAt(at);
+    // records behind what was told are of another word, or of none, however little stands between
+    const isBehind = stretch !== undefined && stretch.fromLsn > told.toLsn && stretch.toLsn >= stretch.fromLsn;
+    return isBehind ? undefined : at;
   } finally {
     await reader.close();
   }
@@ -170,7 +173,7 @@ async function writeGap(
   gap: GivenUpStretch,
 ): Promise<void> {
   for (const body of [encodeGap(gap), new Uint8Array(0)]) {
-    const writer = asking.journal.mend(stretch);
+    const writer = await asking.journal.mend(stretch);
     try {
       await fill(host, asking, writer, stretch, held, gap, body);
       await writer.finish();

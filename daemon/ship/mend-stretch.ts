@@ -49,7 +49,7 @@ async function write(
   stretch: DamagedStretch,
   frames: AsyncIterable<FrameView> | Iterable<FrameView>,
 ): Promise<number> {
-  const writer = journal.mend(stretch);
+  const writer = await journal.mend(stretch);
   try {
     for await (const view of frames) addRecords(writer, view, stretch);
     return await writer.finish();

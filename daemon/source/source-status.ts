@@ -152,7 +152,7 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
       return ['seeding', `all of ${group.reason} is being journalled`, null];
     case 'protecting':
   }
-  if (group.clientsHeldBack > 0 && group.journalFreeBytes < config.journal.fileBytes) {
+  if (group.heldForRoom) {
     return ['blocked', 'the journal has spent its budget, or its file system is full: the guest waits', 'journal-full'];
   }
   const { degree } = group;

@@ -40,6 +40,8 @@ export interface GroupStatus {
   readonly destagedBytes: number;
   /** Clients that take no writes until there is room. */
   readonly clientsHeldBack: number;
+  /** They wait for room in the journal: its budget or its file system is spent, and not the overlays' memory. */
+  readonly heldForRoom: boolean;
   /** Remote guests are kept out until `release` (rule 12). */
   readonly remoteHeld: boolean;
   readonly givenUp?: GivenUp;

@@ -2,7 +2,7 @@
 const SLOW_FROM = 0.5;
 /** Pressure from which nothing more is taken, and below which it is taken again. */
 const STOP_FROM = 0.95;
-const GO_ON_BELOW = 0.9;
+export const GO_ON_BELOW = 0.9;
 /** Debts below this are not slept: a timer costs more. */
 const DEBT_MS_MIN = 1;
 /** One sleep: long enough to matter, short enough that a guest sees slowness and no stop. */

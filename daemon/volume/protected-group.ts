@@ -20,6 +20,7 @@ import { DESTAGE_WINDOW_BYTES, FLUSH_AGE_MS, FLUSH_BYTES, type GroupOptions, HEA
 import { GroupRetention } from './group-retention.ts';
 import { GroupSeeding } from './group-seeding.ts';
 import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
+import { GO_ON_BELOW } from './pacer.ts';
 import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
 import { RemoteHold } from './remote-hold.ts';
 import { SharedSync } from './shared-sync.ts';
@@ -179,6 +180,7 @@ export class ProtectedGroup {
       destage: this.#destager.state,
       destagedBytes: this.#destager.destagedBytes,
       clientsHeldBack: this.#throttle.heldBack,
+      heldForRoom: this.#throttle.heldBack > 0 && this.#retention.pressure(true) >= GO_ON_BELOW,
       remoteHeld: this.#remoteHold.held,
       ...(givenUp === undefined ? {} : { givenUp }),
       degree: this.degree.status,

@@ -3,6 +3,19 @@ import type { JournalAddress } from '../../journal/position.ts';
 import type { ReplyPort } from '../nbd/export.ts';
 import { Pacer } from './pacer.ts';
 
+/** So long others wait for a client that holds all of the room by a request of which nothing arrives. */
+const SILENT_MS_MAX = 1000;
+/** So long they wait for one that goes on with it. */
+const SLOW_MS_MAX = 10_000;
+
+/** A request of which more is to come. */
+interface OpenRequest {
+  /** The batch in which it began. */
+  readonly at: JournalAddress;
+  /** When its newest piece came. */
+  readonly grewAtMs: number;
+}
+
 /** What a group measures. */
 export interface ThrottleGauges {
   /** 0: there is room; 1: a bound is reached. */
@@ -26,6 +39,9 @@ export class Throttle {
   /** With the batch in which a request of theirs began that is still arriving. */
   readonly #stopped: Map<ReplyPort, JournalAddress | undefined> = new Map();
   readonly #paused: Set<ReplyPort> = new Set();
+  readonly #open: Map<ReplyPort, OpenRequest> = new Map();
+  /** Since when open requests alone make others wait. */
+  #waitingSinceMs: number | undefined;
 
   constructor(clock: Clock, gauges: ThrottleGauges) {
     this.#clock = clock;
@@ -45,6 +61,8 @@ export class Throttle {
     const pressure = this.#gauges.pressure();
     const nowMs = this.#clock.monotonicMs();
     this.#pacer.observe(this.#gauges.drained(), pressure, nowMs);
+    if (openAt !== undefined) this.#open.set(client, { at: openAt, grewAtMs: nowMs });
+    else if (this.#open.size > 0) this.#open.delete(client);
     if (this.#paused.has(client)) return;
     if (this.#pacer.mustStop(pressure)) {
       this.#paused.add(client);
@@ -60,16 +78,21 @@ export class Throttle {
   }
 
   /**
-   * Something moved: who had to stop may go on if there is room enough. So may who has begun the request that alone holds
-   * the room: its other pieces never come from a client that is stopped, and all would wait for them.
+   * Something moved, or time passed: who had to stop may go on if there is room enough. So may who has begun the request
+   * that alone holds the room: its other pieces never come from a client that is stopped, and all would wait for them. If
+   * they do not come then either, its connection is closed: the request has no effect, and the others go on.
    */
   recheck(): void {
     if (this.#stopped.size === 0) return;
     if (!this.#pacer.mustStop(this.#gauges.pressure())) {
+      this.#waitingSinceMs = undefined;
       for (const client of this.#stopped.keys()) this.#letGo(client);
     } else if (this.#pacer.mayGoOn(this.#gauges.pressureWithoutOpen())) {
       const checkpoint = this.#gauges.checkpoint();
       for (const [client, openAt] of this.#stopped) if (openAt === checkpoint) this.#letGo(client);
+      this.#closeWhoHolds(checkpoint);
+    } else {
+      this.#waitingSinceMs = undefined;
     }
   }
 
@@ -77,6 +100,19 @@ export class Throttle {
   forget(client: ReplyPort): void {
     this.#stopped.delete(client);
     this.#paused.delete(client);
+    this.#open.delete(client);
+  }
+
+  #closeWhoHolds(checkpoint: JournalAddress): void {
+    const nowMs = this.#clock.monotonicMs();
+    this.#waitingSinceMs ??= nowMs;
+    const since = this.#waitingSinceMs;
+    for (const [client, { at, grewAtMs }] of this.#open) {
+      if (at !== checkpoint) continue;
+      if (nowMs - Math.max(grewAtMs, since) < SILENT_MS_MAX && nowMs - since < SLOW_MS_MAX) continue;
+      this.#waitingSinceMs = undefined;
+      client.close('a request that stopped in the middle holds all of the journal, and others wait for it');
+    }
   }
 
   #letGo(client: ReplyPort): void {

@@ -71,9 +71,10 @@ class SegmentOpening implements OpenedSegments {
     const path = this.#path(sequence);
     const file = this.#host.disk.open(path, 'write');
     if (file.size() < SEGMENT_HEADER_BYTES) return this.#dropEmpty(file, path, 'shorter than its header');
+    const footer = await sealedFooter(file, path);
     let firstLsn: Lsn;
     try {
-      firstLsn = await beginOfSegment(file, { ...this.#options, sequence, heldLsn: this.#lastLsn });
+      firstLsn = await beginOfSegment(file, { ...this.#options, sequence, heldLsn: this.#lastLsn, footer });
     } catch (error) {
       if (!hasCode(error, 'journal-damaged')) {
         await file.close();
@@ -89,7 +90,6 @@ class SegmentOpening implements OpenedSegments {
       this.#host.disk.unlink(path);
       return file.close();
     }
-    const footer = await sealedFooter(file, path);
     // A footer that nobody proved durable may have reached the disk before the frames and the directory it speaks of.
     // The mark proves frames: of the segment that ends at the mark, the seal may have come later.
     if (footer !== undefined && footer.lastLsn < durableLsn) {

@@ -7,11 +7,11 @@ import { declaresGap, gapBefore } from './declared-gap.ts';
 import { readFully, writeFully } from './file-io.ts';
 import { FrameDirectory } from './frame-directory.ts';
 import type { Damage } from './replica-state.ts';
-import { sealedFooter } from './sealed-footer.ts';
 import {
   decodeSegmentHeader,
   encodeSegmentHeader,
   SEGMENT_HEADER_BYTES,
+  type SegmentFooter,
   segmentBegins,
   segmentName,
 } from './segment-format.ts';
@@ -30,8 +30,9 @@ export interface ScannedSegment {
 
 /**
  * The first LSN of a segment behind records up to `heldLsn`. A header that is damaged is written again when proven
- * records stand behind it: the footer, or else the first frame, says the same. One of a segment that begins above the
- * durable mark is written again in place; the caller syncs. Throws as `segmentBegins`.
+ * records stand behind it: the footer, or else the first frame, says the same. So is one that a proven footer
+ * contradicts, as a misdirected write leaves it. One of a segment that begins above the durable mark is written again in
+ * place; the caller syncs. Throws as `segmentBegins`.
  */
 export async function beginOfSegment(
   file: DiskFile,
@@ -40,19 +41,27 @@ export async function beginOfSegment(
     readonly sequence: number;
     readonly heldLsn: Lsn;
     readonly durableLsn: Lsn;
+    readonly footer: SegmentFooter | undefined;
   },
 ): Promise<Lsn> {
-  const { groupId, sequence, heldLsn, durableLsn } = place;
+  const { groupId, sequence, heldLsn, durableLsn, footer } = place;
+  const provenFooter = footer !== undefined && footer.lastLsn < durableLsn ? footer : undefined;
   const page = Buffer.alloc(SEGMENT_HEADER_BYTES);
   await readFully(file, page, 0);
+  let isContradicted = false;
   try {
     const firstLsn = segmentBegins(page, file.path, groupId, heldLsn);
+    isContradicted = provenFooter !== undefined && provenFooter.firstLsn !== firstLsn;
+    if (isContradicted) {
+      const said = `it begins at LSN ${firstLsn}, its footer says ${provenFooter?.firstLsn}`;
+      throw new TidemarkError('journal-damaged', `${file.path}: ${said}`);
+    }
     // Nothing proves it, as with the frames: after a failed sync the disk may not have it, and no later sync brings it.
     if (firstLsn > durableLsn) await writeFully(file, page, 0);
     return firstLsn;
   } catch (error) {
-    if (!hasCode(error, 'journal-damaged') || isWholeHeader(page)) throw error;
-    const firstLsn = await beginByContent(file, groupId, heldLsn);
+    if (!hasCode(error, 'journal-damaged') || (isWholeHeader(page) && !isContradicted)) throw error;
+    const firstLsn = await beginByContent(file, groupId, heldLsn, footer);
     if (firstLsn === undefined || firstLsn > durableLsn) throw error;
     await writeFully(file, encodeSegmentHeader({ groupId, sequence, firstLsn }), 0);
     await file.dataSync();
@@ -70,12 +79,16 @@ function isWholeHeader(page: Buffer): boolean {
 }
 
 /** By the footer and the header of the first frame, each under a checksum of its own; the frame itself may be damaged. */
-async function beginByContent(file: DiskFile, groupId: string, heldLsn: Lsn): Promise<Lsn | undefined> {
+async function beginByContent(
+  file: DiskFile,
+  groupId: string,
+  heldLsn: Lsn,
+  footer: SegmentFooter | undefined,
+): Promise<Lsn | undefined> {
   const header = Buffer.alloc(FRAME_HEADER_BYTES);
   if (file.size() < SEGMENT_HEADER_BYTES + header.length) return undefined;
   await readFully(file, header, SEGMENT_HEADER_BYTES);
   const frame = headerOrNothing(header, groupId);
-  const footer = await sealedFooter(file, file.path);
   const firstLsn = footer?.firstLsn ?? (frame === undefined ? 0 : Math.max(frame.firstLsn, heldLsn + 1));
   const fits = frame === undefined || (frame.firstLsn <= firstLsn && firstLsn < frame.firstLsn + frame.recordCount);
   return fits && firstLsn > heldLsn ? firstLsn : undefined;

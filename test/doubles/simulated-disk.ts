@@ -58,6 +58,10 @@ export class SimulatedDisk {
   onSyncFailed: (path: string) => void = () => undefined;
   /** Told of each name that is about to be changed or removed. */
   onNameGoes: (path: string) => void = () => undefined;
+  /** Told of what a blocking write of a program is asked to write, before any of it is. */
+  onWrite: (path: string, bytes: Uint8Array) => void = () => undefined;
+  /** Told how many bytes a program reads. */
+  onRead: (path: string, bytes: number) => void = () => undefined;
   #changes: DirectoryChange[] = [];
   readonly #locks = new Map<string, SimulatedProcess>();
   #misdirected: ((path: string, length: number) => Misdirection | undefined) | undefined;

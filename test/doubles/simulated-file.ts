@@ -43,7 +43,9 @@ export class SimulatedFile implements DiskFile {
 
   writeSync(buffer: Uint8Array, offset: number, length: number, position: number): number {
     this.#checkOpen();
-    return this.#write(buffer.subarray(offset, offset + length), position);
+    const bytes = buffer.subarray(offset, offset + length);
+    this.#disk.onWrite(this.path, bytes);
+    return this.#write(bytes, position);
   }
 
   read(buffer: Uint8Array, offset: number, length: number, position: number): Promise<number> {
@@ -112,6 +114,7 @@ export class SimulatedFile implements DiskFile {
     const length = this.#content.read(into, position);
     // What an observer reads is the model's own business, and much.
     if (!this.#process.isObserver) {
+      this.#disk.onRead(this.path, length);
       this.#scheduler.trace(`read ${this.path}`, position, length, crc32(into.subarray(0, length)));
     }
     return length;

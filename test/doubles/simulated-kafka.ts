@@ -27,7 +27,8 @@ export interface KafkaFaults {
 
 export const NO_KAFKA_FAULTS: KafkaFaults = { latencyMicrosMax: 2000, lostRequests: 0, lostAnswers: 0, lateSends: 0 };
 
-const LATE_MICROS_MAX = 30_000_000;
+/** A request that was given up arrives so late at most. */
+export const LATE_MICROS_MAX = 30_000_000;
 /** What the product's client gives every call but a produce, which names its own bound. */
 const REQUEST_BOUND_MS = 5_000;
 

@@ -33,6 +33,11 @@ export class SimulatedMachine {
     return this.#process?.alive === true;
   }
 
+  /** Of the boot that is under way. */
+  get bootId(): string {
+    return `00000000-0000-4000-8000-${String(this.#boot).padStart(12, '0')}`;
+  }
+
   /** Starts a new process; the one before must be dead. */
   start(): { host: Host; process: SimulatedProcess } {
     this.kill();
@@ -51,7 +56,7 @@ export class SimulatedMachine {
       disk: this.disk.mount(process),
       clock: new SimulatedClock(this.#scheduler, process, () => this.#wallOffsetMicros, this.#clockRate),
       random: this.#scheduler.random.fork(),
-      bootId: `00000000-0000-4000-8000-${String(this.#boot).padStart(12, '0')}`,
+      bootId: this.bootId,
     };
   }
 

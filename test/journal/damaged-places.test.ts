@@ -119,11 +119,29 @@ test('what is whole between two damaged stretches is neither part of the one nor
   t.like(second, { fromLsn: 62, toLsn: 71, address: startOf(appended[6]), resumeAddress: startOf(appended[7]) });
   t.is(journal.damageAt(startOf(appended[8]), []), undefined, 'behind both');
   if (second === undefined) return t.fail();
-  const writer = journal.mend(second);
+  const writer = await journal.mend(second);
   for (const lsn of range(62, 71)) writer.add(records[lsn - 1]!);
   t.is(await writer.finish(), startOf(appended[7]) - startOf(appended[6]));
   await writer.close();
   t.deepEqual(readLsns(journal), [...range(1, 21), ...range(32, 91)]);
+  await journal.close();
+});
+
+test('damage behind many small batches is found in few reads of the disk', async (t) => {
+  const directory = temporaryDirectory(t);
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  await journal.begin();
+  for (let count = 0; count < 200; count++) {
+    appendWrites(journal, 1);
+    await journal.sync();
+  }
+  const address = journal.addressOf(190);
+  wipe(directory, address, 100);
+  const before = host.disk.reads;
+  t.like(journal.damageAt(address, []), { fromLsn: 190, toLsn: 190 });
+  const reads = host.disk.reads - before;
+  t.true(reads < 30, `${reads}`);
   await journal.close();
 });
 
@@ -164,7 +182,7 @@ test('a stretch mended over the border of a file leaves a whole file header as i
   const lost = journal.damageAt(startOf(appended[border - 1]), []);
   if (lost === undefined) return t.fail('nothing is damaged');
   t.true(lost.resumeAddress > FILE_BYTES + 4096, 'one stretch over the border');
-  const writer = journal.mend(lost);
+  const writer = await journal.mend(lost);
   for (const lsn of range(lost.fromLsn, lost.toLsn)) writer.add(records[lsn - 1]!);
   await writer.finish();
   await writer.close();
@@ -232,7 +250,7 @@ test('a file whose first batch is damaged begins where its header says', async (
   );
   const stretch = again.damageAt(again.report.damage[0]!.address)!;
   t.deepEqual([stretch.fromLsn, stretch.toLsn, stretch.address], [firstLsn, lastLsn, startOf(victim)]);
-  const writer = again.mend(stretch);
+  const writer = await again.mend(stretch);
   for (const record of records.filter(({ lsn }) => lsn >= firstLsn && lsn <= lastLsn)) writer.add(record);
   await writer.finish();
   await writer.close();
@@ -296,7 +314,7 @@ test('the end of a file and the header of the next are put back in front of a ba
   const lost = journal.damageAt(from, []);
   if (lost === undefined) return t.fail('nothing is damaged');
   t.is(lost.resumeAddress, FILE_BYTES + 4096, 'right behind the header');
-  const writer = journal.mend(lost);
+  const writer = await journal.mend(lost);
   for (const lsn of range(lost.fromLsn, lost.toLsn)) writer.add(records[lsn - 1]!);
   await writer.finish();
   await writer.close();

@@ -50,6 +50,7 @@ class FaultyDisk extends RealDisk implements Disk {
   /** Bytes from..to of every journal file of this name cannot be read. */
   badPlace: { readonly name: string; readonly from: number; readonly to: number } | undefined;
   syncs = 0;
+  reads = 0;
 
   override open(path: string, mode: OpenMode): DiskFile {
     return new FaultyFile(super.open(path, mode), this);
@@ -68,6 +69,7 @@ class FaultyFile implements DiskFile {
   }
 
   readSync(buffer: Uint8Array, offset: number, length: number, position: number): number {
+    this.#disk.reads++;
     const bad = this.#disk.badPlace;
     if (bad !== undefined && this.path.endsWith(bad.name) && position < bad.to && position + length > bad.from) {
       throw new TidemarkError('device-failed', `${this.path}: injected EIO`);

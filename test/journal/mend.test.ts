@@ -44,7 +44,7 @@ async function mend(
 ): Promise<boolean> {
   const stretch = journal.damageAt(address, anchors);
   if (stretch === undefined) return false;
-  const writer = journal.mend(stretch);
+  const writer = await journal.mend(stretch);
   try {
     let count = 0;
     for (let lsn = stretch.fromLsn; lsn <= stretch.toLsn; lsn++) {
@@ -189,7 +189,61 @@ test('a repair is synced, in every file, before it counts as done', async (t) =>
     t.true(await mend(journal, at, records));
     t.deepEqual([...dirty], [], 'mended and not synced');
   }
-  t.is(written.size, 2);
+  t.is(written.size, 3, 'two files, and the note that they are mended');
+  await journal.close();
+});
+
+test('a repair whose sync failed, or that was killed, is written again by the next start, though watermarks behind it call it durable', async (t) => {
+  const original = temporaryDirectory(t);
+  await writeAtRandom(original, new SeededRandom(5));
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, original)));
+  const records = recordsOf(whole);
+  const lsns = readLsns(whole);
+  await whole.close();
+  const untouched = await Journal.open(testHost(), journalOptions(snapshot(t, original)));
+  const usual = untouched.report.rewrittenBytes;
+  await untouched.close();
+  changeAt(original, FILE_BYTES, FILE_BYTES + 20_000, (bytes) => bytes.fill(0, 0, 30_000));
+  for (const how of ['its sync failed', 'killed']) {
+    const directory = snapshot(t, original);
+    const host = testHost();
+    const journal = await Journal.open(host, journalOptions(directory));
+    const stretch = journal.damageAt(firstDamage(journal) ?? 0, [])!;
+    const writer = await journal.mend(stretch);
+    for (let lsn = stretch.fromLsn; lsn <= stretch.toLsn; lsn++) writer.add(records[lsn - 1]!);
+    let left = directory;
+    if (how === 'killed') left = snapshot(t, directory);
+    host.disk.fault = (operation) => (operation === 'sync' ? 'EIO' : undefined);
+    await t.throwsAsync(writer.finish(), { code: 'sync-failed' });
+    await writer.close();
+    host.disk.fault = () => undefined;
+    await journal.close();
+    const mended = stretch.resumeAddress - stretch.address;
+    const again = await Journal.open(host, journalOptions(left));
+    t.is(again.report.rewrittenBytes, usual + mended, how);
+    if (how !== 'killed') t.deepEqual(readLsns(again), lsns);
+    await again.close();
+    const settled = await Journal.open(testHost(), journalOptions(left));
+    t.is(settled.report.rewrittenBytes, usual, 'once is enough');
+    await settled.close();
+  }
+});
+
+test('a full disk keeps nobody from putting records back in their place', async (t) => {
+  const directory = temporaryDirectory(t);
+  await writeAtRandom(directory, new SeededRandom(5));
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
+  const records = recordsOf(whole);
+  const lsns = readLsns(whole);
+  await whole.close();
+  changeAt(directory, FILE_BYTES, FILE_BYTES + 20_000, (bytes) => bytes.fill(0, 0, 30_000));
+  const host = testHost();
+  const journal = await Journal.open(host, journalOptions(directory));
+  const address = firstDamage(journal) ?? 0;
+  host.disk.fault = (operation, path) => (operation === 'write' && path.includes('mending') ? 'ENOSPC' : undefined);
+  t.true(await mend(journal, address, records));
+  host.disk.fault = () => undefined;
+  t.deepEqual(readLsns(journal), lsns);
   await journal.close();
 });
 
@@ -237,7 +291,7 @@ test('a journal that is open and a stretch that is mended are on disk by their n
   t.false(disk.changing.includes(`syncDirectory ${directory}`), 'opened');
   const stretch = journal.damageAt(firstDamage(journal) ?? 0, []);
   if (stretch === undefined) return t.fail('nothing is damaged');
-  const writer = journal.mend(stretch);
+  const writer = await journal.mend(stretch);
   for (let lsn = stretch.fromLsn; lsn <= stretch.toLsn; lsn++) writer.add(records[lsn - 1]!);
   await writer.finish();
   t.deepEqual(

@@ -109,14 +109,14 @@ console.log('|---|---|---|---|---|---|');
 for (const stream of values.streams.split(',')) {
   if (stream === 'direct') {
     let proxy: DelayProxy | undefined;
-    const connectVia = async (listen: string): Promise<string> => {
+    const wayToReplica = async (listen: string): Promise<string> => {
       proxy = await DelayProxy.listen(listen);
       return proxy.address;
     };
     const set = (roundTripMs: number): void => {
       if (proxy !== undefined) proxy.delayMs = roundTripMs / 2;
     };
-    await measure('direct', { connectVia }, { set, close: () => proxy?.close() });
+    await measure('direct', { wayToReplica }, { set, close: () => proxy?.close() });
   } else {
     const broker = await KafkaBroker.start();
     const set = (roundTripMs: number): void => {

@@ -1,11 +1,14 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { ratioChart } from './chart.ts';
-import { PEERS, type Report, verdicts } from './report.ts';
+import { partVerdicts } from './parts/part-figures.ts';
+import { PEERS, type Report, type Verdict, verdicts } from './report.ts';
 import type { RowFigures, ServerFigures } from './table.ts';
 
 const PROJECT: string = path.resolve(import.meta.dirname, '../..');
 const REPORT = 'test/performance/report.json';
+/** The same of the parts, saved by a run of their own. */
+const PARTS = 'test/performance/parts.json';
 /** What was found by profile, in words. */
 const NOTES = 'test/performance/notes.md';
 const PAGE = 'docs/performance.md';
@@ -13,7 +16,7 @@ const CHART = 'docs/performance.svg';
 
 const HEAD = `# Performance
 
-Made by \`npm run bench -- --page\` from the saved run below (\`${REPORT}\`) and from \`${NOTES}\`; a test holds it to both.
+Made by \`npm run bench -- --page\` from the saved runs below (\`${REPORT}\`, \`${PARTS}\`) and from \`${NOTES}\`; a test holds it to both.
 
 \`npm run bench\` runs fio against Tidemark, qemu-nbd, nbdkit and a QEMU mirror in turn, within each repetition, on copies of one disk, and
 prints the medians. Tidemark runs as a user runs it: source and replica as two processes on this machine, with the journal, writing out to
@@ -26,9 +29,10 @@ compressible. Sustained rows run a minute, 15 s with \`--quick\`. Believe the ra
 /** Everything that is made from the saved run, by its path in the project. */
 export function madePages(): ReadonlyMap<string, string> {
   const report = JSON.parse(readFileSync(path.join(PROJECT, REPORT), 'utf8')) as Report;
+  const parts = JSON.parse(readFileSync(path.join(PROJECT, PARTS), 'utf8')) as Report;
   const notes = readFileSync(path.join(PROJECT, NOTES), 'utf8');
   return new Map([
-    [PAGE, page(report, notes)],
+    [PAGE, page(report, parts, notes)],
     [CHART, ratioChart(report.rows)],
   ]);
 }
@@ -37,7 +41,7 @@ export function writePages(): void {
   for (const [file, text] of madePages()) writeFileSync(path.join(PROJECT, file), text);
 }
 
-function page(report: Report, notes: string): string {
+function page(report: Report, parts: Report, notes: string): string {
   const { machine, date, commit, command, rows } = report;
   return `${HEAD}
 ## The saved run
@@ -59,7 +63,9 @@ ${rows.map(tableRow).join('\n')}
 
 ## Against the goals
 
-${goalTable(rows)}
+${goalTable(verdicts(rows))}
+
+${partSection(parts)}
 
 ${notes.trimEnd()}
 `;
@@ -86,8 +92,27 @@ function pace({ drain_s: drain, worst_second: worst, longest_stop_ms: stop }: Se
   return `${even}; drained in ${drain} s`;
 }
 
-function goalTable(rows: readonly RowFigures[]): string {
-  const all = verdicts(rows);
+function partSection({ machine, date, commit, command, parts = [] }: Report): string {
+  const tables = parts.map(({ row, what, figures }) => {
+    const lines = figures.map(
+      ({ figure, unit, median, min, max }) => `| ${figure} | ${median} [${min}..${max}] ${unit} |`,
+    );
+    return [`**${row}**: ${what}.`, '', '| figure | median [min..max] |', '|---|---|', ...lines].join('\n');
+  });
+  return `## Replica, history, scale, Kafka
+
+Commit ${commit}, ${date.slice(0, 10)}, ${machine}; saved in \`${PARTS}\`:
+
+\`\`\`
+${command}
+\`\`\`
+
+${tables.join('\n\n')}
+
+${goalTable(partVerdicts(parts))}`;
+}
+
+function goalTable(all: readonly Verdict[]): string {
   const lines = all.map(({ row, what, goal, isUpper, measured, isMet }) => {
     const shown = measured >= 10 ? measured.toFixed(0) : measured.toFixed(2);
     return `| ${row} | ${what} | ${isUpper ? 'at most' : 'at least'} ${goal} | ${shown} | ${isMet ? 'met' : 'missed'} |`;

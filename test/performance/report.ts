@@ -1,3 +1,4 @@
+import type { PartFigures } from './parts/part-figures.ts';
 import { ROWS, type Row } from './rows.ts';
 import type { RowFigures, ServerFigures } from './table.ts';
 
@@ -10,6 +11,8 @@ export interface Report {
   /** As it was called, behind `npm run bench`. */
   readonly command: string;
   readonly rows: readonly RowFigures[];
+  /** What is no load of fio on every server: replica, history, scale, Kafka. */
+  readonly parts?: readonly PartFigures[];
 }
 
 export const PEERS = ['qemu-nbd', 'nbdkit', 'mirror'] as const;

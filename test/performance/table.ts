@@ -34,7 +34,7 @@ export interface RowFigures {
   readonly servers: Readonly<Record<string, ServerFigures>>;
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   return sorted[Math.floor((sorted.length - 1) / 2)] ?? 0;
 }

@@ -1,6 +1,8 @@
+import { CHECKER_BUGS } from './checker-bugs.ts';
 import { DEGREE_BUGS } from './degree-bugs.ts';
 import { GIVE_UP_BUGS } from './give-up-bugs.ts';
 import { JOURNAL_BUGS } from './journal-bugs.ts';
+import { LOST_BUGS } from './lost-bugs.ts';
 import type { PlantedBug } from './planted-bug.ts';
 import { REPAIR_BUGS } from './repair-bugs.ts';
 import { REPLICA_BUGS } from './replica-bugs.ts';
@@ -17,4 +19,6 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...REPAIR_BUGS,
   ...GIVE_UP_BUGS,
   ...DEGREE_BUGS,
+  ...LOST_BUGS,
+  ...CHECKER_BUGS,
 ];

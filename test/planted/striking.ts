@@ -1,4 +1,5 @@
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { NO_KAFKA_FAULTS } from '../doubles/simulated-kafka.ts';
 import { CALM_LIFE } from '../simulation/life-options.ts';
 import type { NemesisAction, RunOptions } from '../simulation/run-options.ts';
 import { DIRECT, type KafkaAction } from '../simulation/stream-options.ts';
@@ -111,3 +112,9 @@ export function overKafka(...actions: readonly KafkaAction[]): OptionBias {
     },
   });
 }
+
+/** Brokers whose every answer arrives: nothing makes a client begin anew but what is done to its topics. */
+export const answering: OptionBias = (options) => ({
+  ...options,
+  stream: options.stream.kind === 'kafka' ? { ...options.stream, faults: NO_KAFKA_FAULTS } : options.stream,
+});

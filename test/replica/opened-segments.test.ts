@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import { FrameView } from '../../journal/frame-view.ts';
-import { SEGMENT_HEADER_BYTES, segmentName } from '../../replica/store/segment-format.ts';
+import { encodeSegmentHeader, SEGMENT_HEADER_BYTES, segmentName } from '../../replica/store/segment-format.ts';
 import { SegmentStore } from '../../replica/store/segment-store.ts';
 import { GROUP, History, seal } from './support/history.ts';
 import { MemoryDisk, memoryHost, SeededRandom } from './support/memory-host.ts';
@@ -237,6 +237,27 @@ test('a segment shorter than its header, or with one that says nothing, is dropp
       Array.from({ length: 10 }, (_, i) => held + 1 + i),
     );
     t.true(proven.files.has(`${pathOf(last)}.damaged`), what);
+  }
+});
+
+test('a header that says another LSN than its proven footer and its first frame is written again from them', async (t) => {
+  const { disk, placed, lastLsn } = await written(3, 100);
+  const first = placed[0]!.segment;
+  const second = first + 1;
+  for (const [segment, firstLsn] of [
+    [first, 1_000_000],
+    [first, 4],
+    [second, 1_000_000],
+    [second, lastLsn],
+  ] as const) {
+    const copy = disk.copy();
+    const bytes = copy.files.get(pathOf(segment))!.bytes;
+    const was = Buffer.from(bytes.subarray(0, SEGMENT_HEADER_BYTES));
+    encodeSegmentHeader({ groupId: GROUP, sequence: segment, firstLsn }).copy(bytes);
+    const found = await look(copy, placed, lastLsn);
+    t.is(found.whole.length, placed.length, `${segment} at ${firstLsn}`);
+    t.deepEqual([...found.named], []);
+    t.deepEqual(Buffer.from(copy.files.get(pathOf(segment))!.bytes.subarray(0, SEGMENT_HEADER_BYTES)), was);
   }
 });
 

@@ -19,6 +19,8 @@ export class KafkaFaultProxy {
   cutAnswers = 0;
   /** Each way. */
   delayMs = 0;
+  /** What all Produce together may take of the way to the broker, as on a slow line; 0: as much as there is. */
+  producedBytesPerSecond = 0;
   /** Chance per message, each way, that the connection ends in its middle. */
   cutMidFrame = 0;
   /** Chance per message, each way, that both connections are reset instead. */
@@ -43,6 +45,7 @@ export class KafkaFaultProxy {
   #closed = false;
   readonly #random: () => number;
   #targetPort = 0;
+  #producedUntilMs = 0;
 
   private constructor(random: () => number) {
     this.#random = random;
@@ -86,6 +89,7 @@ export class KafkaFaultProxy {
     this.swallow = 0;
     this.cutAnswers = 0;
     this.delayMs = 0;
+    this.producedBytesPerSecond = 0;
     this.cutMidFrame = 0;
     this.reset = 0;
     this.bitFlip = 0;
@@ -127,7 +131,8 @@ export class KafkaFaultProxy {
         return;
       }
       kinds.push(kind);
-      this.#forward(toBroker, message, [client, broker], kill);
+      const waitMs = kind === PRODUCE ? this.#lineMs(message.length) : 0;
+      this.#forward(toBroker, message, [client, broker], kill, waitMs);
     });
     const responses = messagesOf((message) => {
       const kind = kinds.shift();
@@ -158,22 +163,32 @@ export class KafkaFaultProxy {
     }
   }
 
-  #forward(lane: Lane, message: Buffer, pair: readonly net.Socket[], kill: () => void): void {
+  /** How long until the slow line has taken so many bytes more. */
+  #lineMs(bytes: number): number {
+    if (this.producedBytesPerSecond === 0) return 0;
+    const now = performance.now();
+    const lasts = (bytes / this.producedBytesPerSecond) * 1000;
+    this.#producedUntilMs = Math.max(this.#producedUntilMs, now) + lasts;
+    return this.#producedUntilMs - now;
+  }
+
+  #forward(lane: Lane, message: Buffer, pair: readonly net.Socket[], kill: () => void, waitMs = 0): void {
+    const delayMs = this.delayMs + waitMs;
     if (this.#random() < this.reset) {
       this.counts.resets++;
       for (const socket of pair) socket.resetAndDestroy();
       kill();
     } else if (this.#random() < this.cutMidFrame) {
       this.counts.cutMidFrame++;
-      lane.add(half(message), this.delayMs, kill);
+      lane.add(half(message), delayMs, kill);
     } else if (message.length > 4 && this.#random() < this.bitFlip) {
       this.counts.bitFlips++;
       const flipped = Buffer.from(message);
       const at = 4 + Math.floor(this.#random() * (message.length - 4));
       flipped[at] = (flipped[at] ?? 0) ^ (1 << Math.floor(this.#random() * 8));
-      lane.add(flipped, this.delayMs);
+      lane.add(flipped, delayMs);
     } else {
-      lane.add(message, this.delayMs);
+      lane.add(message, delayMs);
     }
   }
 }

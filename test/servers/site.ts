@@ -15,6 +15,8 @@ export interface SiteVolume {
   readonly sizeBytes: number;
   /** Content that must be journalled first; a new, empty disk when absent. */
   readonly seed?: boolean;
+  /** Where it lies when not in a raw file of the site's own: an NBD URI. */
+  readonly backing?: string;
 }
 
 export interface SiteOptions {
@@ -26,11 +28,11 @@ export interface SiteOptions {
     /** Copies of each record, and how many of them must be in sync; 1 and 1 when absent. */
     readonly copies?: { readonly replicationFactor: number; readonly minInsyncReplicas: number };
   };
+  /** Over the direct stream: the address the source is given for the replica's. */
+  readonly wayToReplica?: (listen: string) => Promise<string>;
   /** Bytes, with a unit. */
   readonly journalBudget?: string;
   readonly journalFileSize?: string;
-  /** What the source connects to instead of the replica's own address. */
-  readonly connectVia?: (listen: string) => Promise<string>;
   /** More lines of the group in source.yaml, indented by four. */
   readonly sourceExtra?: string;
 }
@@ -75,8 +77,9 @@ export class Site {
     const listen = (await this.replicaGroup()).listen;
     // The port the kernel gave is kept for restarts: the source goes on knowing it.
     if (listen !== null) fs.writeFileSync(this.replica.configFile, this.#replicaConfig(listen));
-    const connect = (await this.#options.connectVia?.(listen ?? '')) ?? listen ?? '';
-    fs.writeFileSync(this.source.configFile, this.#sourceConfig(connect));
+    const way = this.#options.wayToReplica;
+    const address = listen === null || way === undefined ? (listen ?? '') : await way(listen);
+    fs.writeFileSync(this.source.configFile, this.#sourceConfig(address));
     await this.source.start();
     await this.#until('the exports open', async () => (await this.sourceStatus()).daemon.ready, 120_000);
   }
@@ -177,7 +180,7 @@ ${this.#kafkaConfig() ?? `      direct:\n        listen: ${listen}`}
   #sourceConfig(replica: string): string {
     const volumes = this.#options.volumes.map(
       (volume) => `      - name: ${volume.name}
-        backing: ${this.backing(volume.name)}
+        backing: ${volume.backing ?? this.backing(volume.name)}
         size: ${volume.sizeBytes}B
         start: ${volume.seed === true ? 'seed' : 'empty'}`,
     );

@@ -1,6 +1,7 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { readGivenWord, writeGivenWord } from '../../daemon/ship/given-word.ts';
 import { type Settled, settleFarSide } from '../../daemon/ship/settle.ts';
@@ -39,8 +40,11 @@ interface Past {
   readonly frames: readonly FrameView[];
 }
 
-/** A journal of 150 writes (record 60 is a trim) that was shipped whole, stopped cleanly, and a volume of it. */
-async function past(t: ExecutionContext): Promise<Past> {
+/**
+ * A journal of 150 writes (record 60 is a trim) that was shipped whole, stopped cleanly, and a volume of it. Behind
+ * `idleAfter` nobody wrote for a while.
+ */
+async function past(t: ExecutionContext, idleAfter?: Lsn): Promise<Past> {
   const directory = mkdtempSync(join(tmpdir(), 'tidemark-lost-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
   const journal = await openJournal(directory);
@@ -57,6 +61,9 @@ async function past(t: ExecutionContext): Promise<Past> {
     else journal.append(RecordKind.write, { ...place, body: new Uint8Array(4096).fill(lsn) });
     await journal.sync();
     await sink.sent(lsn);
+    // an idle journal proves its end by a batch without records
+    const { endAddress } = journal;
+    while (lsn === idleAfter && journal.endAddress === endAddress) await setTimeout(5);
   }
   // so that ship.state is written, with chains up to the end
   sink.hold(30);
@@ -229,6 +236,28 @@ for (const [what, lost, hurt] of [
     await journal.close();
   });
 }
+
+test('two stretches with nothing but a proof of the end between them are given up, each by its own part of the word', async (t) => {
+  const was = await past(t, 105);
+  const { directory, addressOf } = was;
+  const between = addressOf(106) - 64;
+  rot(directory, addressOf(100), between);
+  rot(directory, addressOf(106), addressOf(111));
+  const stretches = [
+    { fromLsn: 100, toLsn: 105, address: addressOf(100) },
+    { fromLsn: 106, toLsn: 110, address: addressOf(106) },
+  ];
+  await writeGivenWord(realHost(), PLACE(directory), { reason: REASON, stretches });
+  const journal = await openJournal(directory);
+  for (const one of stretches) t.like(journal.damageAt(one.address), { fromLsn: one.fromLsn, toLsn: one.toLsn });
+  const settled = await settle(journal, directory, { sinks: [holding(was, 40)] });
+  const given = stretches.map(({ fromLsn, toLsn }) => ({ fromLsn, toLsn, reason: REASON }));
+  t.deepEqual(settled.givenUp, { given, mended: 0 });
+  t.is(readGivenWord(realHost(), PLACE(directory)), undefined);
+  await journal.begin();
+  t.deepEqual((await contentOf(t, journal)).lost, range(100, 110));
+  await journal.close();
+});
 
 test('nothing is given up while somebody may hold it: the word waits, the damage stays, no volume is seeded', async (t) => {
   const was = await past(t);

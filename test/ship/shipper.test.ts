@@ -529,6 +529,14 @@ test('before a new incarnation the far side is asked, and what was lost here com
   t.true(sink.closed);
   t.is((await lost.begin(settled)).counter, 3);
   t.is(lost.lastLsn, last + 1);
+  const frames = far.map((bytes) => FrameView.open(bytes));
+  for (let lsn = kept + 1; lsn <= last; lsn++) {
+    const reader = lost.reader(lost.addressOf(lsn));
+    const batch = reader.next(lost.endAddress);
+    const frame = frames.find(({ firstLsn, lastLsn }) => firstLsn <= lsn && lsn <= lastLsn);
+    t.is(batch?.time, frame?.record(lsn - frame.firstLsn).time, `LSN ${lsn} keeps its time, which its chain covers`);
+    await reader.close();
+  }
   await lost.close();
 });
 

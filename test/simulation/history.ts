@@ -8,6 +8,7 @@ import {
   decodeSeedEnd,
   decodeVolumeAdded,
 } from '../../journal/record-bodies.ts';
+import { LostRecords } from './lost-records.ts';
 import type { SectorId } from './sector-pattern.ts';
 
 /** A change of one volume as the model sees it: one id per sector. */
@@ -69,6 +70,7 @@ const CONTROLS: ReadonlySet<RecordKind> = new Set([
   RecordKind.seedEnd,
   RecordKind.gap,
   RecordKind.degreeChange,
+  RecordKind.blank,
 ]);
 
 /** The order of a group's changes over all its volumes, and what they add up to at any LSN. */
@@ -80,6 +82,7 @@ export class History {
   readonly #head: Map<number, Uint32Array>;
   /** Records that decide what may be shown, in order. */
   #controls: ModelRecord[] = [];
+  readonly lost: LostRecords = new LostRecords();
 
   /** `sizes`: volume id -> sectors. All volumes begin as zeroes. */
   constructor(sizes: ReadonlyMap<number, number>) {
@@ -111,6 +114,7 @@ export class History {
   /** Everything behind this LSN never was. */
   truncate(afterLsn: Lsn): void {
     this.#controls = this.#controls.filter(({ lsn }) => lsn <= afterLsn);
+    this.lost.truncate(afterLsn);
     this.#records.length = Math.min(this.#records.length, afterLsn);
     this.#snapshots.length = Math.floor(this.lastLsn / SNAPSHOT_EVERY) + 1;
     for (const [volume, ids] of this.contentAt(this.lastLsn)) this.#head.get(volume)?.set(ids);
@@ -137,7 +141,12 @@ export class History {
       else if (kind === RecordKind.volumeAdded) open.add(decodeVolumeAdded(body).id);
       else if (kind === RecordKind.seedEnd) open.delete(decodeSeedEnd(body).volume);
     }
-    return [...open].every((volume) => !seeded(volume));
+    return [...open].every((volume) => !seeded(volume)) && this.lost.isPoint(lsn, this.#controls);
+  }
+
+  /** The newest record of a kind; 0: there is none. */
+  newestControl(kind: RecordKind): Lsn {
+    return this.#controls.findLast((one) => one.kind === kind)?.lsn ?? 0;
   }
 
   /** What the source said last of its degree of synchrony, up to this LSN. */

@@ -9,6 +9,7 @@ import { type JournalRecord, RecordFlag, RecordKind } from '../../journal/record
 import { type History, type ModelChange, type ModelRecord, sameRecord } from './history.ts';
 import type { LogPromises } from './log-promises.ts';
 import { identifySectors } from './sector-pattern.ts';
+import { compareSectors } from './source-model.ts';
 import { must } from './violation.ts';
 
 type Place = Pick<ModelRecord, 'flags' | 'kind' | 'requestId' | 'sector' | 'sectors' | 'volume'>;
@@ -86,7 +87,7 @@ export class JournalFollower {
       this.#time = batch.time;
       must('V4', batch.time >= before, () => `journal time goes from ${before} to ${batch.time}`);
       for (const record of batch) {
-        this.#log.read(record, batch.bodyEndAddress);
+        this.#log.read(record, batch);
         const learnt = this.#learn(record);
         if (learnt !== undefined) fresh.push(learnt);
       }
@@ -115,6 +116,7 @@ export class JournalFollower {
 
   #learn(record: JournalRecord): ModelRecord | undefined {
     const { flags, kind, lsn, payload, requestId, sector, sectors, volume } = record;
+    if (kind === RecordKind.lost) return this.#lose(lsn, payload);
     const holdsData = kind === RecordKind.write || kind === RecordKind.seed;
     const ids = holdsData ? identifySectors(payload, volume, sector) : undefined;
     const content = holdsData || payload.length === 0 ? '' : Buffer.from(payload).toString('hex');
@@ -122,6 +124,7 @@ export class JournalFollower {
     const model = { lsn, kind, flags, requestId, volume, sector, sectors, ids, content, changes };
     const known = this.#agrees ? this.#history.record(lsn) : undefined;
     if (known !== undefined && sameRecord(known, model)) {
+      this.#history.lost.found(lsn);
       this.#agreedLsn = lsn;
       return undefined;
     }
@@ -130,8 +133,22 @@ export class JournalFollower {
       this.#agreedLsn = lsn - 1;
       this.#history.truncate(lsn - 1);
     }
+    if (kind === RecordKind.seed && ids !== undefined && this.#history.lost.count > 0) {
+      // what the disk is said to be is what its guests made it
+      const expected = this.#history.rangeAt(lsn - 1, volume, sector, ids.length);
+      compareSectors('G4', () => `the new seed at LSN ${lsn}`, volume, ids, expected, sector);
+    }
     this.#history.append(model);
     return model;
+  }
+
+  /** History has it no more; the disks, and whoever reads them, have. */
+  #lose(lsn: Lsn, payload: Uint8Array): undefined {
+    const known = this.#agrees ? this.#history.record(lsn) : undefined;
+    must('G1', known !== undefined, () => `LSN ${lsn} is LOST and never was`);
+    this.#history.lost.learn(lsn, payload);
+    this.#changesOf(known, known.ids);
+    this.#agreedLsn = lsn;
   }
 
   #changesOf(record: Place, ids: Uint32Array | undefined): readonly ModelChange[] {

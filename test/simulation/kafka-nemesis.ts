@@ -17,7 +17,16 @@ export class KafkaNemesis {
   readonly #foreign: Uint8Array = foreignFrame();
   #ended = false;
 
-  constructor(kafka: SimulatedKafka, options: KafkaOptions, random: SeededRandom) {
+  /** Told of every fault and the topic it hits. */
+  readonly #struck: (action: KafkaAction, topic: string) => void;
+
+  constructor(
+    kafka: SimulatedKafka,
+    options: KafkaOptions,
+    random: SeededRandom,
+    struck: (action: KafkaAction, topic: string) => void,
+  ) {
+    this.#struck = struck;
     this.#kafka = kafka;
     this.#options = options;
     this.#random = random;
@@ -52,6 +61,7 @@ export class KafkaNemesis {
     if (bounds === undefined) return;
     const count = Number(bounds.end - bounds.start);
     kafka.scheduler.trace(`kafka ${action} ${topic}`);
+    this.#struck(action, topic);
     switch (action) {
       case 'down':
         kafka.down = true;

@@ -1,10 +1,12 @@
 import { crc32 } from '@node-rs/crc32';
 import { hasCode } from '../../journal/base/errors.ts';
+import type { BatchView } from '../../journal/batch-view.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import { type JournalRecord, RecordKind } from '../../journal/record.ts';
 import { decodeIncarnation } from '../../journal/record-bodies.ts';
 import type { SimulatedDisk } from '../doubles/simulated-disk.ts';
+import { AppendedRecords } from './checkers/appended-records.ts';
 import { JOURNAL_DIRECTORY } from './names.ts';
 import type { SourceModel } from './source-model.ts';
 import { must } from './violation.ts';
@@ -18,6 +20,7 @@ const JOURNAL_FILE = /\/journal-([0-9a-f]+)\.tmj$/;
 export class LogPromises {
   readonly #disk: SimulatedDisk;
   readonly #fileBytes: number;
+  readonly appended: AppendedRecords;
   /** `nonce` of a start -> LSN -> what stood there. */
   readonly #contents: Map<string, Map<Lsn, number>> = new Map();
   readonly #starts: Set<string> = new Set();
@@ -33,6 +36,7 @@ export class LogPromises {
 
   constructor(disk: SimulatedDisk, fileBytes: number) {
     this.#disk = disk;
+    this.appended = new AppendedRecords(disk);
     this.#fileBytes = fileBytes;
   }
 
@@ -50,16 +54,18 @@ export class LogPromises {
     this.#nonce = undefined;
   }
 
-  /** The next record that is read; its batch ends at `end`. */
-  read(record: JournalRecord, end: JournalAddress): void {
+  /** The next record that is read, and its batch. */
+  read(record: JournalRecord, { bodyEndAddress: end, header }: BatchView): void {
     const { lsn, kind, payload } = record;
     const expected = this.#nextLsn ?? lsn;
     must('R3', lsn === expected, () => `LSN ${lsn} is read behind ${expected - 1}: what was cut stands there again`);
+    this.appended.mustHold(record, header);
     this.#nextLsn = lsn + 1;
     this.#ends.set(lsn, end);
     this.#fileEnds.set(Math.floor((end - 1) / this.#fileBytes), end);
     if (kind === RecordKind.incarnation) this.#nonce = decodeIncarnation(payload).nonce;
-    if (this.#nonce === undefined) return;
+    // whether it may stand here is asked elsewhere (G1)
+    if (this.#nonce === undefined || kind === RecordKind.lost) return;
     const contents = this.#contents.get(this.#nonce) ?? new Map<Lsn, number>();
     this.#contents.set(this.#nonce, contents);
     const content = contentOf(record);

@@ -1,6 +1,7 @@
 import { ComingShipper } from '../../daemon/ship/coming-shipper.ts';
-import { settleFarSide } from '../../daemon/ship/settle.ts';
+import { type Settled, settleFarSide } from '../../daemon/ship/settle.ts';
 import { Shipper } from '../../daemon/ship/shipper.ts';
+import { mendingOf } from '../../daemon/source/mending.ts';
 import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import type { Host } from '../../journal/host/host.ts';
@@ -8,6 +9,7 @@ import type { Marks } from '../../journal/marks.ts';
 import type { FrameSink, FrameSource } from '../../journal/stream.ts';
 import type { SimulatedProcess } from '../doubles/simulated-process.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
+import { wordFor } from './operator.ts';
 import type { Streams } from './streams.ts';
 
 /** Places between the real parts where a planted bug can get in; left alone, the product runs as it is. */
@@ -41,8 +43,14 @@ export class SourceParts {
   readonly #makeSinks: () => FrameSink[];
   readonly #streams: Streams;
   readonly #shipMarks: Marks;
+  readonly #mayGiveUp: boolean;
+  /** What the far side said at the start. */
+  settled: Settled | undefined;
+  /** Why the group has to open anew; '': it has not. */
+  ended = '';
 
-  constructor(host: Host, process: SimulatedProcess, marks: Marks, streams: Streams, seams: Seams) {
+  constructor(host: Host, process: SimulatedProcess, marks: Marks, streams: Streams, seams: Seams, mayGiveUp: boolean) {
+    this.#mayGiveUp = mayGiveUp;
     this.host = seams.sourceHost(host);
     this.groupMarks = seams.groupMarks(marks);
     this.#streams = streams;
@@ -55,7 +63,11 @@ export class SourceParts {
   }
 
   /** For `GroupOptions.settle`. */
-  async settle(journal: ProtectedGroup['journal']): Promise<{ readonly highestLsn: number } | undefined> {
+  async settle(
+    journal: ProtectedGroup['journal'],
+    seedAllAnew: () => Promise<void>,
+  ): Promise<{ readonly highestLsn: number } | undefined> {
+    const replicas = this.#streams.replicas.map(({ name }) => name);
     const settled = await settleFarSide(this.host, {
       journal,
       directory: JOURNAL_DIRECTORY,
@@ -63,7 +75,9 @@ export class SourceParts {
       groupName: GROUP_NAME,
       sinks: this.#makeSinks(),
       timeoutMs: SETTLE_TIMEOUT_MS,
+      ...(this.#mayGiveUp ? wordFor(this.host, seedAllAnew, replicas) : {}),
     });
+    this.settled = settled;
     return settled.answered === 0 ? undefined : settled;
   }
 
@@ -86,9 +100,16 @@ export class SourceParts {
       givenUp: group.status().givenUp,
       replicas: this.#streams.replicas,
       onFar: () => group.degree.moved(),
+      ...(this.#mayGiveUp ? { mending: mendingOf(group, (error) => this.#end(error)) } : {}),
     });
     this.coming.opened(shipper);
     group.degree.attach(shipper.far);
+    const { address } = group.status().destage;
+    if (this.#mayGiveUp && address !== undefined) shipper.mendAt(address);
+  }
+
+  #end(error: Error): void {
+    this.ended ||= error.message;
   }
 
   async close(): Promise<void> {

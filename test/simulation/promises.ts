@@ -19,6 +19,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   },
   P2: { text: 'what the true source sends again is never taken for other records', file: 'replica-node.ts' },
   P3: { text: 'no gap is stepped over, and what is durable at the source arrives when faults stop', file: 'world.ts' },
+  P4: {
+    text: 'every kind of fault that struck the topics is healed at the end, or named in status',
+    file: 'world.ts',
+  },
   P5: { text: 'what the replica called durable it still holds after any crash', file: 'replica-node.ts' },
   P6: {
     text: 'who is answered in sync is durable at the replica; who is not, is named; a replica that claims RPO 0 has it',
@@ -32,13 +36,46 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   },
   V3: { text: 'scratch writes are seen by their view alone, and by all of it', file: 'replica-life.ts' },
   V4: { text: 'journal time never goes back, however clocks jump', file: 'journal-follower.ts' },
+  V5: {
+    text: 'no guest waits for room in the journal without an alarm, and the reserve takes control records',
+    file: 'checkers/room-told.ts',
+  },
+  H5: {
+    text: 'a journal of a newer format or another group is refused, and not a byte of it touched',
+    file: 'checkers/refused-journal.ts',
+  },
   B8: { text: 'a disk given back is whole at its stamp; one changed outside is refused', file: 'source-life.ts' },
+  R1: {
+    text: 'a journal hands out records that were appended to it, to the byte, and no others',
+    file: 'checkers/appended-records.ts',
+  },
   R2: { text: 'what was on the medium when a flush was answered is never cut by a start', file: 'log-promises.ts' },
   R3: { text: 'the log is read without a hole: what was cut never stands behind it again', file: 'log-promises.ts' },
+  R4: {
+    text: 'what the far side may hold is never numbered anew: a start compares, and an idle journal proves its end',
+    file: 'checkers/idle-proof.ts',
+  },
   R5: { text: 'a start has a name of its own, and an LSN of it one content', file: 'log-promises.ts' },
+  R6: {
+    text: 'a start may be repeated, or killed at any call and repeated, and finds the same',
+    file: 'checkers/recovery-again.ts',
+  },
+  R7: { text: 'what a start reads is bounded by what the journal holds', file: 'checkers/start-work.ts' },
   R8: { text: 'history that rotted is put back while the source still has it', file: 'world.ts' },
   R13: { text: 'what was given up is announced, and in the durable change map', file: 'source-life.ts' },
   B1: { text: 'a bookmark that was told survives whatever comes, at its position', file: 'end-check.ts' },
+  G1: {
+    text: 'LOST stands for the records that rotted, that nobody holds and that an operator gave up, and for no others',
+    file: 'lost-records.ts',
+  },
+  G2: { text: 'before what nobody holds the source stands still, and names it', file: 'give-up-story.ts' },
+  G3: {
+    text: 'points from a gap on, up to the end of the last new seed, are refused by name',
+    file: 'give-up-story.ts',
+  },
+  G4: { text: 'a new seed is what the guests wrote, and its end makes a point', file: 'journal-follower.ts' },
+  G5: { text: 'a word that is refused, or that has to wait, leaves everything as it was', file: 'give-up-story.ts' },
+  G6: { text: 'a word is carried out to its end, however often the start is killed', file: 'give-up-story.ts' },
   L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
   X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },
 };

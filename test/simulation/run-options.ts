@@ -1,6 +1,7 @@
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
 import { ALONE, type DegreeOptions, drawDegree } from './degree-options.ts';
+import type { GiveUpOptions } from './give-up-options.ts';
 import { CALM_LIFE, drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { DIRECT, drawStream, type StreamOptions } from './stream-options.ts';
@@ -30,6 +31,8 @@ export interface RunOptions {
   readonly stream: StreamOptions;
   readonly life: LifeOptions;
   readonly degree: DegreeOptions;
+  /** Drawn by itself; absent: the run ends without. */
+  readonly giveUp?: GiveUpOptions;
 }
 
 export const NEMESIS_ACTIONS = [

@@ -15,6 +15,8 @@ export class SourceModel {
   follower: JournalFollower | undefined;
   readonly #acked: Map<number, Lsn> = new Map();
   #flushedLsn: Lsn = 0;
+  /** Up to where frames were ever handed to a stream: topic or replica may hold them. */
+  #sentLsn: Lsn = 0;
   #nextId = 1;
   readonly #keptUp: ModelRecord[] = [];
   #powerLost = false;
@@ -104,6 +106,11 @@ export class SourceModel {
     this.#flushedLsn = Math.max(this.#flushedLsn, lsn);
   }
 
+  /** A frame up to here was handed to a stream. */
+  sent(lsn: Lsn): void {
+    this.#sentLsn = Math.max(this.#sentLsn, lsn);
+  }
+
   /** The source is up again: everything promised must still be in its journal. */
   recovered(survivedLsn: Lsn): void {
     const acked = Math.max(0, ...this.#acked.values());
@@ -113,6 +120,7 @@ export class SourceModel {
       must('B1', survivedLsn >= lsn, () => `bookmark ${name} was told at LSN ${lsn}, ${tail}`);
     }
     must('D2', survivedLsn >= this.#flushedLsn, () => `LSN ${this.#flushedLsn} was promised durable, ${tail}`);
+    must('R4', survivedLsn >= this.#sentLsn, () => `LSN ${this.#sentLsn} was sent to the far side, ${tail}`);
     for (const [volume, lsn] of this.#acked) this.#acked.set(volume, Math.min(lsn, survivedLsn));
     // What a recovery keeps it has made durable before anybody is answered.
     this.#flushedLsn = survivedLsn;

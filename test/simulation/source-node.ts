@@ -1,4 +1,5 @@
 import type { NbdExport } from '../../daemon/nbd/export.ts';
+import type { ShipStatus } from '../../daemon/ship/ship-status.ts';
 import { unshippedPlace } from '../../daemon/ship/unshipped-place.ts';
 import type { VolumeOptions } from '../../daemon/volume/group-options.ts';
 import { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
@@ -8,9 +9,15 @@ import { LocalMarks } from '../../journal/local-marks.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { SimulatedBacking } from '../doubles/simulated-backing.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import type { AppendedRecords } from './checkers/appended-records.ts';
+import { IdleProof } from './checkers/idle-proof.ts';
+import { RoomTold } from './checkers/room-told.ts';
+import { notingSent } from './checkers/sent-frames.ts';
+import { StartWork } from './checkers/start-work.ts';
 import { JournalFollower } from './journal-follower.ts';
 import { LogPromises } from './log-promises.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
+import type { RunningSource } from './operator.ts';
 import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
@@ -21,7 +28,7 @@ import type { Streams } from './streams.ts';
 import { must } from './violation.ts';
 import { SimulatedClient } from './volume-client.ts';
 
-const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {} };
+const NOBODY = { ok: () => {}, fail: () => {}, send: () => {}, pause: () => {}, resume: () => {}, close: () => {} };
 
 const JOURNAL_FILE = /\/journal-([0-9a-f]+)\.tmj$/;
 
@@ -35,6 +42,9 @@ export class SourceNode {
   readonly #streams: Streams;
   readonly #seams: Seams;
   readonly #log: LogPromises;
+  readonly #work: StartWork;
+  readonly #idle: IdleProof = new IdleProof();
+  readonly #room: RoomTold;
   #clients: SimulatedClient[] = [];
   #group: ProtectedGroup | undefined;
   #parts: SourceParts | undefined;
@@ -53,6 +63,8 @@ export class SourceNode {
     this.machine = machine;
     this.life = new SourceLife(machine, options, model, random.fork());
     this.#log = new LogPromises(machine.disk, options.journalFileBytes);
+    this.#work = new StartWork(machine.disk);
+    this.#room = new RoomTold(machine.disk, options);
     // what a sector held before it was written on says nothing any more once it has rotted
     model.onFlushed = (lsn): void => (this.rotten ? undefined : this.#log.answered(model, lsn));
     this.#options = options;
@@ -67,14 +79,14 @@ export class SourceNode {
     return this.#group;
   }
 
-  /** What it says about shipping, for a person. */
-  get shipping(): string {
-    return JSON.stringify(this.#parts?.shipper?.status());
+  /** What it says about shipping; undefined while it does not ship. */
+  get ship(): ShipStatus | undefined {
+    return this.#parts?.shipper?.status();
   }
 
   /** Why shipping stands still until a person does something; '' while it does not. */
   get shippingStopped(): string {
-    return this.#parts?.shipper?.status().code ?? '';
+    return this.ship?.code ?? '';
   }
 
   /** What it says about its degree of synchrony, for a person. */
@@ -89,7 +101,20 @@ export class SourceNode {
 
   /** Up to where it says that a replica has everything; undefined while it says nothing. */
   replicaTold(name: string): Lsn | undefined {
-    return this.#parts?.shipper?.status().replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
+    return this.ship?.replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
+  }
+
+  /** As its control API has it. */
+  get running(): RunningSource | undefined {
+    const shipper = this.#parts?.shipper;
+    if (this.#group === undefined || this.#parts === undefined || shipper === undefined) return undefined;
+    const streamNames = this.#streams.names;
+    return { host: this.#parts.host, group: this.#group, shipper, streamNames };
+  }
+
+  /** Why the operator's word waits that the last start has found; '' when it does not. */
+  get wordWaits(): string {
+    return this.#parts?.settled?.givenUp?.waiting ?? '';
   }
 
   get clients(): readonly SimulatedClient[] {
@@ -101,6 +126,8 @@ export class SourceNode {
     const { host, process } = this.machine.start();
     this.starts++;
     this.#model.poisoned = false;
+    this.#log.appended.started();
+    this.#work.begin();
     this.machine.disk.onSyncFailed = (path): void => {
       if (JOURNAL_FILE.test(path)) this.#model.poisoned = true;
     };
@@ -108,7 +135,9 @@ export class SourceNode {
       if (JOURNAL_FILE.test(path)) this.#model.keepUp();
     };
     const marks = new LocalMarks();
-    const parts = new SourceParts(host, process, marks, this.#streams, this.#seams);
+    const sink: Seams['sink'] = (made) => notingSent(this.#seams.sink(made), (lsn) => this.#model.sent(lsn));
+    const mayGiveUp = this.#options.giveUp !== undefined;
+    const parts = new SourceParts(host, process, marks, this.#streams, { ...this.#seams, sink }, mayGiveUp);
     const volumes: VolumeOptions[] = [];
     for (const { id, sectors } of this.#options.volumes) {
       if (this.life.isAway(id)) continue;
@@ -143,14 +172,16 @@ export class SourceNode {
           degree: this.#options.degree.policy,
           degreeTimes: { lookMs: 50, levelMs: 600, resumeMs: 400 },
           heartbeatMs: this.#options.degree.heartbeatMs,
-          settle: (journal) => parts.settle(journal),
+          settle: (journal, seedAllAnew) => parts.settle(journal, seedAllAnew),
           beforeGivingUp: (end) => parts.coming.keepChainAt(end),
+          ...(mayGiveUp ? { onUnreadable: (address) => parts.shipper?.mendAt(address) } : {}),
         },
         parts.groupMarks,
       );
     const opening = stands.then(open);
     opening.catch((error: unknown) => this.life.refused(error));
     const group = await opening;
+    this.#work.end();
     this.life.accepted();
     this.#model.follower = new JournalFollower(
       this.machine.observe(),
@@ -168,6 +199,21 @@ export class SourceNode {
     this.#parts = parts;
     this.#group = group;
     this.#admitClients(group);
+  }
+
+  /** Nobody waits for room without an alarm. */
+  checkRoom(): void {
+    if (this.#group !== undefined) this.#room.look(this.#group, () => this.ship);
+  }
+
+  /** All that was ever appended here. */
+  get appended(): AppendedRecords {
+    return this.#log.appended;
+  }
+
+  /** What an idle journal owes to the next start. */
+  checkIdle(nowMicros: number): void {
+    this.#idle.look(this.#group?.journal, this.#log.appended.announcedLsn, nowMicros);
   }
 
   /** Lets a guest on in place of each one that left. */
@@ -253,15 +299,17 @@ export class SourceNode {
       this.#model.bookmarked(name, lsn);
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
+      this.#room.controlRefused(error);
     }
   }
 
   /** Something in it is finished until it is started anew. */
   get mustRestart(): boolean {
-    return this.#group?.status().state === 'failed';
+    return this.#group?.status().state === 'failed' || (this.#group !== undefined && this.#parts?.ended !== '');
   }
 
   #down(): void {
+    this.#work.end();
     this.life.down();
     this.#model.catchUp();
     this.#model.follower = undefined;

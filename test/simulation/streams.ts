@@ -37,6 +37,11 @@ export class Streams {
     return this.#replicas;
   }
 
+  /** Of the source's ends, for a person. */
+  get names(): string[] {
+    return this.#options.kind === 'kafka' ? [`topic ${TOPIC}`] : this.#replicas.map(({ name }) => `replica ${name}`);
+  }
+
   /** The source's ends: one per replica, or one for the topic. */
   sinks(host: Host, process: SimulatedProcess): FrameSink[] {
     const options = this.#options;

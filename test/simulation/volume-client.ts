@@ -168,6 +168,10 @@ export class SimulatedClient implements ReplyPort {
     assert(this.#pauses >= 0, 'more resumes than pauses');
   }
 
+  close(): void {
+    this.leave();
+  }
+
   #take(cookieHigh: number, cookieLow: number): Request {
     const cookie = cookieHigh * 0x1_0000_0000 + cookieLow;
     const request = this.#outstanding.get(cookie);

@@ -3,9 +3,13 @@ import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
-import { drawPolicy } from './degree-options.ts';
+import { Autopsy } from './checkers/autopsy.ts';
+import { TopicFaults } from './checkers/topic-faults.ts';
+import { ALONE, drawPolicy } from './degree-options.ts';
 import { checkAtEnd } from './end-check.ts';
 import { FarPromises } from './far-promises.ts';
+import { drawGiveUp, giveUpRandom } from './give-up-options.ts';
+import { GiveUpStory } from './give-up-story.ts';
 import { History } from './history.ts';
 import { KafkaNemesis } from './kafka-nemesis.ts';
 import { REPLICA } from './names.ts';
@@ -26,13 +30,15 @@ const RESTART_MICROS_MAX = 400_000;
 const CATCH_UP_MICROS = 900_000_000;
 /** The far side is asked again every ten seconds; then the group opens anew. */
 const HEAL_MICROS = 60_000_000;
+/** Both ends of a topic try again after half a minute at most, and a replica repeats itself once a minute. */
+const ACCOUNT_MICROS = 180_000_000;
 const END_CHECK_MICROS = 600_000_000;
+const STORY_MICROS = 7_200_000_000;
 /** Starts in a row that want a person, for one reason and with the other side there: nothing will come of the next. */
 const REFUSED_STARTS_MAX = 50;
 
-export interface RunReport {
-  readonly seed: number;
-  readonly violation: Error | undefined;
+/** What happened in a run, up to where all had come right; what is tried on copies of its disks does not count. */
+interface RunCounts {
   readonly events: number;
   readonly simulatedMicros: number;
   readonly crashes: number;
@@ -40,6 +46,11 @@ export interface RunReport {
   readonly acknowledged: number;
   readonly views: number;
   readonly traceHash: string;
+}
+
+export interface RunReport extends RunCounts {
+  readonly seed: number;
+  readonly violation: Error | undefined;
   readonly options: RunOptions;
 }
 
@@ -55,12 +66,19 @@ export class World {
   readonly source: SourceNode;
   readonly replica: ReplicaNode;
   readonly far: FarPromises;
+  readonly kafka: SimulatedKafka;
   readonly #seed: number;
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
+  readonly #topicFaults: TopicFaults | undefined;
   readonly #replicaLife: ReplicaLife;
+  readonly #autopsy: Autopsy;
   #failure: Error | undefined;
+  /** Nobody starts it for now. */
+  readonly heldDown: Set<'source' | 'replica'> = new Set();
   #loaded = true;
+  /** Most of the time nothing happens, for simulated minutes. */
+  #isTelling = false;
   #idleUntilMicros = 0;
   #lastStartError = '';
   #refusedStarts = 0;
@@ -70,7 +88,10 @@ export class World {
     this.#seed = seed;
     const scheduler = new Scheduler(seed);
     this.scheduler = scheduler;
-    this.options = change(drawOptions(scheduler.random.fork()));
+    const drawn = drawOptions(scheduler.random.fork());
+    const giveUp = drawGiveUp(seed, drawn);
+    // a guest that waits for a replica which is away would keep the story from its end
+    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp, degree: ALONE });
     const { options } = this;
     this.network = new SimulatedNetwork(scheduler, options.network);
     const sizes = new Map(options.volumes.map(({ id, sectors }) => [id, sectors]));
@@ -80,6 +101,7 @@ export class World {
     const { network, model } = this;
     const { stream } = options;
     const kafka = new SimulatedKafka(scheduler, stream.kind === 'kafka' ? stream.faults : NO_KAFKA_FAULTS);
+    this.kafka = kafka;
     const streams = new Streams(stream, network, kafka, [REPLICA]);
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
@@ -95,8 +117,13 @@ export class World {
     model.onAnswered = (lsn, durable): void => this.far.answered(lsn, durable);
     model.onRecovered = (lsn): void => this.far.recovered(lsn);
     this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
+    this.#autopsy = new Autopsy(seed, options, this.source.appended);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
-    if (stream.kind === 'kafka') this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork());
+    if (stream.kind === 'kafka') {
+      this.#topicFaults = new TopicFaults(kafka, stream.faults);
+      const struck = this.#topicFaults.struck.bind(this.#topicFaults);
+      this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork(), struck);
+    }
   }
 
   /** Runs to the end or to the first broken promise. */
@@ -104,17 +131,23 @@ export class World {
     const before = process.listeners('unhandledRejection');
     process.removeAllListeners('unhandledRejection');
     process.on('unhandledRejection', (reason) => this.fail(reason));
+    let counts: RunCounts | undefined;
     try {
       await this.#story();
+      counts = this.#counts();
+      await this.#finish(this.#accountForTopics());
+      await this.#autopsy.perform();
     } catch (error) {
       this.fail(error);
     } finally {
       process.removeAllListeners('unhandledRejection');
       for (const listener of before) process.on('unhandledRejection', listener);
     }
+    return { seed: this.#seed, violation: this.#failure, ...(counts ?? this.#counts()), options: this.options };
+  }
+
+  #counts(): RunCounts {
     return {
-      seed: this.#seed,
-      violation: this.#failure,
       events: this.scheduler.events,
       simulatedMicros: this.scheduler.nowMicros,
       crashes: this.crashes,
@@ -122,7 +155,6 @@ export class World {
       acknowledged: this.model.acknowledged,
       views: this.replica.viewsChecked,
       traceHash: this.scheduler.traceHash,
-      options: this.options,
     };
   }
 
@@ -144,6 +176,7 @@ export class World {
     this.crashes++;
     this.scheduler.trace(`${how} ${node}`);
     this[node][how]();
+    if (node === 'source') this.#autopsy.consider(this.source.machine);
     this.model.borders.add(this.model.history.lastLsn);
     this.startSoon(node);
   }
@@ -161,7 +194,7 @@ export class World {
 
   startSoon(node: 'source' | 'replica'): void {
     this.scheduler.after(this.scheduler.random.below(RESTART_MICROS_MAX), () => {
-      if (this[node].machine.running) return;
+      if (this[node].machine.running || this.heldDown.has(node)) return;
       this.#watch(
         this[node].start().catch((error: unknown) => {
           if (!(error instanceof TidemarkError)) throw error;
@@ -211,6 +244,21 @@ export class World {
     const isIdle = await this.#until(() => this.source.clients.every(({ busy }) => busy === 0), CATCH_UP_MICROS);
     this.#demand(isIdle, 'L1', () => 'requests of guests are not answered');
     this.model.catchUp();
+    await this.#catchUp();
+    await this.#finish(this.#checkHealed());
+    const { giveUp } = this.options;
+    if (giveUp !== undefined && !this.#isNamed()) {
+      this.#isTelling = true;
+      await this.#finish(new GiveUpStory(this, giveUp, giveUpRandom(this.#seed)).play(), STORY_MICROS);
+      this.#isTelling = false;
+      this.model.catchUp();
+      await this.#catchUp();
+      await this.#finish(this.#checkHealed());
+    }
+    await this.#finish(checkAtEnd(this));
+  }
+
+  async #catchUp(): Promise<void> {
     const goal = this.model.history.lastLsn;
     const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
     const reached = await this.#until(() => level() || this.#isNamed(), CATCH_UP_MICROS);
@@ -218,14 +266,12 @@ export class World {
     this.#demand(
       reached,
       'P3',
-      () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${this.source.shipping}`,
+      () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${JSON.stringify(this.source.ship)}`,
     );
     const { degree } = this.options;
     const kept = (): boolean => this.source.group?.status().degree.holds !== false || this.#isNamed();
     const isKept = await this.#until(kept, CATCH_UP_MICROS);
     this.#demand(isKept, 'L1', () => `ack ${degree.policy.ack} does not hold again: ${this.source.degree}`);
-    await this.#finish(this.#checkHealed());
-    await this.#finish(checkAtEnd(this));
   }
 
   /**
@@ -254,6 +300,22 @@ export class World {
     }
   }
 
+  /** What was done to the topics is healed, also what nobody waited for before, or one end names it. */
+  async #accountForTopics(): Promise<void> {
+    const faults = this.#topicFaults;
+    if (faults === undefined) return;
+    const goal = this.replica.durableLsn;
+    for (const until = this.scheduler.nowMicros + ACCOUNT_MICROS; !this.#isNamed(); ) {
+      const receiver = (await this.replica.group?.status())?.receiver;
+      const open = faults.open({ ship: this.source.ship, receiver }, goal);
+      if (open.length === 0) return;
+      must('P4', this.scheduler.nowMicros < until, () => `neither healed nor named: ${open.join(', ')}`);
+      await new Promise<void>((resolve) => {
+        this.scheduler.after(1_000_000, resolve);
+      });
+    }
+  }
+
   /** The journal gave up what the replica needs, and says so (rules 13 and 22). */
   #isNamed(): boolean {
     const { group } = this.source;
@@ -266,7 +328,7 @@ export class World {
   }
 
   /** Runs the world until a promise of the simulator is settled. */
-  async #finish<T>(promise: Promise<T> | undefined): Promise<T | undefined> {
+  async #finish<T>(promise: Promise<T> | undefined, micros = END_CHECK_MICROS): Promise<T | undefined> {
     let settled = false;
     let value: T | undefined;
     this.#watch(
@@ -275,7 +337,7 @@ export class World {
         value = result;
       }),
     );
-    const ended = await this.#until(() => settled, END_CHECK_MICROS);
+    const ended = await this.#until(() => settled, micros);
     this.#demand(ended, 'L1', () => 'a check did not come to an end');
     return value;
   }
@@ -326,6 +388,8 @@ export class World {
     this.#changeDegree();
     this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
     this.#checkTrim();
+    this.source.checkRoom();
+    this.source.checkIdle(this.scheduler.nowMicros);
     if (this.#loaded) this.#watch(this.#replicaLife.act());
     const { group } = this.replica;
     if (group === undefined) return;
@@ -334,6 +398,7 @@ export class World {
         if (reason !== '' && this.replica.group === group) this.restart('replica');
       }),
     );
+    if (this.#isTelling && random.chance(0.85)) return;
     if (group.headLsn > group.floorLsn) {
       this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
       if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));

@@ -34,6 +34,7 @@ const FACTS = {
     checkpointLsn: 6000,
     volumes: [],
     clientsHeldBack: 0,
+    heldForRoom: false,
     remoteHeld: false,
     degree: DEGREE,
   },
@@ -131,4 +132,12 @@ test('what answers wait for is said in words, for direct called what it is, and 
     );
   }
   t.false(codes({ policy: stream, state: 'in-sync', holds: true }).includes('degraded'));
+});
+
+test('a group whose guests wait for room in the journal is blocked, however much of a large budget is left; memory is no reason', (t) => {
+  const facts = withReplica({});
+  const state = (group: object): string =>
+    sourceGroupReply({ ...facts, group: { ...facts.group, journalFreeBytes: 2 ** 32, ...group } }).state;
+  t.is(state({ clientsHeldBack: 2, heldForRoom: true }), 'blocked');
+  t.is(state({ clientsHeldBack: 2, heldForRoom: false }), 'protecting');
 });

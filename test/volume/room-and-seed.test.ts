@@ -73,10 +73,12 @@ for (const [what, host, budgetBytes] of [
     t.true(group.status().pressure > 0.9);
     await until(() => group.status().checkpointLsn > 8);
     t.is(group.status().clientsHeldBack, 1, 'it is the stream that is waited for');
+    t.true(group.status().heldForRoom);
     bench.marks.advanceAddress('shipped', bench.marks.address('durable'));
     await client.ready();
     t.is(await client.write(0, pattern(4096, 2)), 'ok');
     t.is(group.status().state, 'protecting');
+    t.false(group.status().heldForRoom);
     await group.close();
     bench.remove();
   });
@@ -445,6 +447,31 @@ test('who has begun the request that alone holds all of the room goes on with it
   bench.remove();
 });
 
+test('who begins a request that comes to hold all of the room and stops sending is closed; it has no effect and the others go on', async (t) => {
+  t.timeout(60_000);
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const change = small(bench, { flushAgeMs: 1, heartbeatMs: 50 });
+  const group = await bench.open(bench.options(volumes, change));
+  const device = group.exports('local')[0]!;
+  const [hanging, fast] = [new HandClient(device), new HandClient(device)];
+  const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);
+  void hanging.submit([{ do: 'write', offset: 0, bytes: pattern(65_536, 7), part: WindowPart.more }]);
+  // six times what the journal holds
+  for (let write = 0; write < 200; write++) {
+    await fast.ready();
+    t.is(await fast.write(SIZE / 2, pattern(65_536, write)), 'ok');
+  }
+  t.regex(hanging.closedBy ?? '', /stopped in the middle/);
+  t.is(fast.closedBy, undefined);
+  t.true((await fast.read(0, 65_536)).equals(Buffer.alloc(65_536)));
+  t.true((await fast.read(SIZE / 2, 65_536)).equals(pattern(65_536, 199)));
+  clearInterval(ship);
+  await group.close();
+  bench.remove();
+});
+
 test('what was given up right before a kill is told by the next start, once, however often that cannot be noted', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
@@ -507,7 +534,8 @@ test('the room of a request whose sender is gone comes free though nobody may wr
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
   const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
-  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1 })));
+  // no heartbeat: nothing but this test moves a mark
+  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1, heartbeatMs: 60_000 })));
   const device = group.exports('local')[0]!;
   const [leaves, stays] = [new HandClient(device), new HandClient(device)];
   const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);

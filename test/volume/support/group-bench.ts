@@ -124,6 +124,8 @@ export class HandClient implements ReplyPort {
   #cookie = 0;
   paused = 0;
   pauses = 0;
+  /** Why the export closed the connection. */
+  closedBy: string | undefined;
 
   constructor(target: NbdExport) {
     this.client = target.attach(this);
@@ -146,6 +148,11 @@ export class HandClient implements ReplyPort {
 
   resume(): void {
     this.paused--;
+  }
+
+  close(reason: string): void {
+    this.closedBy = reason;
+    this.client.detach();
   }
 
   /** Resolves when the client may send again. It looks by itself: the product's timers keep no process alive. */
