@@ -79,6 +79,8 @@ export interface ReplicaFeedback {
    * names it in its heartbeats, so that the replica knows what was taken (`LeaseBody`). Absent: an older program.
    */
   readonly sent?: StateName;
+  /** The replica's standby image holds everything up to here, synced. Absent: none is applied in step with its journal. */
+  readonly appliedLsn?: Lsn;
   /** Where the stream is to be read from after a restart (a Kafka offset); empty over direct. */
   readonly resumeOffset: string;
 }

@@ -35,6 +35,8 @@ export interface KnownReplica {
   damagedFrom: Lsn;
   /** Which of its states that was, by its own clock; undefined: it does not say. */
   sent: StateName | undefined;
+  /** What its standby image holds, as it says; undefined: it has none that is applied in step. */
+  appliedLsn: Lsn | undefined;
 }
 
 /** Names kept of readers that nobody registered. */
@@ -75,6 +77,7 @@ export class ReplicaRegistry {
         heardMs: 0,
         damagedFrom: 0,
         sent: undefined,
+        appliedLsn: undefined,
       };
     });
   }
@@ -109,6 +112,7 @@ export class ReplicaRegistry {
     replica.heardMs = nowMs;
     replica.damagedFrom = feedback.damagedFrom ?? 0;
     replica.sent = feedback.sent;
+    replica.appliedLsn = feedback.appliedLsn;
     if (announce) {
       const { name, state, reason } = replica;
       replicaChannel.publish({ group: this.#group, replica: name, state, reason, durableLsn: feedback.durableLsn });
@@ -129,6 +133,14 @@ export class ReplicaRegistry {
   /** What every required replica holds for certain. */
   get replicatedLsn(): Lsn {
     return this.#least(this.replicas.filter(({ required }) => required));
+  }
+
+  /** What stands in the standby image of every required replica. */
+  get appliedLsn(): Lsn {
+    return this.replicas.reduce(
+      (least, { required, appliedLsn, provenLsn }) => (required ? Math.min(least, appliedLsn ?? 0, provenLsn) : least),
+      Number.MAX_SAFE_INTEGER,
+    );
   }
 
   /** What every registered replica holds for certain. */

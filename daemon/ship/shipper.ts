@@ -189,7 +189,16 @@ export class Shipper {
   get far(): FarSide {
     const registry = this.#registry;
     return {
-      reachedLsn: (ack) => (ack === 'stream' ? this.#acceptedLsn : registry.replicatedLsn),
+      reachedLsn: (ack) => {
+        if (ack === 'applied') return registry.appliedLsn;
+        return ack === 'stream' ? this.#acceptedLsn : registry.replicatedLsn;
+      },
+      get withoutImage() {
+        const one = registry.replicas.find(({ required, durableLsn, appliedLsn }) => {
+          return required && durableLsn !== undefined && appliedLsn === undefined;
+        });
+        return one?.name;
+      },
       get lost() {
         return registry.replicas.some(({ required, lostFromLsn }) => required && lostFromLsn > 0);
       },

@@ -30,7 +30,8 @@ export function asFeedback(value: unknown): ReplicaFeedback | undefined {
     Number.isFinite(fields.heartbeatMs) &&
     isState(fields.state) &&
     (fields.damagedFrom === undefined || isCount(fields.damagedFrom)) &&
-    (fields.sent === undefined || isStateName(fields.sent))
+    (fields.sent === undefined || isStateName(fields.sent)) &&
+    (fields.appliedLsn === undefined || isCount(fields.appliedLsn))
   ) {
     return {
       replica: fields.replica,
@@ -45,6 +46,7 @@ export function asFeedback(value: unknown): ReplicaFeedback | undefined {
       ...(fields.damagedFrom === undefined ? {} : { damagedFrom: fields.damagedFrom }),
       heartbeatMs: fields.heartbeatMs,
       ...(fields.sent === undefined ? {} : { sent: { run: fields.sent.run, sentMs: fields.sent.sentMs } }),
+      ...(fields.appliedLsn === undefined ? {} : { appliedLsn: fields.appliedLsn }),
       resumeOffset: fields.resumeOffset,
     };
   }

@@ -31,13 +31,15 @@ import type { DegreeStatus } from './degree-status.ts';
 export interface FarSide {
   /** Reached at every required replica. */
   reachedLsn(ack: Exclude<AckDegree, 'local'>): Lsn;
+  /** A required replica that is heard, and has no standby image applied in step. */
+  readonly withoutImage: string | undefined;
   /** A required replica lost what it had acknowledged and does not have it again. */
   readonly lost: boolean;
   /** The states of required replicas taken last; `takenMs` on the monotonic clock here. */
   readonly heard: readonly { readonly replica: string; readonly sent: StateName; readonly takenMs: number }[];
 }
 
-const NOBODY: FarSide = { reachedLsn: () => 0, lost: false, heard: [] };
+const NOBODY: FarSide = { reachedLsn: () => 0, withoutImage: undefined, lost: false, heard: [] };
 
 interface KeeperParts {
   readonly host: Host;
@@ -164,7 +166,7 @@ export class DegreeKeeper {
       configured,
       next,
       state,
-      reason: this.#reason,
+      reason: this.#lackingImage ?? this.#reason,
       sinceLsn: this.#sinceLsn,
       holds: policy.ack === 'local' ? null : waits && brokenFromLsn === 0 && positionLsn >= this.#promisedLsn,
       brokenFromLsn,
@@ -181,6 +183,12 @@ export class DegreeKeeper {
     this.#stopped = true;
     this.#timer?.cancel();
     await this.#changing;
+  }
+
+  get #lackingImage(): string | undefined {
+    const { withoutImage } = this.#far;
+    if (this.#policy.ack !== 'applied' || withoutImage === undefined) return undefined;
+    return `replica ${withoutImage} has no standby image that is applied in step: set apply: sync there`;
   }
 
   get #nowMs(): number {
@@ -223,6 +231,7 @@ export class DegreeKeeper {
     return {
       nowMs,
       positionLsn: ack === 'local' ? 0 : this.#far.reachedLsn(ack),
+      ...(ack === 'applied' && { heldLsn: this.#far.reachedLsn('replica') }),
       durableLsn,
       // before anything is known to be old enough everything counts
       earlierLsn: known < 0 ? durableLsn : (this.#earlier[0]?.lsn ?? durableLsn),

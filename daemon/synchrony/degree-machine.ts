@@ -36,6 +36,8 @@ export interface DegreeSight {
   readonly nowMs: number;
   /** Up to here the far side has reached the degree; it may go back. */
   readonly positionLsn: Lsn;
+  /** Durable there, when the degree asks for more than that: a standby image that is settled anew loses nothing. */
+  readonly heldLsn?: Lsn;
   /** The newest durable record here: what the far side should have soon. */
   readonly durableLsn: Lsn;
   /** What was durable here a while ago: who has that keeps up. */
@@ -124,8 +126,8 @@ function nextResumeMs({ firstResumeMs, resumedMs, resumeMs, state }: DegreeStand
 }
 
 /** What was answered because the far side had it is not there any more. */
-function isLost({ state }: DegreeStanding, { positionLsn, answeredLsn, lost }: DegreeSight): boolean {
-  return state !== 'degraded' && state !== 'off' && (lost || positionLsn < answeredLsn);
+function isLost({ state }: DegreeStanding, { positionLsn, heldLsn, answeredLsn, lost }: DegreeSight): boolean {
+  return state !== 'degraded' && state !== 'off' && (lost || (heldLsn ?? positionLsn) < answeredLsn);
 }
 
 function decide(standing: DegreeStanding, policy: DegreePolicy, sight: DegreeSight): DegreeChange | undefined {

@@ -2,7 +2,7 @@ import type { DegreePolicy } from './degree-policy.ts';
 
 interface PolicyFault {
   /** As the configuration calls it. */
-  readonly key: 'ack' | 'stallAfter';
+  readonly key: 'stallAfter';
   readonly message: string;
 }
 
@@ -12,10 +12,6 @@ const HEARTBEATS_IN_A_LEASE = 4;
 /** Why a group cannot have this policy; empty: it can. */
 export function policyFaults({ ack, stallAfterMs }: DegreePolicy, heartbeatMs: number): readonly PolicyFault[] {
   const faults: PolicyFault[] = [];
-  if (ack === 'applied') {
-    const message = 'needs a standby image at every required replica, which this version does not have: use replica';
-    faults.push({ key: 'ack', message });
-  }
   if (ack !== 'local' && stallAfterMs < HEARTBEATS_IN_A_LEASE * heartbeatMs) {
     const message = `must be at least ${HEARTBEATS_IN_A_LEASE} times heartbeat: an idle far side shows once in each that it is there`;
     faults.push({ key: 'stallAfter', message });

@@ -55,6 +55,7 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:replica:floor': { level: 'info', message: 'the floor moved: older history was merged into the base' },
   'tidemark:replica:repaired': { level: 'info', message: 'damaged history was put back' },
   'tidemark:replica:unrepaired': { level: 'error', message: 'nobody has given back damaged history' },
+  'tidemark:replica:standby': { level: 'info', message: 'the standby image has another state' },
   'tidemark:replica:damage': { level: 'error', message: 'history that was durable cannot be read' },
 };
 

@@ -43,6 +43,11 @@ export class PromiseOfSource {
     return degree !== undefined && WAITS_FOR_REPLICAS.has(degree.ack) && WAITING_STATES.has(degree.state);
   }
 
+  /** ... for what its standby image holds. */
+  get waitsForApplied(): boolean {
+    return this.isWaitedFor && this.#known().degree?.ack === 'applied';
+  }
+
   /** For a state that leaves now; undefined: the source has no use for it. */
   nameState(): StateName | undefined {
     const { degree } = this.#known();

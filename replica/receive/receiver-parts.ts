@@ -49,6 +49,8 @@ export interface ReceiverParts {
   readonly keeper: StateKeeper;
   readonly space: SpaceWatch;
   readonly promise: PromiseOfSource;
+  /** What a standby image holds that is applied in step; undefined: there is none. */
+  readonly appliedLsn: () => Lsn | undefined;
   /** Frames of ours from an LSN on, for a source that lost them. */
   readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
   /** Lowest LSN that is asked for again because it is damaged here; 0: none. */

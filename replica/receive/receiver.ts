@@ -67,7 +67,8 @@ export class Receiver {
       const damagedFrom = this.#parts.damagedFrom();
       const said = feedbackOf(this.#options, this.#durable, this.#state(), this.#missingFrom, damagedFrom);
       const sent = this.#parts.promise.nameState();
-      this.#source?.feedback(sent === undefined ? said : { ...said, sent });
+      const appliedLsn = this.#parts.appliedLsn();
+      this.#source?.feedback({ ...said, ...(sent && { sent }), ...(appliedLsn !== undefined && { appliedLsn }) });
     });
   }
 

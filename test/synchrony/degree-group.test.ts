@@ -22,6 +22,7 @@ const REPLICA: DegreePolicy = { ...LOCAL_POLICY, ack: 'replica', stallAfterMs: S
 class HandFar implements FarSide {
   lsn = 0;
   lost = false;
+  withoutImage: string | undefined;
   heard: FarSide['heard'] = [];
   /** It has everything at once. */
   follows: ProtectedGroup | undefined;
