@@ -224,18 +224,19 @@ export class StandbyImage {
     const { mode, times } = this.#parts;
     while (!this.#closing) {
       const goal = this.#parts.headLsn();
-      if (this.#writtenLsn < goal) {
+      const hasMore = this.#writtenLsn < goal;
+      if (hasMore) {
         await this.#applyTo(goal);
         await this.#files.sync();
         this.#applied();
-        const isDue = this.#nowMs - this.#stampedMs >= times.roundMs;
-        if (isDue && this.#stamp?.state === 'applying') await this.#write(this.#position('applying'));
-        if (mode === 'async') await this.#pause(times.roundMs);
-      } else {
-        const idleMs = this.#nowMs - this.#writtenMs;
-        if (this.#stamp?.state === 'applying' && idleMs >= times.settleMs) await this.#settle();
-        await this.#pause(times.settleMs, mode === 'sync');
       }
+      // heartbeats come all the time and change no disk
+      const isIdle = this.#nowMs - this.#writtenMs >= times.settleMs;
+      const isDue = hasMore && this.#nowMs - this.#stampedMs >= times.roundMs;
+      if (isIdle) await this.#settle();
+      else if (isDue && this.#stamp?.state === 'applying') await this.#write(this.#position('applying'));
+      if (mode === 'async') await this.#pause(times.roundMs);
+      else await this.#pause(times.settleMs, true);
     }
   }
 

@@ -7,6 +7,7 @@ import type { PlantedBug } from './planted-bug.ts';
 import { REPAIR_BUGS } from './repair-bugs.ts';
 import { REPLICA_BUGS } from './replica-bugs.ts';
 import { SEAM_BUGS } from './seam-bugs.ts';
+import { STANDBY_BUGS } from './standby-bugs.ts';
 import { STREAM_BUGS } from './stream-bugs.ts';
 import { VOLUME_BUGS } from './volume-bugs.ts';
 
@@ -19,6 +20,7 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...REPAIR_BUGS,
   ...GIVE_UP_BUGS,
   ...DEGREE_BUGS,
+  ...STANDBY_BUGS,
   ...LOST_BUGS,
   ...CHECKER_BUGS,
 ];

@@ -21,7 +21,7 @@ export function drawDegree(random: SeededRandom, blockMay: boolean): DegreeOptio
 export function drawPolicy(random: SeededRandom, blockMay: boolean): DegreePolicy {
   const onStall = random.pick(['degrade', 'degrade', 'degrade', 'block', 'fail'] as const);
   return {
-    ack: random.pick(['stream', 'replica', 'replica', 'replica', 'local']),
+    ack: random.pick(['stream', 'replica', 'replica', 'applied', 'local']),
     ackAt: random.pick(['flush', 'flush', 'write']),
     onStall: onStall === 'block' && !blockMay ? 'degrade' : onStall,
     stallAfterMs: random.pick([800, 2_000]),

@@ -9,8 +9,9 @@ export interface FarView {
   degree(upToLsn?: Lsn): (DegreeChangeBody & { readonly lsn: Lsn }) | undefined;
   /** What the source's journal holds durably; undefined: it is down. */
   sourceDurableLsn(): Lsn | undefined;
-  /** What the replica has called durable. */
+  /** What the replica has called durable, and applied to its standby image. */
   replicaDurableLsn(): Lsn;
+  replicaAppliedLsn(): Lsn;
   /** What the replica says; undefined: it is down. */
   claim(): RpoClaim | undefined;
 }
@@ -36,8 +37,9 @@ export class FarPromises {
     this.#newest.write = Math.max(this.#newest.write, lsn);
     if (durable) this.#newest.flush = Math.max(this.#newest.flush, lsn);
     const degree = this.#view.degree();
-    if (degree?.ack !== 'replica' || (degree.ackAt === 'flush' && !durable)) return;
-    const heldLsn = this.#view.replicaDurableLsn();
+    const isOurs = degree?.ack === 'replica' || degree?.ack === 'applied';
+    if (!isOurs || (degree.ackAt === 'flush' && !durable)) return;
+    const heldLsn = degree.ack === 'applied' ? this.#view.replicaAppliedLsn() : this.#view.replicaDurableLsn();
     if (lsn <= heldLsn) {
       if (degree.to !== 'degraded') this.held++;
       return;
@@ -48,7 +50,8 @@ export class FarPromises {
     const named = brokenFromLsn > 0 && brokenFromLsn <= lsn;
     must('P6', named, () => `LSN ${lsn} is answered without the replica, named is from ${brokenFromLsn} on`);
     const stated = this.#view.degree(this.#view.sourceDurableLsn() ?? 0);
-    const isDurable = stated === undefined || stated.to === 'degraded' || stated.ack !== 'replica';
+    const isDurable =
+      stated === undefined || stated.to === 'degraded' || stated.to === 'off' || stated.ack === 'stream';
     must('P6', isDurable, () => `LSN ${lsn} is answered before the record ${atLsn} is durable that says so`);
     this.checkClaim();
   }

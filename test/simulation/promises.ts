@@ -76,6 +76,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   G4: { text: 'a new seed is what the guests wrote, and its end makes a point', file: 'journal-follower.ts' },
   G5: { text: 'a word that is refused, or that has to wait, leaves everything as it was', file: 'give-up-story.ts' },
   G6: { text: 'a word is carried out to its end, however often the start is killed', file: 'give-up-story.ts' },
+  B2: {
+    text: 'a standby image is the disks at one position, or stamped as a mixture; what was told to be in it stays',
+    file: 'checkers/standby-check.ts',
+  },
   L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
   X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },
 };

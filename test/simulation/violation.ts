@@ -32,6 +32,7 @@ export type Invariant =
   | 'R8'
   | 'R13'
   | 'B1'
+  | 'B2'
   | 'G1'
   | 'G2'
   | 'G3'

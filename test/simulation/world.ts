@@ -1,3 +1,4 @@
+import type { DegreePolicy } from '../../daemon/synchrony/degree-policy.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
@@ -91,7 +92,7 @@ export class World {
     const drawn = drawOptions(scheduler.random.fork());
     const giveUp = drawGiveUp(seed, drawn);
     // a guest that waits for a replica which is away would keep the story from its end
-    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp, degree: ALONE });
+    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp, degree: ALONE, apply: 'off' });
     const { options } = this;
     this.network = new SimulatedNetwork(scheduler, options.network);
     const sizes = new Map(options.volumes.map(({ id, sectors }) => [id, sectors]));
@@ -112,6 +113,7 @@ export class World {
       },
       sourceDurableLsn: () => this.source.durableLsn,
       replicaDurableLsn: () => this.replica.durableLsn,
+      replicaAppliedLsn: () => this.replica.standby.toldLsn,
       claim: () => this.replica.group?.rpoClaim,
     });
     model.onAnswered = (lsn, durable): void => this.far.answered(lsn, durable);
@@ -255,7 +257,27 @@ export class World {
       await this.#catchUp();
       await this.#finish(this.#checkHealed());
     }
+    await this.#finish(this.#checkImage());
     await this.#finish(checkAtEnd(this));
+  }
+
+  /** The standby image has come to the head, and is that. Damage nobody can put back keeps it where it is. */
+  async #checkImage(): Promise<void> {
+    if (this.options.apply === 'off' || this.replica.rotten) return;
+    const goal = this.replica.group?.headLsn ?? 0;
+    for (const until = this.scheduler.nowMicros + HEAL_MICROS; ; ) {
+      const standby = (await this.replica.group?.status())?.standby;
+      const isThere = (standby?.appliedLsn ?? 0) >= goal && standby?.state === 'settled';
+      if (isThere && standby !== undefined) {
+        this.model.catchUp();
+        this.replica.standby.checkAt(standby.appliedLsn);
+        return;
+      }
+      must('L1', this.scheduler.nowMicros < until, () => `the image does not follow: ${JSON.stringify(standby)}`);
+      await new Promise<void>((resolve) => {
+        this.scheduler.after(20_000, resolve);
+      });
+    }
   }
 
   async #catchUp(): Promise<void> {
@@ -411,7 +433,9 @@ export class World {
     const { group } = this.source;
     const { random } = this.scheduler;
     if (!this.#loaded || !degree.changes || group === undefined || !random.chance(0.1)) return;
-    const wanted = drawPolicy(random, life.outOfRoom === 'block');
+    const drawnPolicy = drawPolicy(random, life.outOfRoom === 'block');
+    const hasImage = this.options.apply === 'sync' || drawnPolicy.ack !== 'applied';
+    const wanted: DegreePolicy = hasImage ? drawnPolicy : { ...drawnPolicy, ack: 'replica' };
     this.#watch(
       group.degree.change(wanted, random.chance(0.2)).catch((error: unknown) => {
         if (!(error instanceof TidemarkError)) throw error;
