@@ -8,7 +8,7 @@ import type {
   StatusReply,
   TopicReply,
 } from '../../daemon/control/control-api.ts';
-import type { DegreeReply, RpoClaimReply } from '../../daemon/control/degree-api.ts';
+import type { DegreeReply, RpoClaimReply, StandbyReply } from '../../daemon/control/degree-api.ts';
 import { type ClientOptions, clientFor, clientOptions } from '../command-options.ts';
 import { bytes, count, known, point, print, printJson, seconds, shortTime } from '../output.ts';
 import { bold, paint, table } from '../table.ts';
@@ -119,6 +119,16 @@ function claimLine(claim: RpoClaimReply | null): string[] {
   return [`RPO unknown (${promise}): ${reason}`];
 }
 
+function standbyLine(standby: StandbyReply | null): string[] {
+  if (standby === null) return [];
+  const { mode, directory, state: now, appliedLsn, copiedBytes, reason } = standby;
+  const copied = copiedBytes === null ? '' : `, ${bytes(copiedBytes)} copied`;
+  const why = reason === '' ? '' : `, stands still: ${reason}`;
+  return [
+    `standby image (${mode}) in ${directory}: ${state(now)} up to LSN ${known(appliedLsn, String)}${copied}${why}`,
+  ];
+}
+
 function topicLine(topic: TopicReply | null): string[] {
   if (topic === null) return [];
   const used = known(topic.usedBytes, (value) => `${topic.estimated ? 'about ' : ''}${bytes(value)}`);
@@ -145,7 +155,13 @@ function replicaText(status: ReplicaStatusReply): string {
           ],
         ],
       ),
-      ...reasons([group.reason, ...claimLine(group.rpoClaim), group.stream.reason, ...group.notes]),
+      ...reasons([
+        group.reason,
+        ...claimLine(group.rpoClaim),
+        ...standbyLine(group.standby),
+        group.stream.reason,
+        ...group.notes,
+      ]),
     );
     const views = group.views.flatMap((view) =>
       view.exports.map((entry) => [
@@ -183,8 +199,10 @@ function lag(value: LagReply): string {
   return parts.every((part) => part === 'unknown') ? 'unknown' : parts.join(', ');
 }
 
-const GOOD = new Set(['in-sync', 'protecting', 'receiving', 'serving', 'streaming', 'done']);
+const GOOD = new Set(['in-sync', 'applying', 'settled', 'protecting', 'receiving', 'serving', 'streaming', 'done']);
 const PASSING = new Set([
+  'copying',
+  'settling',
   'starting',
   'seeding',
   'behind',

@@ -149,6 +149,8 @@ export interface ReplicaGroupConfig {
   readonly reserveBytes: number;
   readonly history: { readonly windowMs: number; readonly bytesMax: number | null };
   readonly stream: ReplicaStreamConfig;
+  /** Plain raw files at the head, in `standby` under the directory. */
+  readonly apply: 'off' | 'async' | 'sync';
   readonly views: NbdListen;
 }
 

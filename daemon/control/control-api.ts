@@ -1,6 +1,6 @@
 import type { ErrorCode, NextAction } from '../../journal/base/errors.ts';
 import type { ReplicaCountersReply, SourceCountersReply } from './counters-api.ts';
-import type { DegreeReply, RpoClaimReply } from './degree-api.ts';
+import type { DegreeReply, RpoClaimReply, StandbyReply } from './degree-api.ts';
 
 /**
  * What goes over the control socket: requests and replies of both roles, as types and nothing else, so that the command
@@ -216,6 +216,8 @@ export interface ReplicaGroupReply {
   /** A replica alone can only say "at least": the time since the newest record's own time (rule 7). */
   readonly lagSecondsAtLeast: number | null;
   readonly rpoClaim: RpoClaimReply | null;
+  /** null: `apply` is off, or nothing is known yet. */
+  readonly standby: StandbyReply | null;
   readonly volumes: readonly { readonly id: number; readonly name: string; readonly sizeBytes: number }[];
   readonly store: ReplicaStoreReply | null;
   readonly views: readonly ViewReply[];

@@ -51,3 +51,17 @@ export interface RpoClaimReply {
   /** For how long it is sure without hearing more; null: it is not. */
   readonly sureForSeconds: number | null;
 }
+
+/** Raw files at the head of a group's history, for who wants disks that boot without this software. */
+export interface StandbyReply {
+  readonly mode: 'async' | 'sync';
+  readonly directory: string;
+  /** `copying`, `settling`: not to be booted; `applying`, `settled`: the disks as they were at one position. */
+  readonly state: string;
+  /** Why it stands still; empty while it does not. */
+  readonly reason: string;
+  /** Everything up to here is in the files, synced. */
+  readonly appliedLsn: number | null;
+  /** Of the first copy; null: none is under way. */
+  readonly copiedBytes: number | null;
+}

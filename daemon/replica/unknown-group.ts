@@ -15,6 +15,7 @@ export function unknownReplicaGroup(name: string, kind: StreamReply['kind']): Re
     floor: null,
     lagSecondsAtLeast: null,
     rpoClaim: null,
+    standby: null,
     volumes: [],
     store: null,
     views: [],

@@ -44,6 +44,10 @@ export const ALARM_CODES = {
     severity: 'critical',
     action: 'the replica is at its reserve: give it space or shorten its window',
   },
+  'standby-stalled': {
+    severity: 'warning',
+    action: 'the standby image does not follow, and keeps history from ageing out: read the reason, or set apply: off',
+  },
   'replica-space': { severity: 'warning', action: 'the replica fills up' },
   'needs-resync': { severity: 'critical', action: 'replica and source do not continue each other: seed anew' },
   diverged: { severity: 'critical', action: 'one position has two contents: stop and compare before anything else' },

@@ -46,6 +46,7 @@ export function replicaConditions(groups: readonly ReplicaGroupReply[]): AlarmCo
     ...streamConditions(group.name, group.stream),
     ...reserveConditions(group),
     ...damageConditions(group, 'history-damaged'),
+    ...standbyConditions(group),
     ...group.restores
       .filter((job) => job.state === 'failed')
       .map((job) => condition('restore-failed', group.name, job.error?.message ?? 'failed', job.id)),
@@ -80,6 +81,10 @@ function degreeConditions({ name, degree }: SourceGroupReply): AlarmCondition[] 
   }
   if (state !== 'degraded') return [];
   return [condition('degraded', name, `ack ${degree.policy.ack} has not held since LSN ${brokenFromLsn}: ${reason}`)];
+}
+
+function standbyConditions({ name, standby }: ReplicaGroupReply): AlarmCondition[] {
+  return standby === null || standby.reason === '' ? [] : [condition('standby-stalled', name, standby.reason)];
 }
 
 function journalConditions(group: SourceGroupReply): AlarmCondition[] {

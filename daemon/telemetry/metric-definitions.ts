@@ -245,6 +245,18 @@ export const METRICS: readonly MetricDefinition[] = [
     '1 while the replica knows that it holds all a guest was answered under the promise of its source, else 0',
     ofReplica((group) => (group.rpoClaim === null ? null : Number(group.rpoClaim.rpo === 'zero'))),
   ),
+  gauge(
+    'standby_applied_lsn',
+    'Newest record in the standby image, synced',
+    ofReplica((group) => group.standby?.appliedLsn),
+  ),
+  gauge('standby_state', '1 for the state of the standby image', (status) =>
+    status.role === 'replica'
+      ? status.groups.flatMap(({ name, standby }) =>
+          standby === null ? [] : [{ value: 1, labels: { group: name, state: standby.state } }],
+        )
+      : [],
+  ),
   gauge('history_seconds', 'Time between floor and head', ofReplica(historySeconds)),
   gauge(
     'store_used_bytes',

@@ -107,13 +107,6 @@ const SOURCE_MISTAKES: [title: string, edit: (text: string) => string, expected:
     ['x.yaml:15:6: Flow sequence in block collection must be sufficiently indented and end with a ]'],
   ],
   [
-    'a degree that needs what is not there',
-    (text) => `${text}    ack: applied\n`,
-    [
-      'x.yaml:15:10: groups.0.ack: needs a standby image at every required replica, which this version does not have: use replica',
-    ],
-  ],
-  [
     'a lease that no replica could rely on',
     (text) => `${text}    ack: replica\n    stallAfter: 3s\n`,
     [
