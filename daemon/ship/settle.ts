@@ -1,6 +1,6 @@
 import { channel } from '../../journal/base/channels.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
-import { chainString } from '../../journal/chain.ts';
+import { type Chain, chainString } from '../../journal/chain.ts';
 import type { DamagedStretch, StretchAnchor } from '../../journal/damaged-stretch.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
@@ -164,7 +164,7 @@ async function restore(
   const { journal, groupId, timeoutMs } = options;
   const headLsn = journal.lastLsn;
   const checkpoints = await loadCheckpoints(host, options);
-  const ours = await chainAt(journal, checkpoints, headLsn, journal.marks.address('durable'));
+  const ours = await ownChain(journal, checkpoints, headLsn);
   const abort = new AbortController();
   let isLate = false;
   let timer = host.clock.after(timeoutMs, () => abort.abort());
@@ -181,7 +181,14 @@ async function restore(
       checkPlace(view, journal.lastLsn);
       if (view.lastLsn <= journal.lastLsn) continue;
       const first = view.firstLsn <= headLsn + 1;
-      if (first && ours !== undefined && chainString(view.chainAt(headLsn)) !== chainString(ours)) {
+      // no start gives an LSN twice (R5): what the start sealed that wrote our end continues it
+      if (first && ours === 'unreadable' && !isOfOurStart(view, journal)) return { restored: 0, isLate };
+      if (
+        first &&
+        ours !== undefined &&
+        ours !== 'unreadable' &&
+        chainString(view.chainAt(headLsn)) !== chainString(ours)
+      ) {
         throw new TidemarkError(
           'divergence',
           `what the far side holds does not continue record ${headLsn} as it is here`,
@@ -195,6 +202,25 @@ async function restore(
     timer.cancel();
   }
   return { restored: journal.lastLsn - headLsn, isLate };
+}
+
+/** The chain at the end of this journal; undefined: nothing leads there; or what leads there cannot be read. */
+async function ownChain(
+  journal: Journal,
+  checkpoints: ChainCheckpoints,
+  headLsn: Lsn,
+): Promise<Chain | undefined | 'unreadable'> {
+  try {
+    return await chainAt(journal, checkpoints, headLsn, journal.marks.address('durable'));
+  } catch (error) {
+    if (!isUnreadable(error)) throw error;
+    return 'unreadable';
+  }
+}
+
+function isOfOurStart(view: FrameView, { report }: Journal): boolean {
+  const { counter, nonce } = report.incarnation;
+  return view.incarnation.counter === counter && view.incarnation.nonce === nonce;
 }
 
 /** Sealed by a start before the one that wrote the end of this journal. */

@@ -149,7 +149,6 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
     case 'backing-failed':
       return ['backing-failed', group.reason, group.destage.code ?? null];
     case 'seeding':
-      return ['seeding', `all of ${group.reason} is being journalled`, null];
     case 'protecting':
   }
   if (group.heldForRoom) {
@@ -160,6 +159,7 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
     const what = degree.state === 'blocked' ? 'guests wait for the far side' : 'guests are answered with errors';
     return ['blocked', `${what}: ${degree.reason}`, 'timed-out'];
   }
+  if (group.state === 'seeding') return ['seeding', `all of ${group.reason} is being journalled`, null];
   if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
   for (const replica of ship.replicas) {
     const why = replica.required ? whyBehind(replica, nowMicros) : undefined;

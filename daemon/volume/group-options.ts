@@ -3,6 +3,7 @@ import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { Backing } from '../backing/backing.ts';
 import type { DegreePolicy, DegreeTimes } from '../synchrony/degree-policy.ts';
 import type { ChainAtEnd } from './change-map.ts';
+import type { HolderPatience } from './throttle.ts';
 
 export interface VolumeOptions {
   readonly name: string;
@@ -41,6 +42,8 @@ export interface GroupOptions {
   readonly flushAgeMs?: number;
   /** Between two HEARTBEAT records (rule 7); 1 s. */
   readonly heartbeatMs?: number;
+  /** With a client that holds all of the room by a request that has not arrived whole; 3 s when silent, 30 s in all. */
+  readonly holderPatience?: HolderPatience;
   /**
    * Asks the far side what it holds before a cut is accepted (rule 4), and puts back what was lost here (`journal
    * .restoreRecords`). Called once, before the first record of this run. Undefined: nobody could be asked. `seedAllAnew`

@@ -24,7 +24,7 @@ import { GO_ON_BELOW } from './pacer.ts';
 import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
 import { RemoteHold } from './remote-hold.ts';
 import { SharedSync } from './shared-sync.ts';
-import { Throttle } from './throttle.ts';
+import { HOLDER_PATIENCE, Throttle } from './throttle.ts';
 import { UnreadableStretches } from './unreadable-stretches.ts';
 import { VolumeExport } from './volume-export.ts';
 import type { RegisteredVolume } from './volume-registry.ts';
@@ -309,12 +309,16 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
   try {
     const syncs = new SharedSync(journal);
     let retention: GroupRetention | undefined;
-    const throttle = new Throttle(host.clock, {
-      pressure: () => opened.pressure(),
-      pressureWithoutOpen: () => opened.pressure(false),
-      checkpoint: () => marks.address('checkpoint'),
-      drained: () => retention?.releasedBelow ?? 0,
-    });
+    const throttle = new Throttle(
+      host.clock,
+      {
+        pressure: () => opened.pressure(),
+        pressureWithoutOpen: () => opened.pressure(false),
+        checkpoint: () => marks.address('checkpoint'),
+        drained: () => retention?.releasedBelow ?? 0,
+      },
+      options.holderPatience ?? HOLDER_PATIENCE,
+    );
     let requestId = 0;
     const unreadable = new UnreadableStretches();
     const gate = new AckGate(host.clock);

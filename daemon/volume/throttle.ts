@@ -3,10 +3,16 @@ import type { JournalAddress } from '../../journal/position.ts';
 import type { ReplyPort } from '../nbd/export.ts';
 import { Pacer } from './pacer.ts';
 
-/** So long others wait for a client that holds all of the room by a request of which nothing arrives. */
-const SILENT_MS_MAX = 1000;
-/** So long they wait for one that goes on with it. */
-const SLOW_MS_MAX = 10_000;
+/** How long others wait for a client that holds all of the room by a request that has not arrived whole. */
+export interface HolderPatience {
+  /** When nothing more of it arrives. */
+  readonly silentMs: number;
+  /** When it goes on. */
+  readonly slowMs: number;
+}
+
+/** A busy hypervisor is silent for a second or two, and a lost connection may be an error to its guest. */
+export const HOLDER_PATIENCE: HolderPatience = { silentMs: 3000, slowMs: 30_000 };
 
 /** A request of which more is to come. */
 interface OpenRequest {
@@ -35,6 +41,7 @@ export interface ThrottleGauges {
 export class Throttle {
   readonly #clock: Clock;
   readonly #gauges: ThrottleGauges;
+  readonly #patience: HolderPatience;
   readonly #pacer = new Pacer();
   /** With the batch in which a request of theirs began that is still arriving. */
   readonly #stopped: Map<ReplyPort, JournalAddress | undefined> = new Map();
@@ -43,7 +50,8 @@ export class Throttle {
   /** Since when open requests alone make others wait. */
   #waitingSinceMs: number | undefined;
 
-  constructor(clock: Clock, gauges: ThrottleGauges) {
+  constructor(clock: Clock, gauges: ThrottleGauges, patience: HolderPatience) {
+    this.#patience = patience;
     this.#clock = clock;
     this.#gauges = gauges;
   }
@@ -107,9 +115,10 @@ export class Throttle {
     const nowMs = this.#clock.monotonicMs();
     this.#waitingSinceMs ??= nowMs;
     const since = this.#waitingSinceMs;
+    const { silentMs, slowMs } = this.#patience;
     for (const [client, { at, grewAtMs }] of this.#open) {
       if (at !== checkpoint) continue;
-      if (nowMs - Math.max(grewAtMs, since) < SILENT_MS_MAX && nowMs - since < SLOW_MS_MAX) continue;
+      if (nowMs - Math.max(grewAtMs, since) < silentMs && nowMs - since < slowMs) continue;
       this.#waitingSinceMs = undefined;
       client.close('a request that stopped in the middle holds all of the journal, and others wait for it');
     }

@@ -540,6 +540,48 @@ test('before a new incarnation the far side is asked, and what was lost here com
   await lost.close();
 });
 
+test('what was lost here comes back although damage hides the chain before it, when the same start sealed it, and from no other', async (t) => {
+  for (const [whose, restores] of [
+    ['ours', true],
+    ['of another', false],
+  ] as const) {
+    const rig = await Rig.open(t);
+    const kept = await rig.write(30);
+    await rig.shipper.close();
+    const copy = mkdtempSync(join(tmpdir(), 'tidemark-ship-'));
+    cpSync(rig.directory, copy, { recursive: true });
+    const victim = rig.journal.addressOf(12);
+    await rig.startShipper();
+    const last = await rig.write(20);
+    rig.sink.seek(1);
+    await rig.sink.sent(last);
+    const far = rig.sink.frames.map((frame) => frame.bytes);
+    await rig.close();
+    rmSync(join(copy, 'ship.state'), { force: true });
+    const name = readdirSync(copy).find((one) => one === `journal-${'0'.repeat(16)}.tmj`)!;
+    const bytes = readFileSync(join(copy, name));
+    bytes[victim + 200]! ^= 1;
+    writeFileSync(join(copy, name), bytes);
+
+    const lost = await reopen(t, copy);
+    t.is(lost.lastLsn, kept);
+    const sink = new MemorySink();
+    sink.farLsn = last;
+    // nobody has the damaged records any more
+    sink.farFrames = far.filter((frame) => FrameView.open(frame).lastLsn > kept);
+    if (whose === 'of another') {
+      const counter = lost.report.incarnation.counter;
+      Object.assign(lost.report, { incarnation: { counter, nonce: 'fe'.repeat(8) } });
+    }
+    const options = { journal: lost, directory: copy, groupId: GROUP_ID, groupName: 'ship', timeoutMs: 1000 };
+    const settled = await settleFarSide(host, { ...options, sinks: [sink] });
+    t.like(settled, { highestLsn: last, answered: 1, restored: restores ? last - kept : 0 }, whose);
+    t.is(lost.lastLsn, restores ? last : kept);
+    if (!restores) await t.throwsAsync(lost.begin(settled), { code: 'needs-resync' });
+    await lost.close();
+  }
+});
+
 async function reopen(t: ExecutionContext, directory: string): Promise<Journal> {
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
   return Journal.open(host, {

@@ -17,7 +17,7 @@ import { StartWork } from './checkers/start-work.ts';
 import { JournalFollower } from './journal-follower.ts';
 import { LogPromises } from './log-promises.ts';
 import { GROUP_ID, GROUP_NAME, JOURNAL_DIRECTORY } from './names.ts';
-import type { RunningSource } from './operator.ts';
+import { isWordGiven, type RunningSource } from './operator.ts';
 import { type Seams, SourceParts } from './parts.ts';
 import type { RunOptions } from './run-options.ts';
 import { identifySectors } from './sector-pattern.ts';
@@ -127,7 +127,8 @@ export class SourceNode {
     this.starts++;
     this.#model.poisoned = false;
     this.#log.appended.started();
-    this.#work.begin();
+    const mayGiveUp = this.#options.giveUp !== undefined;
+    this.#work.begin(mayGiveUp && isWordGiven(this.machine.observe()));
     this.machine.disk.onSyncFailed = (path): void => {
       if (JOURNAL_FILE.test(path)) this.#model.poisoned = true;
     };
@@ -136,7 +137,6 @@ export class SourceNode {
     };
     const marks = new LocalMarks();
     const sink: Seams['sink'] = (made) => notingSent(this.#seams.sink(made), (lsn) => this.#model.sent(lsn));
-    const mayGiveUp = this.#options.giveUp !== undefined;
     const parts = new SourceParts(host, process, marks, this.#streams, { ...this.#seams, sink }, mayGiveUp);
     const volumes: VolumeOptions[] = [];
     for (const { id, sectors } of this.#options.volumes) {

@@ -178,7 +178,7 @@ export class World {
     this.crashes++;
     this.scheduler.trace(`${how} ${node}`);
     this[node][how]();
-    if (node === 'source') this.#autopsy.consider(this.source.machine);
+    if (node === 'source' && !this.#isTelling) this.#autopsy.consider(this.source.machine);
     this.model.borders.add(this.model.history.lastLsn);
     this.startSoon(node);
   }

@@ -139,5 +139,7 @@ test('a group whose guests wait for room in the journal is blocked, however much
   const state = (group: object): string =>
     sourceGroupReply({ ...facts, group: { ...facts.group, journalFreeBytes: 2 ** 32, ...group } }).state;
   t.is(state({ clientsHeldBack: 2, heldForRoom: true }), 'blocked');
+  t.is(state({ clientsHeldBack: 2, heldForRoom: true, state: 'seeding' }), 'blocked', 'other volumes have guests');
+  t.is(state({ state: 'seeding' }), 'seeding');
   t.is(state({ clientsHeldBack: 2, heldForRoom: false }), 'protecting');
 });

@@ -24,6 +24,9 @@ function small(bench: GroupBench, change: Partial<GroupOptions>): Partial<GroupO
   return { journal: { ...journal, fileBytes: MIB, budgetBytes: 6 * MIB }, ...change };
 }
 
+/** However busy the machine is. */
+const FOR_EVER = { silentMs: 600_000, slowMs: 600_000 };
+
 /** A file system of 6 MiB under a budget of a gibibyte. */
 function onSmallFileSystem(): Host {
   const real = realHost();
@@ -413,7 +416,7 @@ test('who has begun the request that alone holds all of the room goes on with it
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
   const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
-  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1 })));
+  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1, holderPatience: FOR_EVER })));
   const device = group.exports('local')[0]!;
   const [slow, young, fast] = [new HandClient(device), new HandClient(device), new HandClient(device)];
   const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);
@@ -452,7 +455,7 @@ test('who begins a request that comes to hold all of the room and stops sending 
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
   const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
-  const change = small(bench, { flushAgeMs: 1, heartbeatMs: 50 });
+  const change = small(bench, { flushAgeMs: 1, heartbeatMs: 50, holderPatience: { silentMs: 100, slowMs: 1000 } });
   const group = await bench.open(bench.options(volumes, change));
   const device = group.exports('local')[0]!;
   const [hanging, fast] = [new HandClient(device), new HandClient(device)];
@@ -534,8 +537,9 @@ test('the room of a request whose sender is gone comes free though nobody may wr
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
   const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
-  // no heartbeat: nothing but this test moves a mark
-  const group = await bench.open(bench.options(volumes, small(bench, { flushAgeMs: 1, heartbeatMs: 60_000 })));
+  const group = await bench.open(
+    bench.options(volumes, small(bench, { flushAgeMs: 1, heartbeatMs: 60_000, holderPatience: FOR_EVER })),
+  );
   const device = group.exports('local')[0]!;
   const [leaves, stays] = [new HandClient(device), new HandClient(device)];
   const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);

@@ -1,5 +1,5 @@
 import { ChainCheckpoints } from '../../../daemon/ship/chain-checkpoints.ts';
-import { walkStart } from '../../../daemon/ship/chain-walk.ts';
+import { chainAt, walkStart } from '../../../daemon/ship/chain-walk.ts';
 import { journalFrames } from '../../../daemon/ship/journal-frames.ts';
 import { settleFarSide } from '../../../daemon/ship/settle.ts';
 import { loadShipState } from '../../../daemon/ship/ship-state.ts';
@@ -39,6 +39,15 @@ export async function checkLostTail(
   );
   // Where history was given up the chain is kept elsewhere: who stands in for the far side does not know it.
   if (walkStart(far, checkpoints, first.firstLsn - 1) === undefined) return;
+  // It reads the same disk: damage on the way there, below what a start looks at, keeps it from giving anything.
+  const leadsThere = chainAt(far, checkpoints, first.firstLsn - 1, far.endAddress).then(
+    () => true,
+    (error: unknown) => {
+      if (hasCode(error, 'journal-damaged')) return false;
+      throw error;
+    },
+  );
+  if (!(await other.finish('R4', leadsThere))) return;
   const gives = random.chance(0.75);
   await laboratory.finish(
     'R4',
