@@ -3,7 +3,7 @@ import type { ErrorCode } from '../../journal/base/errors.ts';
 import type { Clock } from '../../journal/host/host.ts';
 import type { Lsn } from '../../journal/position.ts';
 import type { ReplyPort } from '../nbd/export.ts';
-import { Throttle } from '../volume/throttle.ts';
+import { HOLDER_PATIENCE, Throttle } from '../volume/throttle.ts';
 
 /**
  * What becomes of answers that the far side has to be waited for: `open`: they go at once; `hold`: when the far side has
@@ -56,13 +56,17 @@ export class AckGate {
   constructor(clock: Clock) {
     this.#clock = clock;
     const pressure = (): number => this.pressure;
-    this.#throttle = new Throttle(clock, {
-      pressure,
-      pressureWithoutOpen: pressure,
-      // no request that is still arriving holds anything up here
-      checkpoint: () => -1,
-      drained: () => this.#shippedBytes,
-    });
+    this.#throttle = new Throttle(
+      clock,
+      {
+        pressure,
+        pressureWithoutOpen: pressure,
+        // no request that is still arriving holds anything up here
+        checkpoint: () => -1,
+        drained: () => this.#shippedBytes,
+      },
+      HOLDER_PATIENCE,
+    );
   }
 
   get mode(): GateMode {

@@ -101,7 +101,8 @@ export class VolumeClient implements ExportClient {
     if (this.#open.id !== openBefore) this.#openAt = base + window.start - BATCH_HEADER_BYTES;
     this.#takeEffect(window, skip, base);
     volume.throttle.charge(this.#replies, window.end - window.start, this.#open.id === 0 ? undefined : this.#openAt);
-    volume.gate.charge(this.#replies, window.end - window.start);
+    // in the middle of a request others may wait for the rest of it
+    if (this.#open.id === 0) volume.gate.charge(this.#replies, window.end - window.start);
   }
 
   read(offset: number, into: Uint8Array): undefined | Promise<void> {
