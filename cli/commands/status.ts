@@ -8,6 +8,7 @@ import type {
   StatusReply,
   TopicReply,
 } from '../../daemon/control/control-api.ts';
+import type { RpoReply } from '../../daemon/control/counters-api.ts';
 import type { DegreeReply, RpoClaimReply, StandbyReply } from '../../daemon/control/degree-api.ts';
 import { type ClientOptions, clientFor, clientOptions } from '../command-options.ts';
 import { bytes, count, known, point, print, printJson, seconds, shortTime } from '../output.ts';
@@ -60,6 +61,7 @@ function sourceText(status: SourceStatusReply): string {
       ...reasons([
         group.reason,
         ...degreeLines(group.degree),
+        ...rpoLine(group.rpo),
         group.stream.reason,
         ...topicLine(group.topic),
         ...group.notes,
@@ -110,6 +112,17 @@ function degreeLines(degree: DegreeReply | null): string[] {
       .slice(-3)
       .map(({ fromLsn, toLsn, reason }) => `not kept from LSN ${fromLsn} to ${toLsn}: ${reason}`),
   ];
+}
+
+/** Of windows that have begun to be measured. */
+function rpoLine(rpo: readonly RpoReply[]): string[] {
+  const parts = rpo
+    .filter(({ covered }) => covered > 0)
+    .map(({ windowSeconds, p50Seconds, p99Seconds, covered }) => {
+      const since = covered < 1 ? ` (${Math.floor(covered * 100)} % of it measured)` : '';
+      return `${seconds(windowSeconds)}: p50 ${known(p50Seconds, seconds)}, p99 ${known(p99Seconds, seconds)}${since}`;
+    });
+  return parts.length === 0 ? [] : [`RPO over ${parts.join('; ')}`];
 }
 
 function claimLine(claim: RpoClaimReply | null): string[] {

@@ -1,5 +1,5 @@
 import type { ErrorCode, NextAction } from '../../journal/base/errors.ts';
-import type { ReplicaCountersReply, SourceCountersReply } from './counters-api.ts';
+import type { ReplicaCountersReply, RpoReply, SourceCountersReply } from './counters-api.ts';
 import type { DegreeReply, RpoClaimReply, StandbyReply } from './degree-api.ts';
 
 /**
@@ -131,6 +131,8 @@ export interface SourceGroupReply {
   readonly replicas: readonly SourceReplicaReply[];
   /** What the required replicas do not hold yet. */
   readonly backlog: LagReply;
+  /** The backlog in seconds over a minute, an hour and a day; empty before the data path runs. */
+  readonly rpo: readonly RpoReply[];
   readonly degree: DegreeReply | null;
   readonly counters: SourceCountersReply | null;
   /** Events of this start that an operator should know of: a cut, damage, a gap. */
@@ -182,6 +184,8 @@ export interface SourceReplicaReply {
   readonly reason: string;
   readonly durableLsn: number | null;
   readonly lag: LagReply;
+  /** It has taken nothing for so long although there was something to take; null: not known. */
+  readonly stoodStillSeconds: number | null;
 }
 
 export interface ReplicaStatusReply {

@@ -17,8 +17,10 @@ import { KnownChains } from './known-chains.ts';
 import { Lane } from './lane.ts';
 import { Release } from './release.ts';
 import { type KnownReplica, type RegisteredReplica, ReplicaRegistry } from './replica-registry.ts';
+import { RpoWindows } from './rpo-windows.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
 import { type ShipLag, type ShipReplicaStatus, type ShipState, type ShipStatus, worseLag } from './ship-status.ts';
+import { Standstill } from './standstill.ts';
 
 export interface ShipperOptions {
   /** The journal's: ship.state lies there. */
@@ -65,6 +67,8 @@ export class Shipper {
   readonly #checkpoints: ChainCheckpoints;
   readonly #chains = new KnownChains();
   readonly #heartbeats = new HeartbeatTimes();
+  readonly #rpo = new RpoWindows();
+  readonly #standstills = new Map<string, Standstill>();
   readonly #registry: ReplicaRegistry;
   readonly #release: Release;
   readonly #acknowledged: AcknowledgedFile;
@@ -153,17 +157,21 @@ export class Shipper {
     return new Shipper(host, options, checkpoints, acknowledged);
   }
 
+  /** To be taken at least once a second: the figures over time are made of what is seen here. */
   status(): ShipStatus {
     const { marks } = this.#options;
     const nowMs = this.#host.clock.monotonicMs();
     const replicas = this.#registry.replicas.map((replica) => this.#replicaStatus(replica, nowMs));
     const required = replicas.filter((replica) => replica.required).map(({ lag }) => lag);
+    const backlog = required.reduce(worseLag);
+    this.#rpo.note(nowMs, backlog.seconds);
     return {
       ...this.#state(),
       acceptedLsn: marks.lsn('accepted'),
       replicatedLsn: this.#registry.replicatedLsn,
       shippedAddress: marks.address('shipped'),
-      backlog: required.reduce(worseLag),
+      backlog,
+      rpo: this.#rpo.figures,
       replicas,
       topic: this.#lanes.map((lane) => lane.stream.topic).find((topic) => topic !== undefined) ?? null,
       unregistered: [...this.#registry.strangers],
@@ -321,7 +329,14 @@ export class Shipper {
       lostFromLsn: lostFromLsn === 0 ? null : lostFromLsn,
       lag: durableLsn === undefined ? LAG_UNKNOWN : this.#lag(durableLsn, nowMs),
       heardSecondsAgo: durableLsn === undefined ? null : (nowMs - heardMs) / 1000,
+      stoodStillSeconds: this.#standstill(name).look(nowMs, durableLsn, this.#options.marks.lsn('durable')),
     };
+  }
+
+  #standstill(replica: string): Standstill {
+    const known = this.#standstills.get(replica) ?? new Standstill();
+    this.#standstills.set(replica, known);
+    return known;
   }
 
   #lag(durableLsn: Lsn, nowMs: number): ShipLag {

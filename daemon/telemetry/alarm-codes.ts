@@ -40,6 +40,11 @@ export const ALARM_CODES = {
     action: 'the topic nears the cap set on it and drops what replicas have not read: bring them back or raise it',
   },
   'replica-silent': { severity: 'warning', action: 'a replica has not been heard since the start: is it running?' },
+  'replica-stalled': {
+    severity: 'warning',
+    action:
+      'a replica takes nothing although there is something: what would be lost with this site grows; look at it and the way to it',
+  },
   'replica-full': {
     severity: 'critical',
     action: 'the replica is at its reserve: give it space or shorten its window',

@@ -32,6 +32,7 @@ export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCond
     ...topicConditions(group),
     ...journalConditions(group),
     ...degreeConditions(group),
+    ...standstillConditions(group),
     ...group.replicas.flatMap((replica) => {
       const code = REPLICA_ALARMS[replica.state];
       if (code === undefined) return [];
@@ -81,6 +82,15 @@ function degreeConditions({ name, degree }: SourceGroupReply): AlarmCondition[] 
   }
   if (state !== 'degraded') return [];
   return [condition('degraded', name, `ack ${degree.policy.ack} has not held since LSN ${brokenFromLsn}: ${reason}`)];
+}
+
+/** Longer than an idle source is silent: it sends a heartbeat at least once a minute, and once a second as a rule. */
+const STANDS_SECONDS = 15;
+
+function standstillConditions({ name, replicas }: SourceGroupReply): AlarmCondition[] {
+  return replicas
+    .filter(({ stoodStillSeconds }) => (stoodStillSeconds ?? 0) >= STANDS_SECONDS)
+    .map((replica) => condition('replica-stalled', name, `nothing has advanced for ${STANDS_SECONDS} s`, replica.name));
 }
 
 function standbyConditions({ name, standby }: ReplicaGroupReply): AlarmCondition[] {

@@ -168,6 +168,16 @@ export const METRICS: readonly MetricDefinition[] = [
     'Bytes a capped topic may take',
     ofSource((group) => group.topic?.capBytes),
   ),
+  gauge('rpo_seconds', 'Seconds of writes that would have been lost, over a window, by quantile', (status) =>
+    status.role === 'source'
+      ? status.groups.flatMap(({ name, rpo }) =>
+          rpo.flatMap(({ windowSeconds, p50Seconds, p99Seconds }) => [
+            ...sample(p50Seconds, { group: name, window: `${windowSeconds}s`, quantile: '0.5' }),
+            ...sample(p99Seconds, { group: name, window: `${windowSeconds}s`, quantile: '0.99' }),
+          ]),
+        )
+      : [],
+  ),
   gauge(
     'promise_held',
     '1 while the degree of synchrony is kept, 0 while it is not; nothing while nothing is promised',

@@ -39,6 +39,7 @@ const GROUP: SourceGroupReply = {
   ],
   listen: '/s',
   clients: 1,
+  rpo: [{ windowSeconds: 60, p50Seconds: 0.4, p99Seconds: null, covered: 0.5 }],
   degree: null,
   stream: { kind: 'direct', state: 'streaming', reason: '', code: null },
   topic: null,
@@ -50,6 +51,7 @@ const GROUP: SourceGroupReply = {
       reason: '',
       durableLsn: 9,
       lag: { records: 1, bytes: null, seconds: null },
+      stoodStillSeconds: 14.9,
     },
   ],
   backlog: { records: 1, bytes: null, seconds: null },
@@ -71,6 +73,8 @@ test('the endpoint serves what is known and leaves out what is not', async (t) =
     t.regex(text, /^tidemark_volume_writes_total\{group="shop",volume="root"\} 3$/m);
     t.regex(text, /^tidemark_replica_lag_records\{group="shop",replica="b"\} 1$/m);
     t.notRegex(text, /^tidemark_replica_lag_seconds\{/m);
+    t.regex(text, /^tidemark_rpo_seconds\{group="shop",window="60s",quantile="0.5"\} 0.4$/m);
+    t.notRegex(text, /quantile="0.99"/);
     t.notRegex(text, /target_info/);
     t.is((await fetch((telemetry.metricsUrl ?? '').replace('/metrics', '/other'))).status, 404);
     t.is(await telemetry.trace('test', {}, () => Promise.resolve(7)), 7);
@@ -104,6 +108,7 @@ test('a status says what is wrong, each thing once', (t) => {
     replicas: [
       {
         ...GROUP.replicas[0],
+        stoodStillSeconds: 15,
         name: 'b',
         required: true,
         state: 'replica-full',
@@ -119,6 +124,7 @@ test('a status says what is wrong, each thing once', (t) => {
       ['group-blocked', ''],
       ['stream-away', ''],
       ['journal-space', ''],
+      ['replica-stalled', 'b'],
       ['replica-full', 'b'],
     ],
   );
