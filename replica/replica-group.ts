@@ -366,8 +366,14 @@ export class ReplicaGroup {
   #standbyOf(host: Host, options: ReplicaGroupOptions, opened: RecoveredGroup, mode: ApplyMode): StandbyImage {
     const { groupId, directory, standbyTimes: times } = options;
     return new StandbyImage(host, {
-      ...{ groupId, mode, times, store: opened.store, frames: opened.frames },
-      ...{ directory: `${directory}/standby`, history: this.history, leases: this.leases },
+      groupId,
+      directory: `${directory}/standby`,
+      mode,
+      times,
+      store: opened.store,
+      frames: opened.frames,
+      history: this.history,
+      leases: this.leases,
       catalog: () => this.catalog,
       headLsn: () => this.headLsn,
       floorLsn: () => this.floorLsn,

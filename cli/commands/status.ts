@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type {
   AlarmReply,
   AlarmsReply,
+  JournalReply,
   LagReply,
   ReplicaStatusReply,
   SourceStatusReply,
@@ -62,6 +63,7 @@ function sourceText(status: SourceStatusReply): string {
         group.reason,
         ...degreeLines(group.degree),
         ...rpoLine(group.rpo),
+        ...budgetLine(group.journal),
         group.stream.reason,
         ...topicLine(group.topic),
         ...group.notes,
@@ -112,6 +114,15 @@ function degreeLines(degree: DegreeReply | null): string[] {
       .slice(-3)
       .map(({ fromLsn, toLsn, reason }) => `not kept from LSN ${fromLsn} to ${toLsn}: ${reason}`),
   ];
+}
+
+/** What the budget means in time, while something goes into the journal. */
+function budgetLine(journal: JournalReply | null): string[] {
+  if (journal === null || journal.budgetSeconds === null) return [];
+  const { budgetBytes, budgetSeconds, leftSeconds, bytesPerSecond } = journal;
+  const rate = `${known(bytesPerSecond, bytes)}/s`;
+  const left = `${known(leftSeconds, seconds)} of it left`;
+  return [`at ${rate} the budget of ${bytes(budgetBytes)} holds an outage of ${seconds(budgetSeconds)}, ${left}`];
 }
 
 /** Of windows that have begun to be measured. */

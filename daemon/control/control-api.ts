@@ -153,6 +153,11 @@ export interface JournalReply {
   readonly usedBytes: number;
   readonly budgetBytes: number;
   readonly oldestLsn: number | null;
+  /** What goes into it, over the last minute. */
+  readonly bytesPerSecond: number | null;
+  /** How long an outage the whole budget holds at that rate, and what is left of it; null: not known, or nothing goes in. */
+  readonly budgetSeconds: number | null;
+  readonly leftSeconds: number | null;
 }
 
 export interface SourceVolumeReply {

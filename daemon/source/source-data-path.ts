@@ -27,6 +27,7 @@ import { isoTime } from '../times.ts';
 import { anchorsOf, readCheckpoint } from '../volume/checkpoint.ts';
 import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
+import { AppendRate } from './append-rate.ts';
 import { CountedExport } from './counted-export.ts';
 import { policyOf } from './degree-policy-of.ts';
 import { damageBehind, planGiveUp } from './give-up-plan.ts';
@@ -81,6 +82,7 @@ export class SourceDataPath {
   readonly #coming = new ComingShipper();
   #notes: string[] = [];
   readonly #counters = countSource();
+  readonly #rate = new AppendRate();
   #running: Promise<void> | undefined;
   #open: OpenSource | undefined;
   #phase = 'locking and recovering the journal';
@@ -187,6 +189,7 @@ export class SourceDataPath {
     if (now.state === 'failed' && !this.#closing) {
       this.#ended.reject(new TidemarkError('journal-poisoned', `the journal takes nothing any more: ${now.reason}`));
     }
+    this.#rate.note(this.#host.clock.monotonicMs(), group.journal.endAddress);
     return sourceGroupReply({
       config,
       groupId,
@@ -199,6 +202,7 @@ export class SourceDataPath {
       clients: server.clients().length,
       notes: [...this.#notes, ...shipper.damage.map(damageNote)],
       counters: this.#counters,
+      bytesPerSecond: this.#rate.bytesPerSecond,
       nowMicros: this.#host.clock.wallMicros(),
     });
   }

@@ -1,6 +1,12 @@
 import type { Journal } from '../../journal/journal.ts';
 import type { SourceGroupConfig } from '../config/config-types.ts';
-import type { GroupState, SourceGroupReply, SourceVolumeReply, StreamReply } from '../control/control-api.ts';
+import type {
+  GroupState,
+  JournalReply,
+  SourceGroupReply,
+  SourceVolumeReply,
+  StreamReply,
+} from '../control/control-api.ts';
 import type { SourceCountersReply } from '../control/counters-api.ts';
 import type { DegreeReply } from '../control/degree-api.ts';
 import { listenText } from '../nbd-setup.ts';
@@ -75,6 +81,8 @@ export interface SourceFacts {
   readonly clients: number;
   readonly notes: readonly string[];
   readonly counters: SourceCountersReply;
+  /** Into the journal; null: not known yet. */
+  readonly bytesPerSecond: number | null;
   /** Microseconds since 1970 by the wall clock: only to name moments to a person. */
   readonly nowMicros: number;
 }
@@ -106,6 +114,7 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
       usedBytes: group.journalUsedBytes,
       budgetBytes: config.journal.budgetBytes,
       oldestLsn: journal.oldestLsn,
+      ...budgetTimes(facts.bytesPerSecond, config.journal.budgetBytes, ship.backlog.bytes),
     },
     overlay: {
       bytes: group.volumes.reduce((sum, volume) => sum + volume.overlayBytes, 0),
@@ -137,6 +146,17 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
       ...ship.unregistered.map((name) => `${name} reads the stream without being registered: nothing is kept for it`),
     ],
   };
+}
+
+function budgetTimes(
+  bytesPerSecond: number | null,
+  budgetBytes: number,
+  backlogBytes: number | null,
+): Pick<JournalReply, 'bytesPerSecond' | 'budgetSeconds' | 'leftSeconds'> {
+  const flows = bytesPerSecond !== null && bytesPerSecond > 0;
+  const seconds = (bytes: number): number | null => (flows ? Math.max(0, bytes) / bytesPerSecond : null);
+  const leftSeconds = backlogBytes === null ? null : seconds(budgetBytes - backlogBytes);
+  return { bytesPerSecond, budgetSeconds: seconds(budgetBytes), leftSeconds };
 }
 
 /** The worst that is true, and why. */

@@ -1,3 +1,4 @@
+import { formatDuration } from '../config/units.ts';
 import type { GroupState, ReplicaGroupReply, SourceGroupReply, StreamReply } from '../control/control-api.ts';
 import type { AlarmCode } from './alarm-codes.ts';
 import type { AlarmCondition } from './alarms.ts';
@@ -101,12 +102,17 @@ function journalConditions(group: SourceGroupReply): AlarmCondition[] {
   const { journal } = group;
   const found = damageConditions(group, 'journal-damaged');
   if (journal === null || journal.budgetBytes === 0) return found;
-  const percent = (journal.usedBytes / journal.budgetBytes) * 100;
+  const used = (journal.usedBytes / journal.budgetBytes) * 100;
+  const missing = ((group.backlog.bytes ?? 0) / journal.budgetBytes) * 100;
   // a journal recycles its files only in whole: half full is its ordinary state when the budget is small
-  const step = SPACE_STEPS.find((limit) => percent >= limit && limit > 50);
-  return step === undefined
-    ? found
-    : [...found, condition('journal-space', group.name, `the journal is more than ${step} % full`)];
+  const step = SPACE_STEPS.find((limit) => missing >= limit || (used >= limit && limit > 50));
+  if (step === undefined) return found;
+  const { leftSeconds } = journal;
+  const left =
+    leftSeconds === null ? '' : `; at the present rate it lasts for ${formatDuration(leftSeconds * 1000)} more`;
+  const what =
+    missing >= step ? `more than ${step} % of the budget is backlog` : `the journal is more than ${step} % full`;
+  return [...found, condition('journal-space', group.name, `${what}${left}`)];
 }
 
 /** Rule 21. An unknown fill raises nothing: status and metrics show it as unknown. */

@@ -114,6 +114,21 @@ export const METRICS: readonly MetricDefinition[] = [
     ofSource((group) => group.journal?.budgetBytes),
   ),
   gauge(
+    'journal_append_bytes_per_second',
+    'Bytes that go into the journal, over the last minute',
+    ofSource((group) => group.journal?.bytesPerSecond),
+  ),
+  gauge(
+    'journal_budget_seconds',
+    'How long an outage the whole budget holds at the present rate',
+    ofSource((group) => group.journal?.budgetSeconds),
+  ),
+  gauge(
+    'journal_left_seconds',
+    'How long what is left of the budget lasts at the present rate',
+    ofSource((group) => group.journal?.leftSeconds),
+  ),
+  gauge(
     'overlay_bytes',
     'Memory of the overlay index',
     ofSource((group) => group.overlay?.bytes),

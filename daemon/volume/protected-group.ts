@@ -356,9 +356,8 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     const limits = { fileBytes, budgetBytes, outOfRoom };
     retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, beforeGivingUp });
     opened.journalPressure = (openHolds) => retention?.pressure(openHolds) ?? 0;
-    const { degree: configured = LOCAL_POLICY, degreeTimes: times = DEGREE_TIMES } = options;
-    const far = { host, journal, place: options.journal, group: groupName, gate, configured, times };
-    const degree = await DegreeKeeper.open(far);
+    const { journal: place, degree: configured = LOCAL_POLICY, degreeTimes: times = DEGREE_TIMES } = options;
+    const degree = await DegreeKeeper.open({ host, journal, place, group: groupName, gate, configured, times });
     return new ProtectedGroup({
       host,
       options,

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { AppendRate } from '../../daemon/source/append-rate.ts';
 import { type SourceFacts, sourceGroupReply } from '../../daemon/source/source-status.ts';
 import { LOCAL_POLICY } from '../../daemon/synchrony/degree-policy.ts';
 import type { DegreeStatus } from '../../daemon/synchrony/degree-status.ts';
@@ -53,6 +54,7 @@ const FACTS = {
   clients: 0,
   notes: [],
   counters: {},
+  bytesPerSecond: null,
   nowMicros: Date.parse('2026-11-21T13:20:30Z') * 1000,
 } as unknown as SourceFacts;
 
@@ -142,4 +144,23 @@ test('a group whose guests wait for room in the journal is blocked, however much
   t.is(state({ clientsHeldBack: 2, heldForRoom: true, state: 'seeding' }), 'blocked', 'other volumes have guests');
   t.is(state({ state: 'seeding' }), 'seeding');
   t.is(state({ clientsHeldBack: 2, heldForRoom: false }), 'protecting');
+});
+
+test('the budget in time is the budget at the rate of the last minute; unknown before it is measured', (t) => {
+  const config = { ...FACTS.config, journal: { ...FACTS.config.journal, budgetBytes: 8_000 } };
+  const ship = { ...FACTS.ship, backlog: { records: 1, bytes: 2_000, seconds: 1 } };
+  const times = (facts: Partial<SourceFacts>) => sourceGroupReply({ ...FACTS, config, ship, ...facts }).journal;
+  t.like(times({ bytesPerSecond: null }), { bytesPerSecond: null, budgetSeconds: null, leftSeconds: null });
+  t.like(times({ bytesPerSecond: 0 }), { budgetSeconds: null, leftSeconds: null });
+  t.like(times({ bytesPerSecond: 4 }), { budgetSeconds: 2_000, leftSeconds: 1_500 });
+  t.like(times({ bytesPerSecond: 4, ship: FACTS.ship }), { budgetSeconds: 2_000, leftSeconds: null });
+  const rate = new AppendRate();
+  t.is(rate.bytesPerSecond, null);
+  rate.note(0, 1_000);
+  t.is(rate.bytesPerSecond, null, 'one moment says nothing');
+  rate.note(900, 1_900);
+  for (let second = 1; second <= 100; second++) rate.note(second * 1_000, 1_000 + 500 * second);
+  t.is(rate.bytesPerSecond, 500);
+  for (let second = 101; second <= 161; second++) rate.note(second * 1_000, 51_000);
+  t.is(rate.bytesPerSecond, 0, 'what was before the last minute is forgotten');
 });

@@ -63,7 +63,16 @@ export class RoomTold {
     if (ship === undefined) return;
     const facts = { config: this.#config, groupId: GROUP_ID, journal: group.journal, group: status, ship };
     const counters = {} as Parameters<typeof sourceGroupReply>[0]['counters'];
-    const none = { exports: new Map(), uriOf: () => '', listen: '', clients: 0, notes: [], counters, nowMicros: 0 };
+    const none = {
+      exports: new Map(),
+      uriOf: () => '',
+      listen: '',
+      clients: 0,
+      notes: [],
+      counters,
+      bytesPerSecond: null,
+      nowMicros: 0,
+    };
     const codes = sourceConditions([sourceGroupReply({ ...facts, ...none })]).map(({ code }) => code);
     must(
       'V5',
