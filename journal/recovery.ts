@@ -1,4 +1,4 @@
-import { TidemarkError } from './base/errors.ts';
+import { hasCode, TidemarkError } from './base/errors.ts';
 import { BatchWindow } from './batch-window.ts';
 import { findStretch, type StretchSearch } from './damaged-stretch.ts';
 import { FileReads, journalFileName, listSequences } from './file-reads.ts';
@@ -7,12 +7,12 @@ import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
 import { LsnIndex } from './lsn-index.ts';
 import { rewriteNoted } from './mending-note.ts';
-import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE } from './position.ts';
+import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn } from './position.ts';
 import type { DamagedRange, RecoveryReport } from './recovery-report.ts';
 import { type LogRun, scanLog } from './recovery-scan.ts';
 import { judge, type RecoveryVerdict } from './recovery-verdict.ts';
 import { rewriteUnproven } from './rewrite-tail.ts';
-import { readStopMark, type StopMark } from './stop-mark.ts';
+import { readStopMark, type StopMark, writeStopMark } from './stop-mark.ts';
 import type { Incarnation } from './stream.ts';
 import { assertUnborn } from './unborn-journal.ts';
 
@@ -22,7 +22,7 @@ import { assertUnborn } from './unborn-journal.ts';
  *   2. begin at the newest file before which everything is proven durable and nothing is needed: what is older needs no
  *      looking at
  *   3. read on from there, find every whole batch, tell torn tail from damage (recovery-verdict.ts)
- *   4. make files behind a cut unused, so that their stale headers are never believed
+ *   4. make files behind a cut unused, so that their stale headers are never believed; what only they prove is kept first
  *   5. write everything unproven again from checked bytes and sync it (the page cache may lie after a failed sync)
  *   6. write what a repair had put back and perhaps not synced once more (mending-note.ts)
  * Nothing is given a new LSN before all of it is done.
@@ -132,6 +132,9 @@ async function recoverFiles(
   const furthest = scan.runs.at(-1) ?? last;
   const endAddress = verdict.endDamaged ? untouchedFile(reads, newest.sequence, furthest, fileBytes) : last.end;
   const tailSequence = Math.floor(endAddress / fileBytes);
+  const proof = { ...options, lastLsn: verdict.provenLsn, incarnation: last.incarnation };
+  const isWitnessAtRisk = verdict.damage.length > 0 || files.live.some(({ sequence }) => sequence > tailSequence);
+  if (isWitnessAtRisk && verdict.provenLsn > (stop?.lastLsn ?? 0)) await keepProof(host, proof);
   await wipeBehind(host, options.directory, files.live, tailSequence);
   const window = new BatchWindow(reads, fileBytes, newest.salt);
   const rewrittenBytes =
@@ -202,6 +205,30 @@ function untouchedFile(reads: FileReads, newest: number, furthest: LogRun, fileB
   const header = reads.header(sequence);
   if (typeof header === 'string' && header !== 'empty' && header !== 'missing') sequence++;
   return sequence * fileBytes;
+}
+
+/**
+ * What is proven may be said by nothing but the header of a file that is about to be wiped, or by batches that are about to
+ * be cut. A power loss after that, before damage is put back, would leave it for a torn tail.
+ */
+async function keepProof(
+  host: Host,
+  proof: {
+    readonly directory: string;
+    readonly groupId: string;
+    readonly lastLsn: Lsn;
+    readonly incarnation: Incarnation;
+  },
+): Promise<void> {
+  const { directory, groupId, lastLsn } = proof;
+  const { counter, nonce } = proof.incarnation;
+  try {
+    // no log ends at address 0: it is a proof, and not a clean stop
+    await writeStopMark(host.disk, directory, { groupId, incarnation: counter, nonce, lastLsn, endAddress: 0 });
+  } catch (error) {
+    // a full disk keeps nobody from starting
+    if (!hasCode(error, 'no-space') && !hasCode(error, 'short-write')) throw error;
+  }
 }
 
 async function wipeBehind(

@@ -143,7 +143,7 @@ export async function scanSegment(
         nextLsn > durableLsn
           ? undefined
           : ((await byOwnHeader(where, durableLsn)) ??
-            (await nextFrame(where)) ??
+            (await nextFrame(where, durableLsn, endLsn)) ??
             acknowledgedEnd(at, size, nextLsn, endLsn));
       if (behind === undefined) {
         stoppedBy = `byte ${at} of ${file.path}: ${error.message}`;
@@ -214,10 +214,19 @@ function acknowledgedEnd(at: number, size: number, nextLsn: Lsn, endLsn: Lsn): B
   return { at: size, firstLsn: endLsn + 1, time: 0 };
 }
 
-/** What was acknowledged and stands behind damage is kept: the next frame with a whole header, at most one frame's length away. */
-async function nextFrame({ file, groupId, at, size, nextLsn }: DamagedPlace): Promise<Behind | undefined> {
+/**
+ * What was acknowledged and stands behind damage is kept: the next frame with a whole header, at most one frame's length
+ * away. Where that one goes on above the durable mark, records between were never acknowledged: they are no hole but come
+ * again, and it with them.
+ */
+async function nextFrame(
+  { file, groupId, at, size, nextLsn }: DamagedPlace,
+  durableLsn: Lsn,
+  endLsn: Lsn,
+): Promise<Behind | undefined> {
   const window = Buffer.alloc(Math.min(FRAME_BYTES_MAX + FRAME_HEADER_BYTES, size - at));
   await readFully(file, window, at);
+  let unproven: Behind | undefined;
   for (
     let hit = window.indexOf(FRAME_MAGIC, 1, 'latin1');
     hit >= 0 && hit + FRAME_HEADER_BYTES <= window.length;
@@ -225,9 +234,10 @@ async function nextFrame({ file, groupId, at, size, nextLsn }: DamagedPlace): Pr
   ) {
     const header = headerOrNothing(window.subarray(hit, hit + FRAME_HEADER_BYTES), groupId);
     if (header === undefined || header.firstLsn <= nextLsn || at + hit + header.frameBytes > size) continue;
-    return { at: at + hit, firstLsn: header.firstLsn, time: header.firstTime };
+    if (header.firstLsn <= durableLsn + 1) return { at: at + hit, firstLsn: header.firstLsn, time: header.firstTime };
+    unproven ??= acknowledgedEnd(at, at + hit, nextLsn, endLsn);
   }
-  return undefined;
+  return unproven;
 }
 
 async function readFrame(file: DiskFile, buffer: Buffer, at: number, size: number): Promise<FrameView> {

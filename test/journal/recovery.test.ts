@@ -7,8 +7,9 @@ import { hasCode } from '../../journal/base/errors.ts';
 import { BATCH_HEADER_BYTES } from '../../journal/batch-codec.ts';
 import { FileReads } from '../../journal/file-reads.ts';
 import type { Appended } from '../../journal/journal.ts';
-import { Journal, type RestoredRecord } from '../../journal/journal.ts';
+import { Journal, type JournalOptions, type RestoredRecord } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
+import { FILE_HEADER_BYTES, readFileHeader, writeFileHeader } from '../../journal/journal-file-header.ts';
 import { listBatches } from '../../journal/journal-list.ts';
 import { readShape } from '../../journal/journal-reader.ts';
 import { RecordKind } from '../../journal/record.ts';
@@ -100,6 +101,41 @@ test('a torn tail above the watermark is cut after a power loss, also when whole
     await third.close();
   }
 });
+
+test('what only the header of a file behind a cut proves stays proven when that file is wiped', async (t) => {
+  const directory = temporaryDirectory(t);
+  const options = { syncIntervalMs: 600_000 };
+  const journal = await Journal.open(testHost(), journalOptions(directory, options));
+  await journal.begin();
+  const appended: Appended[] = [];
+  while (journal.endAddress < FILE_BYTES) appended.push(appendWrites(journal, 10));
+  const copy = snapshot(t, directory);
+  await journal.close();
+  // the newest file was begun when record 61 had just become durable, and none of its batches reached the medium
+  changeAt(copy, FILE_BYTES, FILE_BYTES, (bytes) => {
+    const header = readFileHeader(bytes.subarray(0, FILE_HEADER_BYTES));
+    if (typeof header === 'string') throw new Error(header);
+    writeFileHeader(bytes, { ...header, durableLsn: 61 });
+    bytes.fill(0, FILE_HEADER_BYTES);
+  });
+  changeAt(copy, FILE_BYTES, appended[8]!.address, (bytes) => bytes.fill(0, 0, 1000));
+  changeAt(copy, FILE_BYTES, appended[3]!.address + 200, (bytes) => (bytes[0]! ^= 1));
+  for (const start of ['first', 'second', 'third']) {
+    const { report, ...again } = await openAndLeave(copy, options);
+    t.is(report.durableLsn, 61, start);
+    t.is(report.lastLsn, 81, start);
+    t.like(report.damage, [{ fromLsn: 32, toLsn: 41 }], start);
+    t.false(report.cleanStop, start);
+    t.deepEqual(again.lsns, [...range(1, 31), ...range(42, 81)], start);
+  }
+});
+
+async function openAndLeave(directory: string, options: Partial<JournalOptions>) {
+  const journal = await Journal.open(testHost(SECOND_BOOT), journalOptions(directory, options));
+  const lsns = readLsns(journal);
+  await journal.close();
+  return { report: journal.report, lsns };
+}
 
 test('damage at or below the watermark is reported and never truncated', async (t) => {
   const directory = temporaryDirectory(t);

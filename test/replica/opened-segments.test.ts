@@ -22,12 +22,12 @@ interface Written {
 }
 
 /** Frames in several segments, each of ten records; the newest segment is being written. */
-async function written(seed: number, records: number): Promise<Written> {
+async function written(seed: number, records: number, segmentBytes = OPTIONS.segmentBytes): Promise<Written> {
   const history = new History(seed);
   history.addVolumes();
   history.fill(records);
   const disk = new MemoryDisk();
-  const store = await SegmentStore.open(memoryHost(seed, disk), { ...OPTIONS, durableLsn: 0 });
+  const store = await SegmentStore.open(memoryHost(seed, disk), { ...OPTIONS, segmentBytes, durableLsn: 0 });
   const placed: Placed[] = [];
   for (const frame of seal(history, { recordsPerFrame: () => 10 })) {
     if (store.wantsSeal) await store.seal(frame.firstLsn);
@@ -258,6 +258,33 @@ test('a header that says another LSN than its proven footer and its first frame 
     t.is(found.whole.length, placed.length, `${segment} at ${firstLsn}`);
     t.deepEqual([...found.named], []);
     t.deepEqual(Buffer.from(copy.files.get(pathOf(segment))!.bytes.subarray(0, SEGMENT_HEADER_BYTES)), was);
+  }
+});
+
+test('damage that goes on above the mark is a hole up to the mark: what was never acknowledged comes again', async (t) => {
+  const { disk, placed, lastLsn } = await written(3, 100, 50 * 1024);
+  const segments = [...new Set(placed.map(({ segment }) => segment))];
+  t.is(segments.length, 3);
+  for (const [i, segment] of segments.slice(0, 2).entries()) {
+    const [proven, unproven, behind] = placed.filter((one) => one.segment === segment).slice(1 - i);
+    const { firstLsn } = proven!.frame;
+    const damaged = disk.copy();
+    damaged.files.get(pathOf(segment))!.bytes.fill(0xee, proven!.offset, behind!.offset);
+    // the mark is behind the first of two damaged frames, or in the middle of the second
+    for (const durableLsn of [proven!.frame.lastLsn, unproven!.frame.lastLsn - 4]) {
+      const copy = damaged.copy();
+      const before = placed.map(({ frame }) => frame.firstLsn).filter((lsn) => lsn < firstLsn);
+      const named = Array.from({ length: durableLsn - firstLsn + 1 }, (_, n) => firstLsn + n);
+      for (const start of ['first', 'second']) {
+        const what = `segment ${segment}, durable ${durableLsn}, ${start} start`;
+        const found = await look(copy, placed, durableLsn);
+        t.is(found.lastLsn, durableLsn, what);
+        t.deepEqual(found.whole, before, what);
+        t.deepEqual([...found.named], named, what);
+      }
+    }
+    const found = await look(damaged, placed, lastLsn);
+    t.is(found.whole.length, placed.length - 2, 'all of it was acknowledged: what stands behind stays');
   }
 });
 

@@ -66,13 +66,13 @@ export class KafkaNemesis {
       case 'down':
         kafka.down = true;
         this.#later(() => {
-          kafka.down = false;
+          if (!this.#ended) kafka.down = false;
         });
         break;
       case 'freeze':
         kafka.frozen = true;
         this.#later(() => {
-          kafka.frozen = false;
+          if (!this.#ended) kafka.frozen = false;
         });
         break;
       case 'lose-end':

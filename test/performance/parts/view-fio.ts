@@ -38,7 +38,7 @@ async function compare(
         const { rate, operations } = await fio(served, LOAD, quick ? 3 : 8, bytes);
         rates.set(side, rate);
         if (side === 'view') values.add(`${area}, view`, rate);
-        if (side === 'view') values.add(`${area}, CPU of a read`, ((cpuSeconds(pid) - before) * 1e6) / operations);
+        values.add(`${area}, CPU of a read, ${side}`, ((cpuSeconds(pid) - before) * 1e6) / operations);
       }
       values.add(`${area}, view / overlay`, (rates.get('view') ?? 0) / (rates.get('overlay') ?? 0));
     }
