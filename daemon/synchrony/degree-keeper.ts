@@ -129,14 +129,14 @@ export class DegreeKeeper {
 
   /** For the heartbeat that is journalled now; from here on the replicas may rely on it. */
   lease(): LeaseBody | undefined {
-    const { next, state } = this.#record;
+    const { state } = this.#record;
     const policy = this.#policy;
     const nowMs = this.#nowMs;
     const relied = policy.ack === 'replica' || policy.ack === 'applied';
     const holds = state === 'in-sync' && this.#standing.state === 'in-sync' && this.#changing === undefined;
     // a far side that stands still is not told that it is waited for: it could not be let go of any more
     const moves = nowMs - this.#standing.movedMs <= policy.stallAfterMs / 4;
-    if (!relied || !holds || !moves || next !== undefined || this.#stopped) return undefined;
+    if (!relied || !holds || !moves || this.#next !== undefined || this.#stopped) return undefined;
     const { heard } = this.#far;
     if (heard.length === 0) return undefined;
     for (const { takenMs } of heard) {
@@ -148,23 +148,22 @@ export class DegreeKeeper {
 
   /** What would be done, in words; done when it is no dry run. The new policy is durable when it resolves. */
   async change(wanted: DegreePolicy, dryRun: boolean): Promise<readonly string[]> {
-    const { next } = this.#record;
     const steps = this.#stepsTo(wanted);
-    if (dryRun || samePolicy(next ?? this.#policy, wanted)) return steps;
+    if (dryRun || samePolicy(this.#next ?? this.#policy, wanted)) return steps;
     await this.#inTurn(() => this.#save({ next: wanted }));
     this.#look();
     return steps;
   }
 
   get status(): DegreeStatus {
-    const { configured, next, stretches } = this.#record;
+    const { configured, stretches } = this.#record;
     const policy = this.#policy;
     const { state, brokenFromLsn, positionLsn } = this.#standing;
     const waits = state !== 'off' && state !== 'degraded';
     return {
       policy,
       configured,
-      next,
+      next: this.#next,
       state,
       reason: this.#lackingImage ?? this.#reason,
       sinceLsn: this.#sinceLsn,
@@ -191,6 +190,12 @@ export class DegreeKeeper {
     return `replica ${withoutImage} has no standby image that is applied in step: set apply: sync there`;
   }
 
+  /** What is to be in force; also when it was written down and did not come about. */
+  get #next(): DegreePolicy | undefined {
+    const { next, policy } = this.#record;
+    return next ?? (samePolicy(policy, this.#policy) ? undefined : policy);
+  }
+
   get #nowMs(): number {
     return this.#parts.host.clock.monotonicMs();
   }
@@ -203,7 +208,7 @@ export class DegreeKeeper {
       this.gate.fail('device-failed');
     } else {
       this.moved();
-      const { next } = this.#record;
+      const next = this.#next;
       const policy = this.#policy;
       const { standing, change } = look(this.#standing, policy, this.#sight());
       this.#standing = standing;
@@ -217,7 +222,7 @@ export class DegreeKeeper {
         this.#begin(() => this.#save({ state, brokenFromLsn }));
       }
     }
-    if (this.#policy.ack === 'local' && this.#record.next === undefined && this.#changing === undefined) return;
+    if (this.#policy.ack === 'local' && this.#next === undefined && this.#changing === undefined) return;
     this.#timer = this.#parts.host.clock.after(this.#parts.times.lookMs, () => this.#look());
   }
 
@@ -321,7 +326,7 @@ export class DegreeKeeper {
   }
 
   #stepsTo(wanted: DegreePolicy): readonly string[] {
-    const { next } = this.#record;
+    const next = this.#next;
     const policy = this.#policy;
     if (samePolicy(next ?? policy, wanted)) return [`nothing changes: ${policyText(wanted)}`];
     const now = `now: ${policyText(policy)}${next === undefined ? '' : `, soon: ${policyText(next)}`}`;
