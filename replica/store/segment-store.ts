@@ -168,7 +168,9 @@ export class SegmentStore {
     const info = this.#segmentAt((segment) => segment.lastTime >= time);
     if (info === undefined) return undefined;
     const directory = await this.directory(info);
-    return { segment: info.sequence, ...directory.entry(directory.atTime(time)) };
+    // No frame tells the time of a damaged end: that it is the one, its segment does.
+    const index = Math.min(directory.atTime(time), directory.count - 1);
+    return { segment: info.sequence, ...directory.entry(index) };
   }
 
   /** Frames that hold LSNs of [fromLsn, toLsn], in order. */

@@ -1,7 +1,12 @@
 import test from 'ava';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import { FrameView } from '../../journal/frame-view.ts';
-import { encodeSegmentHeader, SEGMENT_HEADER_BYTES, segmentName } from '../../replica/store/segment-format.ts';
+import {
+  encodeSegmentHeader,
+  SEGMENT_FOOTER_BYTES,
+  SEGMENT_HEADER_BYTES,
+  segmentName,
+} from '../../replica/store/segment-format.ts';
 import { SegmentStore } from '../../replica/store/segment-store.ts';
 import { GROUP, History, seal } from './support/history.ts';
 import { MemoryDisk, memoryHost, SeededRandom } from './support/memory-host.ts';
@@ -286,6 +291,22 @@ test('damage that goes on above the mark is a hole up to the mark: what was neve
     const found = await look(damaged, placed, lastLsn);
     t.is(found.whole.length, placed.length - 2, 'all of it was acknowledged: what stands behind stays');
   }
+});
+
+test('a time in a sealed segment whose end is damaged, frames and directory, is found at its end', async (t) => {
+  const { disk, placed, lastLsn } = await written(3, 100);
+  const { segment } = placed[0]!;
+  const last = placed.filter((one) => one.segment === segment).at(-1)!;
+  const { bytes, length } = disk.files.get(pathOf(segment))!;
+  bytes.fill(0xee, last.offset, length - SEGMENT_FOOTER_BYTES);
+  const store = await SegmentStore.open(memoryHost(1, disk), { ...OPTIONS, durableLsn: lastLsn });
+  const { lastTime } = store.segments[0]!;
+  const found = await store.findTime(lastTime);
+  t.is(found?.segment, segment);
+  t.is(found?.lastLsn, last.frame.lastLsn);
+  const next = await store.findTime(lastTime + 1);
+  t.is(next?.firstLsn, last.frame.lastLsn + 1);
+  await store.close();
 });
 
 test('the segments of another group and of a newer program are refused and left as they are', async (t) => {

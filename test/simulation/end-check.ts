@@ -26,8 +26,8 @@ export async function checkAtEnd(world: World): Promise<void> {
   const told = new Map(group.bookmarks().map(({ name, lsn }) => [name, lsn]));
   const { damage } = await group.status();
   for (const [name, lsn] of model.bookmarks) {
-    // History that aged out took its bookmarks along; what never arrived was named before.
-    if (lsn < floorLsn || lsn > headLsn) continue;
+    // History that aged out took its bookmarks along, also while the views were looked at; what never arrived was named before.
+    if (lsn < group.floorLsn || lsn > headLsn) continue;
     // given up with the records around it
     if (model.history.lost.has(lsn)) continue;
     // what rotted and nobody else has any more is named
