@@ -1,7 +1,7 @@
 import { assert } from '../../journal/base/assert.ts';
 import { channel } from '../../journal/base/channels.ts';
 import type { Chain } from '../../journal/chain.ts';
-import { SEALER_DEFAULTS, type SealerOptions } from '../../journal/frame-sealer.ts';
+import type { SealerOptions } from '../../journal/frame-sealer.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
@@ -10,17 +10,16 @@ import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '.
 import type { FarSide } from '../synchrony/degree-keeper.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
-import { FrameMaker } from './frame-maker.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
-import { journalFrames } from './journal-frames.ts';
 import { type JournalDamage, JournalMender, type MenderOptions } from './journal-mender.ts';
 import { KnownChains } from './known-chains.ts';
 import { Lane } from './lane.ts';
+import { laneMaker } from './lane-options.ts';
 import { Release } from './release.ts';
 import { type KnownReplica, type RegisteredReplica, ReplicaRegistry } from './replica-registry.ts';
 import { RpoWindows } from './rpo-windows.ts';
-import { LocalSealing, type SealRunner } from './seal-runner.ts';
-import { SHIP_DELAY, type ShipDelay } from './ship-pace.ts';
+import type { LocalSealing, SealRunner } from './seal-runner.ts';
+import type { ShipDelay } from './ship-pace.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
 import {
   type ShipLag,
@@ -65,8 +64,6 @@ export interface ShipperOptions {
 /** How long the far side may take for each frame of what is put back. */
 const FETCH_TIMEOUT_MS = 10_000;
 
-/** What a guest writes record by record, each synced, is a frame forty times a second and not a thousand times. */
-const LINGER_MS = 25;
 const LAG_UNKNOWN: ShipLag = { records: null, bytes: null, seconds: null };
 
 const stateChannel = channel('tidemark:ship:state');
@@ -130,37 +127,16 @@ export class Shipper {
         for (const lane of this.#lanes) lane.resume();
       },
     });
-    const sealer = { ...SEALER_DEFAULTS, ...options.sealer };
-    const makeMaker = () => new FrameMaker((from) => journal.reader(from), journal.fileBytes, identity, sealer);
-    const makeSealing = (): SealRunner => {
-      const local = new LocalSealing(makeMaker);
-      return options.sealing?.(sealer, local) ?? local;
-    };
-    const laneOptions = {
-      journal,
-      marks,
-      clock: host.clock,
-      identity,
-      frameBytes: sealer.targetBytes,
-      lingerMs: options.lingerMs ?? LINGER_MS,
-      delay: options.delay ?? SHIP_DELAY,
-      isAwaited: options.isAwaited ?? (() => false),
-      checkpoints,
-      framesFrom: (fromLsn: Lsn) => journalFrames(journal, checkpoints, identity, fromLsn),
-    };
+    const laneOptions = laneMaker(host, options, checkpoints);
     this.#lanes = options.sinks.map((sink) => {
-      const lane: Lane = new Lane(
-        sink,
-        { ...laneOptions, sealing: makeSealing() },
-        {
-          onAccepted: () => this.#onAccepted(),
-          onFeedback: (feedback) => this.#onFeedback(lane, feedback),
-          onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
-          onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
-          onDamage: (address) => this.#mender.mendAt(address),
-          onState: () => this.#announce(),
-        },
-      );
+      const lane: Lane = new Lane(sink, laneOptions(), {
+        onAccepted: () => this.#onAccepted(),
+        onFeedback: (feedback) => this.#onFeedback(lane, feedback),
+        onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
+        onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
+        onDamage: (address) => this.#mender.mendAt(address),
+        onState: () => this.#announce(),
+      });
       return lane;
     });
     this.#stopListening = marks.onMove(() => {
