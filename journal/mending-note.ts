@@ -1,5 +1,5 @@
 import { crc32 } from '@node-rs/crc32';
-import { hasCode } from './base/errors.ts';
+import { hasCode, TidemarkError } from './base/errors.ts';
 import { journalFileName } from './file-reads.ts';
 import type { Disk, DiskFile } from './host/host.ts';
 import { type JournalAddress, readU64, writeU64 } from './position.ts';
@@ -89,7 +89,9 @@ async function rewriteFile(
     while (at < to) {
       const read = file.readSync(chunk, 0, Math.min(chunk.length, to - at), at);
       if (read === 0) break;
-      at += await file.write(chunk, 0, read, at);
+      const written = await file.write(chunk, 0, read, at);
+      if (written !== read) throw new TidemarkError('no-space', `${path}: ${written} of ${read} bytes written again`);
+      at += written;
     }
     await file.dataSync();
   } finally {

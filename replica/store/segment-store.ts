@@ -168,6 +168,9 @@ export class SegmentStore {
     const info = this.#segmentAt((segment) => segment.lastTime >= time);
     if (info === undefined) return undefined;
     const directory = await this.directory(info);
+    if (directory.count === 0) {
+      throw new TidemarkError('journal-damaged', `${this.#path(info.sequence)}: nothing of its frames can be read`);
+    }
     // No frame tells the time of a damaged end: that it is the one, its segment does.
     const index = Math.min(directory.atTime(time), directory.count - 1);
     return { segment: info.sequence, ...directory.entry(index) };

@@ -1,4 +1,5 @@
 import test from 'ava';
+import { journalFileName } from '../../journal/file-reads.ts';
 import { Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
 import { RecordKind } from '../../journal/record.ts';
@@ -219,6 +220,11 @@ test('a repair whose sync failed, or that was killed, is written again by the ne
     host.disk.fault = () => undefined;
     await journal.close();
     const mended = stretch.resumeAddress - stretch.address;
+    // a disk that takes less than it is given ends the start by name, and does not keep it going round
+    const mendedFile = journalFileName(Math.floor(stretch.address / FILE_BYTES));
+    const full = testHost();
+    full.disk.fault = (operation, path) => (operation === 'write' && path.endsWith(mendedFile) ? 'short' : undefined);
+    await t.throwsAsync(Journal.open(full, journalOptions(snapshot(t, left))), { code: 'no-space' });
     const again = await Journal.open(host, journalOptions(left));
     t.is(again.report.rewrittenBytes, usual + mended, how);
     if (how !== 'killed') t.deepEqual(readLsns(again), lsns);
