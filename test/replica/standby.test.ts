@@ -156,7 +156,7 @@ test('killed before or behind any change of its files, the image is one position
   t.timeout(300_000);
   const below = new MemoryDisk();
   const kills: MemoryDisk[] = [];
-  const host = { ...memoryHost(4, below), disk: watched(below, () => kills.push(below.copy())) };
+  const host = { ...memoryHost(4, below), disk: watched(below, () => kills.push(below.moment())) };
   const history = new History(4);
   history.addVolumes();
   history.fill(90);
@@ -227,7 +227,7 @@ test('killed while what a kill left is written again, it is stamped as a mixture
   const behind = (await stampOf(left))!.lsn;
   t.true(behind < history.lastLsn);
   const kills: MemoryDisk[] = [];
-  const host = { ...memoryHost(6, left), disk: watched(left, () => kills.push(left.copy())) };
+  const host = { ...memoryHost(6, left), disk: watched(left, () => kills.push(left.moment())) };
   const [again] = await opened(host, slow);
   await applied(memoryClock(host), again);
   let mixtures = 0;
@@ -239,6 +239,56 @@ test('killed while what a kill left is written again, it is stamped as a mixture
   }
   t.true(mixtures > 0, 'some of them could not be booted');
   await again.close();
+  await group.close();
+});
+
+/** Each sector of the image as it is, or as it was at `fromLsn`: what a power loss may leave of what was not synced. */
+function loseSome(disk: MemoryDisk, history: History, fromLsn: number): void {
+  const model = new Model();
+  model.advance(history, fromLsn);
+  for (const [index, name] of ['system', 'data'].entries()) {
+    const file = fileOf(disk, name);
+    for (let at = 0; at < file.length; at += 3 * SECTOR) {
+      file.set(model.disk(index + 1).subarray(at, at + SECTOR), at);
+    }
+  }
+}
+
+test('after a power loss no stamp names the boot that is until what was lost is written again, killed at any moment', async (t) => {
+  const first = memoryHost(12);
+  const history = new History(12);
+  history.addVolumes();
+  history.fill(120);
+  const slow = { standbyTimes: { roundMs: 1e9, settleMs: 1e9, retryMs: 10 } };
+  const [group, source] = await opened(first, slow);
+  for (const frame of seal(history)) {
+    source.push(frame);
+    await group.idle();
+  }
+  await applied(first, group);
+  const left = first.disk.copy();
+  left.locked.clear();
+  const { lsn: behind, state } = (await stampOf(left))!;
+  t.is(state, 'applying');
+  loseSome(left, history, behind);
+  t.is(positionOf(left, (await stampOf(left))!.volumes, history, behind), -1, 'it is a mixture');
+  const kills: MemoryDisk[] = [];
+  const bootId = 'c'.repeat(36);
+  const host = { ...memoryHost(13, left), bootId, disk: watched(left, () => kills.push(left.moment())) };
+  const [again] = await opened(host, slow);
+  await applied(memoryClock(host), again);
+  await again.close();
+  const counts = { before: 0, settling: 0, after: 0 };
+  for (const [index, disk] of kills.entries()) {
+    const stamp = (await stampOf(disk))!;
+    if (stamp.state === 'settling') counts.settling++;
+    else if (stamp.bootId !== bootId) counts.before++;
+    else {
+      counts.after++;
+      t.true(positionOf(disk, stamp.volumes, history, stamp.lsn) >= 0, `kill ${index}`);
+    }
+  }
+  t.true(counts.before > 0 && counts.settling > 50 && counts.after > 0, JSON.stringify(counts));
   await group.close();
 });
 
@@ -263,7 +313,7 @@ test('an image that begins late is copied at first, from the base and history, a
 
   const kills: MemoryDisk[] = [];
   const below = host.disk;
-  const watching = { ...memoryHost(8, below), disk: watched(below, () => kills.push(below.copy())) };
+  const watching = { ...memoryHost(8, below), disk: watched(below, () => kills.push(below.moment())) };
   const [group, source] = await opened(watching);
   await applied(memoryClock(watching), group);
   t.true(isAt(below, history, group.headLsn));

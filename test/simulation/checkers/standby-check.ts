@@ -42,7 +42,7 @@ export class StandbyCheck {
       must('B2', differences(files, contentAt(history, files, stamp.lsn)).size === 0, () => {
         return `the image is stamped as that of LSN ${stamp.lsn}, and is not`;
       });
-    } else if (lostPower) {
+    } else if (lostPower || stamp.bootId !== this.#machine.bootId) {
       this.#checkSynced(files, Math.max(stamp.lsn, this.#toldLsn), headLsn);
     } else {
       must('B2', isOnePosition(history, files, stamp.lsn, headLsn), () => {
