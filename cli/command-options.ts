@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { parseDuration } from '../daemon/config/units.ts';
+import { parseDuration, parseSize } from '../daemon/config/units.ts';
 import { ControlClient, defaultSocket, type Role } from './control-client.ts';
 import type { OutputFormat } from './output.ts';
 
@@ -32,6 +32,13 @@ export function clientFor(options: ClientOptions, role: Role | 'any'): ControlCl
 /** Commander's parser for `15s`: milliseconds. */
 export function duration(text: string): number {
   const parsed = parseDuration(text);
+  if (!parsed.ok) throw new InvalidArgumentError(parsed.problem);
+  return parsed.value;
+}
+
+/** Commander's parser for `64MiB`: bytes. */
+export function size(text: string): number {
+  const parsed = parseSize(text);
   if (!parsed.ok) throw new InvalidArgumentError(parsed.problem);
   return parsed.value;
 }

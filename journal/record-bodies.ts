@@ -53,6 +53,28 @@ export interface HeartbeatBody {
   /** The source's monotonic clock; echoed by the replica to measure lag (rule 7). */
   readonly monotonicMs: number;
   readonly wallMicros: number;
+  /** The source waits for the far side before it answers; absent: it promises nothing now. */
+  readonly lease?: LeaseBody;
+}
+
+/**
+ * Until `leaseMs` have passed since the source took the states it names, it answers nothing that the replicas do not
+ * hold: who finds a state of his own here knows how long that is true (by his own clock, from when he sent it).
+ */
+export interface LeaseBody {
+  /** What the source waits for, and before which answers: `replica` or `applied`, `write` or `flush`. */
+  readonly ack: string;
+  readonly ackAt: string;
+  readonly leaseMs: number;
+  /** By replica: the newest state taken, as `ReplicaFeedback` names it. */
+  readonly heard: Readonly<Record<string, StateName>>;
+}
+
+/** Which of a replica's states: its run and its own monotonic clock. */
+export interface StateName {
+  /** 16 hex digits, drawn at every start of the replica. */
+  readonly run: string;
+  readonly sentMs: number;
 }
 
 export interface GapBody {
@@ -66,10 +88,16 @@ export interface ClockJumpBody {
   readonly toMicros: number;
 }
 
+/** The degree of synchrony of a group has another state, or a start of the source says which it has. */
 export interface DegreeChangeBody {
   readonly from: string;
   readonly to: string;
   readonly reason: string;
+  /** What is promised from here on, in a word like `replica` and the answers it is for, `write` or `flush`. */
+  readonly ack?: string;
+  readonly ackAt?: string;
+  /** The promise did not hold, or does not hold, from this LSN on. */
+  readonly brokenFromLsn?: Lsn;
 }
 
 /** Bound of one body: a bookmark with all its labels stays below it. */
@@ -77,6 +105,9 @@ export const BODY_BYTES_MAX: number = 64 * 1024;
 const NAME_LENGTH_MAX = 256;
 const TEXT_LENGTH_MAX = 4096;
 const LABELS_MAX = 64;
+/** Replicas named in one lease. */
+const HEARD_MAX = 64;
+const RUN = /^[0-9a-f]{16}$/;
 
 const packr = new Packr({ useRecords: false });
 
@@ -142,7 +173,8 @@ export function decodeSeedEnd(bytes: Uint8Array): SeedEndBody {
 
 export function decodeHeartbeat(bytes: Uint8Array): HeartbeatBody {
   const fields = new Fields('heartbeat', bytes);
-  return { monotonicMs: fields.measure('monotonicMs'), wallMicros: fields.measure('wallMicros') };
+  const lease = fields.optional('lease') ? { lease: fields.lease('lease') } : {};
+  return { monotonicMs: fields.measure('monotonicMs'), wallMicros: fields.measure('wallMicros'), ...lease };
 }
 
 export function decodeGap(bytes: Uint8Array): GapBody {
@@ -165,6 +197,9 @@ export function decodeDegreeChange(bytes: Uint8Array): DegreeChangeBody {
     from: fields.text('from', NAME_LENGTH_MAX),
     to: fields.text('to', NAME_LENGTH_MAX),
     reason: fields.text('reason', TEXT_LENGTH_MAX),
+    ...(fields.optional('ack') && { ack: fields.text('ack', NAME_LENGTH_MAX) }),
+    ...(fields.optional('ackAt') && { ackAt: fields.text('ackAt', NAME_LENGTH_MAX) }),
+    ...(fields.optional('brokenFromLsn') && { brokenFromLsn: fields.count('brokenFromLsn') }),
   };
 }
 
@@ -206,7 +241,7 @@ class Fields {
   /** Any finite number from 0 up. */
   measure(name: string): number {
     const value = this.#own(name);
-    if (typeof value !== 'number' || !Number.isFinite(value) || value < 0) throw this.wrong(name);
+    if (!isMeasure(value)) throw this.wrong(name);
     return value;
   }
 
@@ -225,6 +260,24 @@ class Fields {
     return labels;
   }
 
+  lease(name: string): LeaseBody {
+    const value = this.#own(name);
+    if (!isPlainMap(value)) throw this.wrong(name);
+    const { ack, ackAt, leaseMs, heard } = value;
+    const said = [ack, ackAt].every((text) => typeof text === 'string' && text.length <= NAME_LENGTH_MAX);
+    if (!said || !isMeasure(leaseMs) || !isPlainMap(heard)) throw this.wrong(name);
+    const entries = Object.entries(heard);
+    if (entries.length > HEARD_MAX) throw this.wrong(name);
+    const states: Record<string, StateName> = {};
+    for (const [replica, state] of entries) {
+      if (replica.length > NAME_LENGTH_MAX || !isPlainMap(state)) throw this.wrong(name);
+      const { run, sentMs } = state;
+      if (typeof run !== 'string' || !RUN.test(run) || !isMeasure(sentMs)) throw this.wrong(name);
+      states[replica] = { run, sentMs };
+    }
+    return { ack: String(ack), ackAt: String(ackAt), leaseMs, heard: states };
+  }
+
   wrong(name: string): TidemarkError {
     return this.#damaged(`has a wrong or missing field '${name}'`);
   }
@@ -236,6 +289,10 @@ class Fields {
   #damaged(what: string): TidemarkError {
     return new TidemarkError('journal-damaged', `the ${this.#body} body ${what}`);
   }
+}
+
+function isMeasure(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && value >= 0;
 }
 
 function isPlainMap(value: unknown): value is Record<string, unknown> {

@@ -1,4 +1,5 @@
 import type { Epoch, Lsn } from './position.ts';
+import type { StateName } from './record-bodies.ts';
 
 /**
  * The stream between a source and its replicas: two ends, two implementations (direct, kafka), one contract suite
@@ -73,6 +74,13 @@ export interface ReplicaFeedback {
   readonly damagedFrom?: Lsn;
   /** Largest heartbeat seen durable: the `monotonicMs` the source put into the heartbeat record (rule 7), or 0. */
   readonly heartbeatMs: number;
+  /**
+   * When it was sent, by the replica's monotonic clock, and in which of its runs: a source that waits for the far side
+   * names it in its heartbeats, so that the replica knows what was taken (`LeaseBody`). Absent: an older program.
+   */
+  readonly sent?: StateName;
+  /** The replica's standby image holds everything up to here, synced. Absent: none is applied in step with its journal. */
+  readonly appliedLsn?: Lsn;
   /** Where the stream is to be read from after a restart (a Kafka offset); empty over direct. */
   readonly resumeOffset: string;
 }

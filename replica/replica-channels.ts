@@ -18,6 +18,8 @@ export interface ReplicaChannelPayloads {
   'tidemark:replica:repaired': { group: string; fromLsn: number; toLsn: number; where: string };
   /** Nobody has given a damaged frame's records; they are asked for again. */
   'tidemark:replica:unrepaired': { group: string; fromLsn: number; toLsn: number; reason: string };
+  /** The standby image has another state, or stands still because of `reason`. */
+  'tidemark:replica:standby': { group: string; state: string; lsn: number; reason: string };
   'tidemark:replica:damage': { group: string; fromLsn: number; toLsn: number; where: string; reason: string };
 }
 

@@ -4,25 +4,26 @@ import type { JournalTime, Lsn } from '../journal/position.ts';
 import type { FrameSource } from '../journal/stream.ts';
 import { BaseImage } from './base/base-image.ts';
 import { FloorMover } from './base/floor-mover.ts';
-import { type Lease, Leases } from './base/leases.ts';
+import { Leases } from './base/leases.ts';
 import { decideRetention, type RetentionDecision } from './base/retention-policy.ts';
-import type { CatalogBuilder } from './catalog/catalog.ts';
-import { type Catalog, type CatalogBookmark } from './catalog/catalog.ts';
+import type { Catalog, CatalogBookmark, CatalogBuilder } from './catalog/catalog.ts';
 import type { VersionIndex } from './index/version-index.ts';
+import { PromiseOfSource, type RpoClaim } from './receive/promise-of-source.ts';
 import { Receiver } from './receive/receiver.ts';
-import type { ReceiverStatus } from './receive/receiver-parts.ts';
 import type { RecordFeed } from './receive/record-feed.ts';
 import { SpaceWatch } from './receive/space-watch.ts';
 import type { DamageBook } from './repair/damage-book.ts';
 import { FrameRepair } from './repair/frame-repair.ts';
+import type { ReplicaGroupStatus } from './replica-group-status.ts';
 import type { ReplicaGroupOptions } from './replica-options.ts';
 import { ignoreOperatingError, type RecoveredGroup, recoverGroup } from './replica-recovery.ts';
 import { type Choice, chooseTarget, type RestoreTarget } from './restore/restore-target.ts';
+import { type ApplyMode, StandbyImage } from './standby/standby-image.ts';
 import { entryAt } from './store/frame-directory.ts';
 import { DAMAGE, type FrameReader } from './store/frame-reader.ts';
 import type { PositionMark } from './store/position-mark.ts';
 import type { RepairedFrames } from './store/repaired-frames.ts';
-import type { Damage, OrphanBranch, StateKeeper } from './store/replica-state.ts';
+import type { StateKeeper } from './store/replica-state.ts';
 import type { SegmentStore } from './store/segment-store.ts';
 import { lastRecordAt, recordsAround } from './timeline/time-lookup.ts';
 import { type Timeline, timelineOf } from './timeline/timeline.ts';
@@ -30,38 +31,6 @@ import { HistoryReader } from './view/history-reader.ts';
 import { type GroupView, type OpenViewRequest, ViewManager } from './view/view-manager.ts';
 
 export { REPLICA_DEFAULTS, type ReplicaGroupOptions } from './replica-options.ts';
-
-/** A snapshot for `status`: plain data. Times are journal time in microseconds, 0: there is none. */
-export interface ReplicaGroupStatus {
-  readonly groupId: string;
-  readonly replica: string;
-  readonly floorLsn: Lsn;
-  readonly floorTime: JournalTime;
-  readonly headLsn: Lsn;
-  readonly headTime: JournalTime;
-  readonly windowMs: number;
-  readonly segments: number;
-  readonly segmentBytes: number;
-  readonly baseBytes: number;
-  readonly index: ReturnType<VersionIndex['status']> & { readonly mergeFailure: string };
-  readonly spaceLevel: number;
-  readonly freeBytes: number;
-  readonly receiver: ReceiverStatus;
-  readonly volumes: readonly {
-    readonly id: number;
-    readonly name: string;
-    readonly size: number;
-    readonly unsettled: string;
-  }[];
-  /** By this machine's wall clock since the newest heartbeat's journal time; absent: none came yet. "At least". */
-  readonly heartbeatAgeMs: number | undefined;
-  readonly views: readonly { readonly id: number; readonly lsn: Lsn; readonly owner: string }[];
-  readonly leases: readonly Lease[];
-  readonly orphans: readonly OrphanBranch[];
-  readonly damage: readonly Damage[];
-  /** Why a damaged stretch was not put back yet; empty: nobody was asked. */
-  readonly refusalOf: (fromLsn: Lsn) => string;
-}
 
 function ignoreDamage(error: unknown): void {
   if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
@@ -84,7 +53,9 @@ export class ReplicaGroup {
   readonly #feed: RecordFeed;
   readonly #bases = new Map<number, Promise<BaseImage>>();
   readonly #space: SpaceWatch;
+  readonly #promise: PromiseOfSource;
   readonly #receiver: Receiver;
+  readonly #standby: StandbyImage | undefined;
   readonly #mover: FloorMover;
   readonly leases: Leases = new Leases();
   readonly history: HistoryReader;
@@ -123,9 +94,8 @@ export class ReplicaGroup {
       onReopen: () => options.onReopen?.(),
       onAsked: () => this.#receiver.tell(),
     });
-    this.#space = new SpaceWatch(host, options.groupId, options.directory, options.reserveBytes, () =>
-      this.#usedBytes(),
-    );
+    const usedBytes = (): number => this.#store.bytes + this.#index.status().runBytes;
+    this.#space = new SpaceWatch(host, options.groupId, options.directory, options.reserveBytes, usedBytes);
     this.#mover = new FloorMover(host, {
       store: opened.store,
       frames: opened.frames,
@@ -145,17 +115,21 @@ export class ReplicaGroup {
       },
       { scratchDirectory: `${options.directory}/scratch`, viewsMax: options.viewsMax },
     );
+    this.#promise = new PromiseOfSource(host, options.replica, () => opened.catalog.promise);
     this.#receiver = new Receiver(
       host,
       {
         ...opened,
         space: this.#space,
+        promise: this.#promise,
+        appliedLsn: () => (options.apply === 'sync' ? this.#standby?.status.appliedLsn : undefined),
         framesFrom: (fromLsn) => this.framesFrom(fromLsn),
         damagedFrom: () => this.#repair.askingFrom,
       },
       opened.position,
       { ...options.receiver, replica: options.replica, groupId: options.groupId },
     );
+    this.#standby = options.apply === 'off' ? undefined : this.#standbyOf(host, options, opened, options.apply);
   }
 
   /**
@@ -190,8 +164,15 @@ export class ReplicaGroup {
     return this.#catalog.snapshot();
   }
 
+  /** What would be lost if the source were gone now. */
+  get rpoClaim(): RpoClaim {
+    return this.#promise.claim(this.#book.open.length > 0);
+  }
+
   /** Begins to receive. */
   start(source: FrameSource): void {
+    this.#receiver.onDurable(() => this.#standby?.wake());
+    this.#standby?.start();
     this.#receiver.onDurable((lsn) => void this.#book.arrived(lsn).catch(ignoreOperatingError));
     this.#receiver.start(source);
     this.#repair.start(source);
@@ -315,6 +296,7 @@ export class ReplicaGroup {
       heartbeatAgeMs:
         catalog.heartbeat === undefined ? undefined : Math.max(0, (wallMicros - catalog.heartbeat.time) / 1000),
       views: this.views.list().map(({ id, lsn, owner }) => ({ id, lsn, owner })),
+      standby: this.#standby?.status,
       leases: this.leases.list(),
       orphans: state.orphans,
       damage: state.damage.filter((damage) => !('repaired' in damage)),
@@ -329,6 +311,7 @@ export class ReplicaGroup {
     this.#repair.close();
     // Nothing more is taken while what retention has begun is done to its end, which may take its time.
     await this.#receiver.close();
+    await this.#standby?.close();
     await this.#retaining?.catch(() => undefined);
     await this.#repair.settled();
     await this.views.closeAll();
@@ -380,6 +363,27 @@ export class ReplicaGroup {
     }
   }
 
+  #standbyOf(host: Host, options: ReplicaGroupOptions, opened: RecoveredGroup, mode: ApplyMode): StandbyImage {
+    const { groupId, directory, standbyTimes: times } = options;
+    return new StandbyImage(host, {
+      groupId,
+      directory: `${directory}/standby`,
+      mode,
+      times,
+      store: opened.store,
+      frames: opened.frames,
+      history: this.history,
+      leases: this.leases,
+      catalog: () => this.catalog,
+      headLsn: () => this.headLsn,
+      floorLsn: () => this.floorLsn,
+      openFromLsn: () => this.#feed.openFromLsn,
+      onApplied: () => {
+        if (mode === 'sync' && this.#promise.waitsForApplied) this.#receiver.tell();
+      },
+    });
+  }
+
   #base(volume: number): Promise<BaseImage> {
     let base = this.#bases.get(volume);
     if (base === undefined) {
@@ -388,9 +392,5 @@ export class ReplicaGroup {
       this.#bases.set(volume, base);
     }
     return base;
-  }
-
-  #usedBytes(): number {
-    return this.#store.bytes + this.#index.status().runBytes;
   }
 }

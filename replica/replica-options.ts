@@ -1,5 +1,6 @@
 import type { RetentionPolicy } from './base/retention-policy.ts';
 import { RECEIVER_DEFAULTS, type ReceiverOptions } from './receive/receiver-parts.ts';
+import { type ApplyMode, STANDBY_TIMES, type StandbyTimes } from './standby/standby-image.ts';
 
 export interface ReplicaGroupOptions {
   readonly directory: string;
@@ -16,6 +17,9 @@ export interface ReplicaGroupOptions {
   readonly chunkCacheBytesMax: number;
   readonly layoutCacheBytesMax: number;
   readonly viewsMax: number;
+  /** Plain raw files at the head, in `standby` under the directory. */
+  readonly apply: 'off' | ApplyMode;
+  readonly standbyTimes: StandbyTimes;
   /** Damaged history was put back whose records the index lacks: the group has to be closed and opened again. */
   readonly onReopen?: () => void;
   readonly receiver: Omit<ReceiverOptions, 'replica' | 'groupId'>;
@@ -30,5 +34,7 @@ export const REPLICA_DEFAULTS: Omit<ReplicaGroupOptions, 'directory' | 'groupId'
   chunkCacheBytesMax: 64 * 1024 * 1024,
   layoutCacheBytesMax: 16 * 1024 * 1024,
   viewsMax: 64,
+  apply: 'off',
+  standbyTimes: STANDBY_TIMES,
   receiver: RECEIVER_DEFAULTS,
 };

@@ -1,6 +1,8 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import type { ActionReply, GiveUpReply } from '../../daemon/control/control-api.ts';
-import { type ClientOptions, clientFor, clientOptions, segment } from '../command-options.ts';
+import type { DegreeRequest } from '../../daemon/control/degree-api.ts';
+import { ACK_ANSWERS, ACK_DEGREES, STALL_ACTIONS } from '../../daemon/synchrony/degree-policy.ts';
+import { type ClientOptions, clientFor, clientOptions, duration, segment, size } from '../command-options.ts';
 import { print, printJson } from '../output.ts';
 
 interface ActionOptions extends ClientOptions {
@@ -11,8 +13,18 @@ interface GiveUpOptions extends ActionOptions {
   readonly reason: string;
 }
 
-/** `tidemark detach`, `tidemark release`, `tidemark give-up`: all say what they will do with --dry-run. */
+interface DegreeOptions extends ActionOptions {
+  readonly ack?: DegreeRequest['ack'];
+  readonly at?: DegreeRequest['ackAt'];
+  readonly onStall?: DegreeRequest['onStall'];
+  readonly stallAfter?: number;
+  readonly unshippedMax?: number;
+  readonly reset?: boolean;
+}
+
+/** `tidemark detach`, `release`, `give-up`, `degree`: all say what they will do with --dry-run. */
 export function addGroupActions(program: Command): void {
+  addDegree(program);
   action(program, 'detach', 'end protection: write everything out, stamp the disks and give them back as plain disks');
   action(program, 'release', 'open exports that are held since a power loss, once the remote guest has been looked at');
   clientOptions(program.command('give-up'))
@@ -27,6 +39,34 @@ export function addGroupActions(program: Command): void {
       const reply = await clientFor(options, 'source').post<GiveUpReply>(path, { reason, dryRun });
       if (options.output === 'json') printJson(reply);
       else print(actionText('give up', reply));
+    });
+}
+
+function addDegree(program: Command): void {
+  clientOptions(program.command('degree'))
+    .description('change what answers to guests wait for; until the configuration says something else')
+    .argument('<group>')
+    .addOption(new Option('--ack <degree>', 'what has to have happened before').choices(ACK_DEGREES))
+    .addOption(new Option('--at <answers>', 'which answers wait').choices(ACK_ANSWERS))
+    .addOption(new Option('--on-stall <action>', 'what to do when the far side stands still').choices(STALL_ACTIONS))
+    .addOption(new Option('--stall-after <duration>', 'for how long, like 10s').argParser(duration))
+    .addOption(new Option('--unshipped-max <size>', 'writes that may be on the way, like 64MiB').argParser(size))
+    .option('--reset', 'back to what the configuration says; other options change that')
+    .option('--dry-run', 'say what would be done and change nothing')
+    .action(async (group: string, options: DegreeOptions) => {
+      const request: DegreeRequest = {
+        ack: options.ack,
+        ackAt: options.at,
+        onStall: options.onStall,
+        stallAfterMs: options.stallAfter,
+        unshippedBytesMax: options.unshippedMax,
+        toConfiguration: options.reset,
+        dryRun: options.dryRun,
+      };
+      const path = `/v1/groups/${segment(group)}/degree`;
+      const reply = await clientFor(options, 'source').post<ActionReply>(path, request);
+      if (options.output === 'json') printJson(reply);
+      else print(actionText('change the degree', reply));
     });
 }
 

@@ -2,12 +2,15 @@ import type { Command } from 'commander';
 import type {
   AlarmReply,
   AlarmsReply,
+  JournalReply,
   LagReply,
   ReplicaStatusReply,
   SourceStatusReply,
   StatusReply,
   TopicReply,
 } from '../../daemon/control/control-api.ts';
+import type { RpoReply } from '../../daemon/control/counters-api.ts';
+import type { DegreeReply, RpoClaimReply, StandbyReply } from '../../daemon/control/degree-api.ts';
 import { type ClientOptions, clientFor, clientOptions } from '../command-options.ts';
 import { bytes, count, known, point, print, printJson, seconds, shortTime } from '../output.ts';
 import { bold, paint, table } from '../table.ts';
@@ -56,7 +59,15 @@ function sourceText(status: SourceStatusReply): string {
           ],
         ],
       ),
-      ...reasons([group.reason, group.stream.reason, ...topicLine(group.topic), ...group.notes]),
+      ...reasons([
+        group.reason,
+        ...degreeLines(group.degree),
+        ...rpoLine(group.rpo),
+        ...budgetLine(group.journal),
+        group.stream.reason,
+        ...topicLine(group.topic),
+        ...group.notes,
+      ]),
       '',
       table(
         ['  volume', 'size', 'state', 'address'],
@@ -86,6 +97,62 @@ function sourceText(status: SourceStatusReply): string {
   return [...parts, ...alarmLines(status.alarms)].join('\n');
 }
 
+/** What guests' answers wait for; nothing while they wait for nobody and nothing is to change. */
+function degreeLines(degree: DegreeReply | null): string[] {
+  if (degree === null || (degree.policy.ack === 'local' && degree.next === null)) return [];
+  const { policy, next, state: now, brokenFromLsn, answersHeld, unshippedBytes, unshippedBytesBound } = degree;
+  const { ack, ackAt, onStall, stallAfterMs } = policy;
+  const promise = `ack ${ack} at ${ackAt} (${degree.meaning}), ${onStall} after ${stallAfterMs / 1000} s`;
+  const bound = unshippedBytesBound === null ? '' : ` of at most ${bytes(unshippedBytesBound)}`;
+  const onTheWay = unshippedBytes === null ? '' : `, ${bytes(unshippedBytes)}${bound} on the way`;
+  const broken = brokenFromLsn === null ? '' : `, not kept since LSN ${brokenFromLsn}: ${degree.reason}`;
+  const waiting = answersHeld === 0 ? '' : `, ${count(answersHeld, 'answer')} waiting`;
+  return [
+    `${promise}: ${state(now)}${waiting}${onTheWay}${broken}`,
+    ...(next === null ? [] : [`soon: ack ${next.ack} at ${next.ackAt}, ${next.onStall}`]),
+    ...degree.brokenStretches
+      .slice(-3)
+      .map(({ fromLsn, toLsn, reason }) => `not kept from LSN ${fromLsn} to ${toLsn}: ${reason}`),
+  ];
+}
+
+/** What the budget means in time, while something goes into the journal. */
+function budgetLine(journal: JournalReply | null): string[] {
+  if (journal === null || journal.budgetSeconds === null) return [];
+  const { budgetBytes, budgetSeconds, leftSeconds, bytesPerSecond } = journal;
+  const rate = `${known(bytesPerSecond, bytes)}/s`;
+  const left = `${known(leftSeconds, seconds)} of it left`;
+  return [`at ${rate} the budget of ${bytes(budgetBytes)} holds an outage of ${seconds(budgetSeconds)}, ${left}`];
+}
+
+/** Of windows that have begun to be measured. */
+function rpoLine(rpo: readonly RpoReply[]): string[] {
+  const parts = rpo
+    .filter(({ covered }) => covered > 0)
+    .map(({ windowSeconds, p50Seconds, p99Seconds, covered }) => {
+      const since = covered < 1 ? ` (${Math.floor(covered * 100)} % of it measured)` : '';
+      return `${seconds(windowSeconds)}: p50 ${known(p50Seconds, seconds)}, p99 ${known(p99Seconds, seconds)}${since}`;
+    });
+  return parts.length === 0 ? [] : [`RPO over ${parts.join('; ')}`];
+}
+
+function claimLine(claim: RpoClaimReply | null): string[] {
+  if (claim === null || claim.promise === null) return [];
+  const { rpo, promise, reason, sureForSeconds } = claim;
+  if (rpo === 'zero') return [`RPO 0 (${promise}), sure for ${known(sureForSeconds, seconds)} more`];
+  return [`RPO unknown (${promise}): ${reason}`];
+}
+
+function standbyLine(standby: StandbyReply | null): string[] {
+  if (standby === null) return [];
+  const { mode, directory, state: now, appliedLsn, copiedBytes, reason } = standby;
+  const copied = copiedBytes === null ? '' : `, ${bytes(copiedBytes)} copied`;
+  const why = reason === '' ? '' : `, stands still: ${reason}`;
+  return [
+    `standby image (${mode}) in ${directory}: ${state(now)} up to LSN ${known(appliedLsn, String)}${copied}${why}`,
+  ];
+}
+
 function topicLine(topic: TopicReply | null): string[] {
   if (topic === null) return [];
   const used = known(topic.usedBytes, (value) => `${topic.estimated ? 'about ' : ''}${bytes(value)}`);
@@ -112,7 +179,13 @@ function replicaText(status: ReplicaStatusReply): string {
           ],
         ],
       ),
-      ...reasons([group.reason, group.stream.reason, ...group.notes]),
+      ...reasons([
+        group.reason,
+        ...claimLine(group.rpoClaim),
+        ...standbyLine(group.standby),
+        group.stream.reason,
+        ...group.notes,
+      ]),
     );
     const views = group.views.flatMap((view) =>
       view.exports.map((entry) => [
@@ -150,8 +223,10 @@ function lag(value: LagReply): string {
   return parts.every((part) => part === 'unknown') ? 'unknown' : parts.join(', ');
 }
 
-const GOOD = new Set(['protecting', 'receiving', 'serving', 'streaming', 'done']);
+const GOOD = new Set(['in-sync', 'applying', 'settled', 'protecting', 'receiving', 'serving', 'streaming', 'done']);
 const PASSING = new Set([
+  'copying',
+  'settling',
   'starting',
   'seeding',
   'behind',

@@ -1,3 +1,5 @@
+import type { DegreePolicy } from '../synchrony/degree-policy.ts';
+
 /**
  * What a configuration says once it has been read: sizes in bytes, durations in milliseconds, every default filled in,
  * `null` where the operator left an optional thing out. docker/examples/ holds a commented file for each role.
@@ -113,6 +115,8 @@ export interface SourceGroupConfig {
   readonly heartbeatMs: number;
   /** Shipping may be put off so long while guests write fast; 0: it never is. */
   readonly shipDelayMs: number;
+  /** What a guest's answers wait for. */
+  readonly degree: DegreePolicy;
 }
 
 export interface JournalConfig {
@@ -147,6 +151,8 @@ export interface ReplicaGroupConfig {
   readonly reserveBytes: number;
   readonly history: { readonly windowMs: number; readonly bytesMax: number | null };
   readonly stream: ReplicaStreamConfig;
+  /** Plain raw files at the head, in `standby` under the directory. */
+  readonly apply: 'off' | 'async' | 'sync';
   readonly views: NbdListen;
 }
 

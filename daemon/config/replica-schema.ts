@@ -39,6 +39,7 @@ const group: z.ZodType<ReplicaGroupConfig> = z
       bytes: orNull(sizeAtLeast('64MiB', 1)),
     }),
     stream,
+    apply: z.enum(['off', 'async', 'sync']).default('off'),
     views: nbdListen,
   })
   .transform(({ budget, reserve, history, ...rest }) => ({

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { policyFaults } from '../synchrony/policy-faults.ts';
 import type {
   DirectReplicaConfig,
   JournalConfig,
@@ -8,6 +9,7 @@ import type {
   SourceStreamConfig,
   VolumeConfig,
 } from './config-types.ts';
+import { degreeKeys } from './degree-keys.ts';
 import {
   absolutePath,
   alarmCommand,
@@ -97,6 +99,7 @@ const group: z.ZodType<SourceGroupConfig> = z
     settleTimeout: durationBetween('0s', '10m').default(10_000),
     heartbeat: durationBetween('50ms', '60s').default(1000),
     shipDelay: durationBetween('0s', '60s').default(2000),
+    ...degreeKeys,
   })
   .superRefine((value, context) => {
     uniqueNames(value.volumes, ['volumes'], context);
@@ -106,14 +109,46 @@ const group: z.ZodType<SourceGroupConfig> = z
       context.addIssue({ code: 'custom', path: ['replicas'], message });
     }
     checkDirectReplicas(value.stream, value.replicas, context);
+    checkDegree(value, context);
   })
-  .transform(({ overlayMemory, settleTimeout, heartbeat, shipDelay, ...rest }) => ({
-    ...rest,
-    overlayMemoryBytes: overlayMemory,
-    settleTimeoutMs: settleTimeout,
-    heartbeatMs: heartbeat,
-    shipDelayMs: shipDelay,
-  }));
+  .transform(
+    ({
+      overlayMemory,
+      settleTimeout,
+      heartbeat,
+      shipDelay,
+      ack,
+      ackAt,
+      onStall,
+      stallAfter,
+      unshippedMax,
+      ...rest
+    }) => ({
+      ...rest,
+      degree: { ack, ackAt, onStall, stallAfterMs: stallAfter, unshippedBytesMax: unshippedMax },
+      overlayMemoryBytes: overlayMemory,
+      settleTimeoutMs: settleTimeout,
+      heartbeatMs: heartbeat,
+      shipDelayMs: shipDelay,
+    }),
+  );
+
+function checkDegree(
+  {
+    ack,
+    ackAt,
+    onStall,
+    stallAfter,
+    unshippedMax,
+    heartbeat,
+  }: z.infer<z.ZodObject<typeof degreeKeys>> & { heartbeat: number },
+  context: z.RefinementCtx,
+): void {
+  const policy = { ack, ackAt, onStall, stallAfterMs: stallAfter, unshippedBytesMax: unshippedMax };
+  for (const { key, message } of policyFaults(policy, heartbeat)) {
+    context.addIssue({ code: 'custom', path: [key], message });
+  }
+}
 
 /** Over direct both lists name the same replicas: one says how to reach them, the other whom the journal waits for. */
 function checkDirectReplicas(

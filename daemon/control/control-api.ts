@@ -1,4 +1,6 @@
 import type { ErrorCode, NextAction } from '../../journal/base/errors.ts';
+import type { ReplicaCountersReply, RpoReply, SourceCountersReply } from './counters-api.ts';
+import type { DegreeReply, RpoClaimReply, StandbyReply } from './degree-api.ts';
 
 /**
  * What goes over the control socket: requests and replies of both roles, as types and nothing else, so that the command
@@ -129,28 +131,12 @@ export interface SourceGroupReply {
   readonly replicas: readonly SourceReplicaReply[];
   /** What the required replicas do not hold yet. */
   readonly backlog: LagReply;
+  /** The backlog in seconds over a minute, an hour and a day; empty before the data path runs. */
+  readonly rpo: readonly RpoReply[];
+  readonly degree: DegreeReply | null;
   readonly counters: SourceCountersReply | null;
   /** Events of this start that an operator should know of: a cut, damage, a gap. */
   readonly notes: readonly string[];
-}
-
-/** Totals since the data path's start. */
-export interface SourceCountersReply {
-  readonly journalSyncs: number;
-  readonly journalSyncSeconds: number;
-  readonly framesSealed: number;
-  /** Before and after compression. */
-  readonly framePlainBytes: number;
-  readonly frameStoredBytes: number;
-}
-
-/** Totals since the data path's start. */
-export interface ReplicaCountersReply {
-  readonly storeSyncs: number;
-  readonly storeSyncSeconds: number;
-  readonly framesReceived: number;
-  readonly receivedBytes: number;
-  readonly framesRejected: number;
 }
 
 export interface HeadReply {
@@ -167,6 +153,11 @@ export interface JournalReply {
   readonly usedBytes: number;
   readonly budgetBytes: number;
   readonly oldestLsn: number | null;
+  /** What goes into it, over the last minute. */
+  readonly bytesPerSecond: number | null;
+  /** How long an outage the whole budget holds at that rate, and what is left of it; null: not known, or nothing goes in. */
+  readonly budgetSeconds: number | null;
+  readonly leftSeconds: number | null;
 }
 
 export interface SourceVolumeReply {
@@ -198,6 +189,8 @@ export interface SourceReplicaReply {
   readonly reason: string;
   readonly durableLsn: number | null;
   readonly lag: LagReply;
+  /** It has taken nothing for so long although there was something to take; null: not known. */
+  readonly stoodStillSeconds: number | null;
 }
 
 export interface ReplicaStatusReply {
@@ -231,6 +224,9 @@ export interface ReplicaGroupReply {
   readonly floor: PointReply | null;
   /** A replica alone can only say "at least": the time since the newest record's own time (rule 7). */
   readonly lagSecondsAtLeast: number | null;
+  readonly rpoClaim: RpoClaimReply | null;
+  /** null: `apply` is off, or nothing is known yet. */
+  readonly standby: StandbyReply | null;
   readonly volumes: readonly { readonly id: number; readonly name: string; readonly sizeBytes: number }[];
   readonly store: ReplicaStoreReply | null;
   readonly views: readonly ViewReply[];

@@ -1,5 +1,7 @@
 import { z } from 'zod';
+import { ACK_ANSWERS, ACK_DEGREES, STALL_ACTIONS } from '../synchrony/degree-policy.ts';
 import type { BookmarkRequest, DryRunRequest, GiveUpRequest, MountRequest, RestoreRequest } from './control-api.ts';
+import type { DegreeRequest } from './degree-api.ts';
 
 /** The requests of control-api.ts as schemas: what the server checks, and what /openapi.json describes. */
 
@@ -30,6 +32,20 @@ export const dryRunRequest: z.ZodType<DryRunRequest> = z.strictObject({ dryRun: 
 
 export const giveUpRequest: z.ZodType<GiveUpRequest> = z.strictObject({
   reason: z.string().trim().min(1).max(1000),
+  dryRun: z.boolean().optional(),
+});
+
+export const degreeRequest: z.ZodType<DegreeRequest> = z.strictObject({
+  ack: z.enum(ACK_DEGREES).optional(),
+  ackAt: z.enum(ACK_ANSWERS).optional(),
+  onStall: z.enum(STALL_ACTIONS).optional(),
+  stallAfterMs: z.number().int().min(1_000).max(60_000).optional(),
+  unshippedBytesMax: z
+    .number()
+    .int()
+    .min(4 * 1024 ** 2)
+    .optional(),
+  toConfiguration: z.boolean().optional(),
   dryRun: z.boolean().optional(),
 });
 

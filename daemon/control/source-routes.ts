@@ -9,7 +9,8 @@ import type {
   GiveUpRequest,
   SourceStatusReply,
 } from './control-api.ts';
-import { bookmarkRequest, dryRunRequest, giveUpRequest, groupParameter } from './control-schemas.ts';
+import { bookmarkRequest, degreeRequest, dryRunRequest, giveUpRequest, groupParameter } from './control-schemas.ts';
+import type { DegreeRequest } from './degree-api.ts';
 
 /** What the source's control plane can do; run-source.ts fills it in. Unknown groups reject with not-found. */
 export interface SourceControl {
@@ -23,6 +24,8 @@ export interface SourceControl {
   release(group: string, dryRun: boolean): Promise<ActionReply>;
   /** Gives up damaged records that nobody holds (invariant R2); the next start carries it out. */
   giveUp(group: string, request: GiveUpRequest): Promise<GiveUpReply>;
+  /** What guests' answers wait for, from now on or when no replica relies on the old promise any more. */
+  degree(group: string, request: DegreeRequest): Promise<ActionReply>;
 }
 
 type InGroup<Body> = { Params: { group: string }; Body: Body };
@@ -62,6 +65,11 @@ export function sourceRoutes(control: SourceControl): (app: FastifyInstance) => 
         },
       },
       async (request) => control.giveUp(request.params.group, request.body),
+    );
+    app.post<InGroup<DegreeRequest>>(
+      '/v1/groups/:group/degree',
+      { schema: { summary: 'Change what answers to guests wait for', params: groupParameter, body: degreeRequest } },
+      async (request) => control.degree(request.params.group, request.body),
     );
   };
 }

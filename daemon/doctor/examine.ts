@@ -6,6 +6,7 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import type { KafkaConfig, NbdListen, ReplicaConfig, SourceConfig } from '../config/config-types.ts';
 import { loadReplicaConfig, loadSourceConfig } from '../config/load-config.ts';
 import { formatSize } from '../config/units.ts';
+import type { DegreePolicy } from '../synchrony/degree-policy.ts';
 import { type Finding, ok, problem, warning } from './finding.ts';
 import { examineGuests } from './guests.ts';
 
@@ -39,7 +40,8 @@ async function examineSource(file: string): Promise<Finding[]> {
     for (const replica of group.stream.direct?.replicas ?? []) {
       findings.push(await examineReach(at(`replica ${replica.name}`), replica.connect.host, replica.connect.port));
     }
-    if (group.stream.kafka !== null) findings.push(...(await examineKafka(at('stream.kafka'), group.stream.kafka)));
+    if (group.stream.kafka !== null)
+      findings.push(...(await examineKafka(at('stream.kafka'), group.stream.kafka, group.degree)));
   }
   return findings;
 }
@@ -209,7 +211,7 @@ async function examineReach(subject: string, host: string, port: number): Promis
   );
 }
 
-async function examineKafka(subject: string, config: KafkaConfig): Promise<Finding[]> {
+async function examineKafka(subject: string, config: KafkaConfig, degree?: DegreePolicy): Promise<Finding[]> {
   const findings = await Promise.all(
     config.brokers.map((broker) => {
       const at = broker.lastIndexOf(':');
@@ -222,5 +224,5 @@ async function examineKafka(subject: string, config: KafkaConfig): Promise<Findi
   );
   if (findings.every((finding) => finding.verdict !== 'ok')) return findings;
   const { examineTopic } = await import('./kafka-topic.ts');
-  return [...findings, ...(await examineTopic(subject, config))];
+  return [...findings, ...(await examineTopic(subject, config, degree))];
 }

@@ -1,7 +1,10 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Host } from '../../journal/host/host.ts';
+import type { RpoClaim } from '../../replica/receive/promise-of-source.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
+import type { StandbyStatus } from '../../replica/standby/standby-image.ts';
 import type { GroupState, ReplicaGroupReply, StreamReply } from '../control/control-api.ts';
+import type { RpoClaimReply, StandbyReply } from '../control/degree-api.ts';
 import { pinGroupId, readGroupId } from '../group-identity.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { nbdListener } from '../nbd-setup.ts';
@@ -92,6 +95,7 @@ export class ReplicaDataPath {
       groupId,
       replica,
       reserveBytes: config.reserveBytes,
+      apply: config.apply,
       // views are closed by it; the index is built again at the opening
       onReopen: () => {
         const reason = 'damaged history was put back: the group opens anew with all of it';
@@ -189,6 +193,8 @@ export class ReplicaDataPath {
       head: pointReply(epoch, now.headLsn, now.headTime),
       floor: pointReply(epoch, now.floorLsn, now.floorTime),
       lagSecondsAtLeast: now.heartbeatAgeMs === undefined ? null : now.heartbeatAgeMs / 1000,
+      rpoClaim: claimReply(group.rpoClaim),
+      standby: now.standby === undefined ? null : standbyReply(now.standby),
       volumes: now.volumes.map(({ id, name, size }) => ({ id, name, sizeBytes: size })),
       store: {
         directory: config.directory,
@@ -210,6 +216,17 @@ export class ReplicaDataPath {
       ],
     };
   }
+}
+
+function standbyReply({ mode, directory, state, reason, appliedLsn, copiedBytes }: StandbyStatus): StandbyReply {
+  // before the stamp was read nothing is known of the files
+  if (state === undefined) return { mode, directory, state: 'starting', reason, appliedLsn: null, copiedBytes: null };
+  return { mode, directory, state, reason, appliedLsn, copiedBytes: state === 'copying' ? copiedBytes : null };
+}
+
+function claimReply({ rpo, promise, reason, sureForMs }: RpoClaim): RpoClaimReply {
+  const sureForSeconds = rpo === 'zero' ? sureForMs / 1000 : null;
+  return { rpo, promise: promise === '' ? null : promise, reason, sureForSeconds };
 }
 
 function streamReply(

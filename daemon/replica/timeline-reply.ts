@@ -1,5 +1,6 @@
 import type { CatalogBookmark } from '../../replica/catalog/catalog.ts';
-import type { ReplicaGroup, ReplicaGroupStatus } from '../../replica/replica-group.ts';
+import type { ReplicaGroup } from '../../replica/replica-group.ts';
+import type { ReplicaGroupStatus } from '../../replica/replica-group-status.ts';
 import type { BookmarkReply, PointReply, PointsReply } from '../control/control-api.ts';
 import type { PointsQuery } from '../control/control-schemas.ts';
 import { isoTime } from '../times.ts';

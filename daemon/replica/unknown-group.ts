@@ -14,6 +14,8 @@ export function unknownReplicaGroup(name: string, kind: StreamReply['kind']): Re
     head: null,
     floor: null,
     lagSecondsAtLeast: null,
+    rpoClaim: null,
+    standby: null,
     volumes: [],
     store: null,
     views: [],

@@ -24,6 +24,8 @@ export interface LaneOptions {
   /** Between two frames that are not full; the first after a pause leaves at once. */
   readonly lingerMs: number;
   readonly delay: ShipDelay;
+  /** Answers to guests wait for the far side: then nothing is put off. */
+  readonly isAwaited: () => boolean;
   readonly checkpoints: ChainCheckpoints;
   /** For a replica whose own frames are damaged. */
   readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
@@ -48,6 +50,8 @@ export interface LaneEvents {
   onState(): void;
 }
 
+/** Between two frames that are not full when somebody waits for them: what comes in one turn goes together. */
+const AWAITED_LINGER_MS = 1;
 /** After a read error that may pass by itself. */
 const READ_RETRY_MS = 1000;
 
@@ -159,10 +163,12 @@ export class Lane {
     if (!isWalking && windowBytes <= 0) return undefined;
     const frameBytesMax = Math.max(1, windowBytes);
     const nowMs = clock.monotonicMs();
-    if (this.#restUntilMs > nowMs && !isWalking) return this.#wakeAt(this.#restUntilMs, nowMs);
+    const isAwaited = this.#options.isAwaited();
+    if (this.#restUntilMs > nowMs && !isWalking && !isAwaited) return this.#wakeAt(this.#restUntilMs, nowMs);
     const fillsFrame = limit - place.address >= frameBytes && limit > this.#readTo;
     if (isWalking || fillsFrame) return { ...job, frameBytesMax, flush: false };
-    if (this.#lingeredMs + lingerMs > nowMs) return this.#wakeAt(this.#lingeredMs + lingerMs, nowMs);
+    const lingerUntilMs = this.#lingeredMs + (isAwaited ? AWAITED_LINGER_MS : lingerMs);
+    if (lingerUntilMs > nowMs) return this.#wakeAt(lingerUntilMs, nowMs);
     this.#lingeredMs = nowMs;
     return { ...job, frameBytesMax, flush: true };
   }

@@ -1,5 +1,6 @@
 import { channel } from '../../journal/base/channels.ts';
 import type { Lsn } from '../../journal/position.ts';
+import type { StateName } from '../../journal/record-bodies.ts';
 import type { ReplicaFeedback } from '../../journal/stream.ts';
 import type { Acknowledged } from './acknowledged.ts';
 import type { KnownChains } from './known-chains.ts';
@@ -32,6 +33,10 @@ export interface KnownReplica {
   heardMs: number;
   /** Lowest LSN it found damaged and asks for again; 0: none. */
   damagedFrom: Lsn;
+  /** Which of its states that was, by its own clock; undefined: it does not say. */
+  sent: StateName | undefined;
+  /** What its standby image holds, as it says; undefined: it has none that is applied in step. */
+  appliedLsn: Lsn | undefined;
 }
 
 /** Names kept of readers that nobody registered. */
@@ -71,6 +76,8 @@ export class ReplicaRegistry {
         lostFromLsn: known?.lostFromLsn ?? 0,
         heardMs: 0,
         damagedFrom: 0,
+        sent: undefined,
+        appliedLsn: undefined,
       };
     });
   }
@@ -104,6 +111,8 @@ export class ReplicaRegistry {
     replica.chain = feedback.chain;
     replica.heardMs = nowMs;
     replica.damagedFrom = feedback.damagedFrom ?? 0;
+    replica.sent = feedback.sent;
+    replica.appliedLsn = feedback.appliedLsn;
     if (announce) {
       const { name, state, reason } = replica;
       replicaChannel.publish({ group: this.#group, replica: name, state, reason, durableLsn: feedback.durableLsn });
@@ -124,6 +133,14 @@ export class ReplicaRegistry {
   /** What every required replica holds for certain. */
   get replicatedLsn(): Lsn {
     return this.#least(this.replicas.filter(({ required }) => required));
+  }
+
+  /** What stands in the standby image of every required replica. */
+  get appliedLsn(): Lsn {
+    return this.replicas.reduce(
+      (least, { required, appliedLsn, provenLsn }) => (required ? Math.min(least, appliedLsn ?? 0, provenLsn) : least),
+      Number.MAX_SAFE_INTEGER,
+    );
   }
 
   /** What every registered replica holds for certain. */

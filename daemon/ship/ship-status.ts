@@ -1,6 +1,7 @@
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { StreamStatus, StreamTopicStatus } from '../../journal/stream.ts';
 import type { ReplicaState } from './replica-registry.ts';
+import type { RpoFigures } from './rpo-windows.ts';
 
 /** How far something is behind the newest record; null: not known. Never less than the truth. */
 export interface ShipLag {
@@ -25,6 +26,8 @@ export interface ShipReplicaStatus {
   readonly lag: ShipLag;
   /** Since its last state came; null: none came. */
   readonly heardSecondsAgo: number | null;
+  /** For so long it has taken nothing although there was something to take; 0: it does. */
+  readonly stoodStillSeconds: number;
 }
 
 export type ShipState = StreamStatus['state'] | 'needs-resync' | 'diverged';
@@ -43,6 +46,8 @@ export interface ShipStatus {
   readonly shippedAddress: JournalAddress;
   /** Of the required replica that is furthest behind. */
   readonly backlog: ShipLag;
+  /** The same in seconds, over windows of time. */
+  readonly rpo: readonly RpoFigures[];
   readonly replicas: readonly ShipReplicaStatus[];
   /** How full a capped topic is; null: there is no cap. */
   readonly topic: StreamTopicStatus | null;
@@ -61,4 +66,11 @@ export function worseLag(one: ShipLag, other: ShipLag): ShipLag {
 
 function worse(one: number | null, other: number | null): number | null {
   return one === null || other === null ? null : Math.max(one, other);
+}
+
+/** Of several streams, the one that is furthest from sending. */
+export function worstStream(streams: readonly StreamStatus[]): Pick<ShipStatus, 'state' | 'reason' | 'code'> {
+  const order: readonly ShipState[] = ['stopped', 'retrying', 'connecting', 'streaming'];
+  const worst = streams.reduce((one, other) => (order.indexOf(other.state) < order.indexOf(one.state) ? other : one));
+  return { state: worst.state, reason: worst.reason, code: worst.code ?? null };
 }

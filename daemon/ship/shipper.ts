@@ -1,26 +1,35 @@
 import { assert } from '../../journal/base/assert.ts';
 import { channel } from '../../journal/base/channels.ts';
 import type { Chain } from '../../journal/chain.ts';
-import { SEALER_DEFAULTS, type SealerOptions } from '../../journal/frame-sealer.ts';
+import type { SealerOptions } from '../../journal/frame-sealer.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
+import type { FarSide } from '../synchrony/degree-keeper.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
-import { FrameMaker } from './frame-maker.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';
-import { journalFrames } from './journal-frames.ts';
 import { type JournalDamage, JournalMender, type MenderOptions } from './journal-mender.ts';
 import { KnownChains } from './known-chains.ts';
 import { Lane } from './lane.ts';
+import { laneMaker } from './lane-options.ts';
 import { Release } from './release.ts';
 import { type KnownReplica, type RegisteredReplica, ReplicaRegistry } from './replica-registry.ts';
-import { LocalSealing, type SealRunner } from './seal-runner.ts';
-import { SHIP_DELAY, type ShipDelay } from './ship-pace.ts';
+import { RpoWindows } from './rpo-windows.ts';
+import type { LocalSealing, SealRunner } from './seal-runner.ts';
+import type { ShipDelay } from './ship-pace.ts';
 import { isUnreadable, loadShipState } from './ship-state.ts';
-import { type ShipLag, type ShipReplicaStatus, type ShipState, type ShipStatus, worseLag } from './ship-status.ts';
+import {
+  type ShipLag,
+  type ShipReplicaStatus,
+  type ShipState,
+  type ShipStatus,
+  worseLag,
+  worstStream,
+} from './ship-status.ts';
+import { Standstill } from './standstill.ts';
 
 export interface ShipperOptions {
   /** The journal's: ship.state lies there. */
@@ -42,6 +51,12 @@ export interface ShipperOptions {
   readonly lingerMs?: number;
   /** How far shipping may be put off while guests write fast; default 2 s and 512 MiB. */
   readonly delay?: ShipDelay;
+  /** Answers to guests wait for the far side: then nothing is put off. */
+  readonly isAwaited?: () => boolean;
+  /** For each sink whether a required replica reads from it; all when left out: a topic is read by every replica. */
+  readonly requiredSinks?: readonly boolean[];
+  /** Somebody may hold more now, or less. */
+  readonly onFar?: () => void;
   /** Who else relies on places in the journal, and on what stands there; nobody when left out. */
   readonly mending?: Partial<Pick<MenderOptions, 'anchors' | 'onDamaged' | 'onMended'>>;
 }
@@ -49,8 +64,6 @@ export interface ShipperOptions {
 /** How long the far side may take for each frame of what is put back. */
 const FETCH_TIMEOUT_MS = 10_000;
 
-/** What a guest writes record by record, each synced, is a frame forty times a second and not a thousand times. */
-const LINGER_MS = 25;
 const LAG_UNKNOWN: ShipLag = { records: null, bytes: null, seconds: null };
 
 const stateChannel = channel('tidemark:ship:state');
@@ -68,6 +81,8 @@ export class Shipper {
   readonly #checkpoints: ChainCheckpoints;
   readonly #chains = new KnownChains();
   readonly #heartbeats = new HeartbeatTimes();
+  readonly #rpo = new RpoWindows();
+  readonly #standstills = new Map<string, Standstill>();
   readonly #registry: ReplicaRegistry;
   readonly #release: Release;
   readonly #acknowledged: AcknowledgedFile;
@@ -112,37 +127,16 @@ export class Shipper {
         for (const lane of this.#lanes) lane.resume();
       },
     });
-    const sealer = { ...SEALER_DEFAULTS, ...options.sealer };
-    const makeSealing = (): SealRunner => {
-      const local = new LocalSealing(
-        () => new FrameMaker((from) => journal.reader(from), journal.fileBytes, identity, sealer),
-      );
-      return options.sealing?.(sealer, local) ?? local;
-    };
-    const laneOptions = {
-      journal,
-      marks,
-      clock: host.clock,
-      identity,
-      frameBytes: sealer.targetBytes,
-      lingerMs: options.lingerMs ?? LINGER_MS,
-      delay: options.delay ?? SHIP_DELAY,
-      checkpoints,
-      framesFrom: (fromLsn: Lsn) => journalFrames(journal, checkpoints, identity, fromLsn),
-    };
+    const laneOptions = laneMaker(host, options, checkpoints);
     this.#lanes = options.sinks.map((sink) => {
-      const lane: Lane = new Lane(
-        sink,
-        { ...laneOptions, sealing: makeSealing() },
-        {
-          onAccepted: () => this.#onAccepted(),
-          onFeedback: (feedback) => this.#onFeedback(lane, feedback),
-          onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
-          onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
-          onDamage: (address) => this.#mender.mendAt(address),
-          onState: () => this.#announce(),
-        },
-      );
+      const lane: Lane = new Lane(sink, laneOptions(), {
+        onAccepted: () => this.#onAccepted(),
+        onFeedback: (feedback) => this.#onFeedback(lane, feedback),
+        onChain: (lsn, chain) => this.#onChain(lane, lsn, chain),
+        onHeartbeat: (lsn, monotonicMs) => this.#heartbeats.note(lsn, monotonicMs),
+        onDamage: (address) => this.#mender.mendAt(address),
+        onState: () => this.#announce(),
+      });
       return lane;
     });
     this.#stopListening = marks.onMove(() => {
@@ -168,17 +162,21 @@ export class Shipper {
     return new Shipper(host, options, checkpoints, acknowledged);
   }
 
+  /** To be taken at least once a second: the figures over time are made of what is seen here. */
   status(): ShipStatus {
     const { marks } = this.#options;
     const nowMs = this.#host.clock.monotonicMs();
     const replicas = this.#registry.replicas.map((replica) => this.#replicaStatus(replica, nowMs));
     const required = replicas.filter((replica) => replica.required).map(({ lag }) => lag);
+    const backlog = required.reduce(worseLag);
+    this.#rpo.note(nowMs, backlog.seconds);
     return {
       ...this.#state(),
       acceptedLsn: marks.lsn('accepted'),
       replicatedLsn: this.#registry.replicatedLsn,
       shippedAddress: marks.address('shipped'),
-      backlog: required.reduce(worseLag),
+      backlog,
+      rpo: this.#rpo.figures,
       replicas,
       topic: this.#lanes.map((lane) => lane.stream.topic).find((topic) => topic !== undefined) ?? null,
       unregistered: [...this.#registry.strangers],
@@ -198,6 +196,31 @@ export class Shipper {
   /** Asks everybody now for what is damaged; resolves with what nobody gave back. */
   askAgain(): Promise<readonly JournalDamage[]> {
     return this.#mender.askAgain();
+  }
+
+  /** For who waits for the far side. Unlike the marks its figures may go back. */
+  get far(): FarSide {
+    const registry = this.#registry;
+    return {
+      reachedLsn: (ack) => {
+        if (ack === 'applied') return registry.appliedLsn;
+        return ack === 'stream' ? this.#acceptedLsn : registry.replicatedLsn;
+      },
+      get withoutImage() {
+        const one = registry.replicas.find(({ required, durableLsn, appliedLsn }) => {
+          return required && durableLsn !== undefined && appliedLsn === undefined;
+        });
+        return one?.name;
+      },
+      get lost() {
+        return registry.replicas.some(({ required, lostFromLsn }) => required && lostFromLsn > 0);
+      },
+      get heard() {
+        return registry.replicas.flatMap(({ required, name, sent, heardMs }) =>
+          required && sent !== undefined ? [{ replica: name, sent, takenMs: heardMs }] : [],
+        );
+      },
+    };
   }
 
   /** Of each sink, in their order. */
@@ -227,6 +250,13 @@ export class Shipper {
     const { marks } = this.#options;
     const accepted = Math.min(...this.#lanes.map((lane) => lane.acceptedLsn));
     if (accepted > marks.lsn('accepted')) marks.advanceLsn('accepted', accepted);
+    this.#options.onFar?.();
+  }
+
+  get #acceptedLsn(): Lsn {
+    const { requiredSinks } = this.#options;
+    const lanes = this.#lanes.filter((_, index) => requiredSinks?.[index] ?? true);
+    return Math.min(...lanes.map((lane) => lane.acceptedLsn));
   }
 
   #onFeedback(lane: Lane, feedback: ReplicaFeedback): void {
@@ -260,6 +290,7 @@ export class Shipper {
     const replica = this.#registry.hear(feedback, this.#host.clock.monotonicMs());
     this.#acknowledged.note();
     if (replica !== undefined && this.#proveOrStop(lane, replica)) this.#advance();
+    this.#options.onFar?.();
     this.#announce();
   }
 
@@ -268,6 +299,7 @@ export class Shipper {
     for (const replica of this.#registry.replicas) {
       if (replica.durableLsn === lsn && this.#proveOrStop(lane, replica)) this.#advance();
     }
+    this.#options.onFar?.();
   }
 
   #proveOrStop(lane: Lane, replica: KnownReplica): boolean {
@@ -302,7 +334,14 @@ export class Shipper {
       lostFromLsn: lostFromLsn === 0 ? null : lostFromLsn,
       lag: durableLsn === undefined ? LAG_UNKNOWN : this.#lag(durableLsn, nowMs),
       heardSecondsAgo: durableLsn === undefined ? null : (nowMs - heardMs) / 1000,
+      stoodStillSeconds: this.#standstill(name).look(nowMs, durableLsn, this.#options.marks.lsn('durable')),
     };
+  }
+
+  #standstill(replica: string): Standstill {
+    const known = this.#standstills.get(replica) ?? new Standstill();
+    this.#standstills.set(replica, known);
+    return known;
   }
 
   #lag(durableLsn: Lsn, nowMs: number): ShipLag {
@@ -335,10 +374,7 @@ export class Shipper {
       if (state === 'needs-resync') return { state, reason: `replica ${name}: ${reason}`, code: 'needs-resync' };
       if (state === 'diverged') return { state, reason: `replica ${name}: ${reason}`, code: 'divergence' };
     }
-    const streams = this.#lanes.map((lane) => lane.stream);
-    const order: readonly ShipState[] = ['stopped', 'retrying', 'connecting', 'streaming'];
-    const worst = streams.reduce((one, other) => (order.indexOf(other.state) < order.indexOf(one.state) ? other : one));
-    return { state: worst.state, reason: worst.reason, code: worst.code ?? null };
+    return worstStream(this.#lanes.map((lane) => lane.stream));
   }
 
   #announce(): void {

@@ -7,6 +7,7 @@ import type {
   GiveUpRequest,
   SourceGroupReply,
 } from '../control/control-api.ts';
+import type { DegreeRequest } from '../control/degree-api.ts';
 
 /** Between the source's control plane and the worker of one group. */
 
@@ -21,6 +22,7 @@ export interface SourceMethods {
   detach: { params: { dryRun: boolean }; result: ActionReply };
   release: { params: { dryRun: boolean }; result: ActionReply };
   giveUp: { params: GiveUpRequest; result: GiveUpReply };
+  changeDegree: { params: DegreeRequest; result: ActionReply };
   /** Resolves when what is under way is answered, synced, and the journal is marked clean. */
   stop: { params: null; result: null };
 }

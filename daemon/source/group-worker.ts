@@ -20,6 +20,7 @@ side.serve<SourceMethods>({
   detach: ({ dryRun }) => path.detach(dryRun),
   release: async ({ dryRun }) => path.release(dryRun),
   giveUp: (request) => path.giveUp(request),
+  changeDegree: (request) => path.changeDegree(request),
   stop: async () => {
     await path.close();
     quiet();

@@ -49,6 +49,10 @@ export async function runSource(config: SourceConfig, log: Log): Promise<number>
       runtime.operation(request.dryRun === true ? 'give-up-plan' : 'give-up', { group, reason: request.reason }, () =>
         rpc(group).call('giveUp', request, GIVE_UP_TIMEOUT_MS),
       ),
+    degree: (group, request) =>
+      runtime.operation(request.dryRun === true ? 'degree-plan' : 'degree', { group }, async () =>
+        rpc(group).call('changeDegree', request, CALL_TIMEOUT_MS),
+      ),
   };
   const runtime = new DaemonRuntime(log, config, {
     role: 'source',

@@ -13,6 +13,7 @@ import type {
   GiveUpRequest,
   SourceGroupReply,
 } from '../control/control-api.ts';
+import type { DegreeRequest } from '../control/degree-api.ts';
 import { sourceGroupId } from '../group-identity.ts';
 import { type NbdListenAddress, NbdServer } from '../nbd/server.ts';
 import { exportUri, nbdListener } from '../nbd-setup.ts';
@@ -27,14 +28,16 @@ import { isoTime } from '../times.ts';
 import { anchorsOf, readCheckpoint } from '../volume/checkpoint.ts';
 import { ProtectedGroup } from '../volume/protected-group.ts';
 import type { WorkerSide } from '../worker/worker-side.ts';
+import { AppendRate } from './append-rate.ts';
 import { CountedExport } from './counted-export.ts';
+import { policyOf } from './degree-policy-of.ts';
 import { damageBehind, planGiveUp } from './give-up-plan.ts';
 import type { SourceWorkerData } from './group-worker-protocol.ts';
 import { mendingOf } from './mending.ts';
 import { openVolumes } from './open-volumes.ts';
 import { ThreadSealing } from './seal-thread.ts';
 import { sourceGroupReply, unknownSourceGroup } from './source-status.ts';
-import { sinkFactory, streamNames } from './source-stream.ts';
+import { requiredSinks, sinkFactory, streamNames } from './source-stream.ts';
 
 /** Between two questions for records without which the disks cannot be served. */
 const ASK_AGAIN_MS = 5_000;
@@ -81,6 +84,7 @@ export class SourceDataPath {
   readonly #coming = new ComingShipper();
   #notes: string[] = [];
   readonly #counters = countSource();
+  readonly #rate = new AppendRate();
   #running: Promise<void> | undefined;
   #open: OpenSource | undefined;
   #phase = 'locking and recovering the journal';
@@ -104,6 +108,7 @@ export class SourceDataPath {
     this.#closing = true;
     // a start that failed has told so already
     await this.#running?.catch(() => undefined);
+    // who waits for a far side that is away is disconnected without an answer, and asks the next start again
     await this.#open?.server.close();
     await this.#open?.shipper.close();
     await this.#open?.group.close();
@@ -145,6 +150,13 @@ export class SourceDataPath {
     return { dryRun, steps: ['remote guests may connect again'] };
   }
 
+  /** What is left out stays as it is, or as it will be soon. */
+  async changeDegree({ dryRun = false, ...wanted }: DegreeRequest): Promise<ActionReply> {
+    const { degree } = this.#opened().group;
+    const steps = await degree.change(policyOf(degree.status, wanted, this.#data.config), dryRun);
+    return { dryRun, steps };
+  }
+
   async giveUp({ reason, dryRun = false }: GiveUpRequest): Promise<GiveUpReply> {
     const { config } = this.#data;
     const { group, shipper, groupId } = this.#opened();
@@ -179,6 +191,7 @@ export class SourceDataPath {
     if (now.state === 'failed' && !this.#closing) {
       this.#ended.reject(new TidemarkError('journal-poisoned', `the journal takes nothing any more: ${now.reason}`));
     }
+    this.#rate.note(this.#host.clock.monotonicMs(), group.journal.endAddress);
     return sourceGroupReply({
       config,
       groupId,
@@ -191,6 +204,7 @@ export class SourceDataPath {
       clients: server.clients().length,
       notes: [...this.#notes, ...shipper.damage.map(damageNote)],
       counters: this.#counters,
+      bytesPerSecond: this.#rate.bytesPerSecond,
       nowMicros: this.#host.clock.wallMicros(),
     });
   }
@@ -206,6 +220,7 @@ export class SourceDataPath {
       const shipper = await this.#openShipper(group, groupId, makeSinks());
       opened.unshift(shipper);
       this.#coming.opened(shipper);
+      group.degree.attach(shipper.far);
       const { address: unreadable } = group.status().destage;
       if (unreadable !== undefined) shipper.mendAt(unreadable);
       const exports = group
@@ -240,6 +255,7 @@ export class SourceDataPath {
       outOfRoom: config.outOfRoom,
       afterPowerLoss: config.afterPowerLoss === 'hold' ? ('hold-remote' as const) : ('serve' as const),
       heartbeatMs: config.heartbeatMs,
+      degree: config.degree,
       settle: (journal: Journal, seedAllAnew: () => Promise<void>) =>
         this.#settle(journal, groupId, makeSinks, seedAllAnew),
       beforeGivingUp: (end: JournalAddress) => this.#coming.keepChainAt(end),
@@ -343,6 +359,9 @@ export class SourceDataPath {
         new ThreadSealing({ directory, fileBytes, identity, sealer }, config.stream.direct !== null, local),
       givenUp: group.status().givenUp,
       replicas: config.replicas,
+      requiredSinks: requiredSinks(config),
+      onFar: () => group.degree.moved(),
+      isAwaited: () => group.degree.gate.mode !== 'open',
       mending: mendingOf(group, (error) => this.#ended.reject(error)),
     });
   }

@@ -2,13 +2,17 @@ import type { Journal } from '../../journal/journal.ts';
 import type { SourceGroupConfig } from '../config/config-types.ts';
 import type {
   GroupState,
-  SourceCountersReply,
+  JournalReply,
   SourceGroupReply,
   SourceVolumeReply,
   StreamReply,
 } from '../control/control-api.ts';
+import type { SourceCountersReply } from '../control/counters-api.ts';
+import type { DegreeReply } from '../control/degree-api.ts';
 import { listenText } from '../nbd-setup.ts';
 import type { ShipReplicaStatus, ShipStatus } from '../ship/ship-status.ts';
+import type { AckDegree } from '../synchrony/degree-policy.ts';
+import type { DegreeStatus } from '../synchrony/degree-status.ts';
 import { GUESTS_WAIT_NOTE } from '../telemetry/alarm-conditions.ts';
 import { isoTime } from '../times.ts';
 import type { GroupStatus, VolumeStatus } from '../volume/group-status.ts';
@@ -50,8 +54,11 @@ export function unknownSourceGroup(config: SourceGroupConfig): SourceGroupReply 
       reason: '',
       durableLsn: null,
       lag: unknown,
+      stoodStillSeconds: null,
     })),
     backlog: unknown,
+    rpo: [],
+    degree: null,
     counters: null,
     notes: [],
   };
@@ -75,6 +82,8 @@ export interface SourceFacts {
   readonly clients: number;
   readonly notes: readonly string[];
   readonly counters: SourceCountersReply;
+  /** Into the journal; null: not known yet. */
+  readonly bytesPerSecond: number | null;
   /** Microseconds since 1970 by the wall clock: only to name moments to a person. */
   readonly nowMicros: number;
 }
@@ -106,6 +115,7 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
       usedBytes: group.journalUsedBytes,
       budgetBytes: config.journal.budgetBytes,
       oldestLsn: journal.oldestLsn,
+      ...budgetTimes(facts.bytesPerSecond, config.journal.budgetBytes, ship.backlog.bytes),
     },
     overlay: {
       bytes: group.volumes.reduce((sum, volume) => sum + volume.overlayBytes, 0),
@@ -116,15 +126,20 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
     clients: facts.clients,
     stream: streamReply(config, ship),
     topic: ship.topic,
-    replicas: ship.replicas.map(({ name, required, state: replicaState, reason: why, durableLsn, lag }) => ({
-      name,
-      required,
-      state: durableLsn === null ? 'unknown' : replicaState,
-      reason: why,
-      durableLsn,
-      lag,
-    })),
+    replicas: ship.replicas.map(
+      ({ name, required, state: replicaState, reason: why, durableLsn, lag, stoodStillSeconds }) => ({
+        name,
+        required,
+        state: durableLsn === null ? 'unknown' : replicaState,
+        reason: why,
+        durableLsn,
+        lag,
+        stoodStillSeconds,
+      }),
+    ),
     backlog: ship.backlog,
+    rpo: ship.rpo,
+    degree: degreeReply(config, group.degree),
     counters: { ...facts.counters },
     notes: [
       ...facts.notes,
@@ -137,6 +152,17 @@ export function sourceGroupReply(facts: SourceFacts): SourceGroupReply {
 
 /** Beside one of these a group may be blocked, and its state does not say so. */
 const WORSE_THAN_BLOCKED: ReadonlySet<GroupState> = new Set(['held', 'unprotected', 'backing-failed']);
+
+function budgetTimes(
+  bytesPerSecond: number | null,
+  budgetBytes: number,
+  backlogBytes: number | null,
+): Pick<JournalReply, 'bytesPerSecond' | 'budgetSeconds' | 'leftSeconds'> {
+  const flows = bytesPerSecond !== null && bytesPerSecond > 0;
+  const seconds = (bytes: number): number | null => (flows ? Math.max(0, bytes) / bytesPerSecond : null);
+  const leftSeconds = backlogBytes === null ? null : seconds(budgetBytes - backlogBytes);
+  return { bytesPerSecond, budgetSeconds: seconds(budgetBytes), leftSeconds };
+}
 
 /** The worst that is true, and why. */
 function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, string, string | null] {
@@ -158,6 +184,11 @@ function stateOf({ config, group, ship, nowMicros }: SourceFacts): [GroupState, 
   }
   if (group.heldForRoom) {
     return ['blocked', 'the journal has spent its budget, or its file system is full: the guest waits', 'journal-full'];
+  }
+  const { degree } = group;
+  if (degree.state === 'blocked' || degree.state === 'failing') {
+    const what = degree.state === 'blocked' ? 'guests wait for the far side' : 'guests are answered with errors';
+    return ['blocked', `${what}: ${degree.reason}`, 'timed-out'];
   }
   if (group.state === 'seeding') return ['seeding', `all of ${group.reason} is being journalled`, null];
   if (ship.state !== 'streaming') return ['behind', ship.reason, ship.code];
@@ -209,6 +240,35 @@ function volumeReply(
       ...(facts.exports.get(name)?.traffic ?? { reads: 0, readBytes: 0, writes: 0, writeBytes: 0, flushes: 0 }),
     },
   };
+}
+
+function degreeReply(config: SourceGroupConfig, degree: DegreeStatus): DegreeReply {
+  const { policy, configured, next, state, reason, sinceLsn, holds, brokenFromLsn } = degree;
+  return {
+    policy,
+    configured,
+    next: next ?? null,
+    meaning: meaningOf(policy.ack, kindOf(config)),
+    state,
+    reason,
+    sinceLsn,
+    holds,
+    brokenFromLsn: brokenFromLsn === 0 ? null : brokenFromLsn,
+    brokenStretches: degree.stretches,
+    answersHeld: degree.waiting,
+    clientsHeldBack: degree.heldBack,
+    unshippedBytes: degree.unshippedBytes,
+    unshippedBytesBound: degree.unshippedBytesBound === 0 ? null : degree.unshippedBytesBound,
+  };
+}
+
+function meaningOf(ack: AckDegree, kind: StreamReply['kind']): string {
+  if (ack === 'local') return 'in the journal here';
+  if (ack === 'replica') return 'durable at every required replica';
+  if (ack === 'applied') return 'in the standby image of every required replica';
+  return kind === 'kafka'
+    ? 'taken by the topic from all in-sync brokers: in their page cache'
+    : "received by the replica's process, not yet durable there";
 }
 
 function streamReply(config: SourceGroupConfig, ship: ShipStatus): StreamReply {

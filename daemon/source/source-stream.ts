@@ -12,6 +12,13 @@ export function streamNames({ stream: { direct, kafka } }: SourceGroupConfig): s
   return (direct?.replicas ?? []).map(({ name }) => `replica ${name}`);
 }
 
+/** For each sink, in their order, whether somebody reads from it whom the source has to wait for. */
+export function requiredSinks({ stream: { direct, kafka }, replicas }: SourceGroupConfig): boolean[] {
+  if (kafka !== null) return [true];
+  const required = new Set(replicas.filter((replica) => replica.required).map(({ name }) => name));
+  return (direct?.replicas ?? []).map(({ name }) => required.has(name));
+}
+
 /**
  * Makes the source's ends of a group's stream: one sink per replica over direct, one for the topic over Kafka. A sink is
  * opened once, so that settling and shipping each get sinks of their own. Rejects with config-invalid.

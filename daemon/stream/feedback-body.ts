@@ -29,7 +29,9 @@ export function asFeedback(value: unknown): ReplicaFeedback | undefined {
     typeof fields.heartbeatMs === 'number' &&
     Number.isFinite(fields.heartbeatMs) &&
     isState(fields.state) &&
-    (fields.damagedFrom === undefined || isCount(fields.damagedFrom))
+    (fields.damagedFrom === undefined || isCount(fields.damagedFrom)) &&
+    (fields.sent === undefined || isStateName(fields.sent)) &&
+    (fields.appliedLsn === undefined || isCount(fields.appliedLsn))
   ) {
     return {
       replica: fields.replica,
@@ -43,6 +45,8 @@ export function asFeedback(value: unknown): ReplicaFeedback | undefined {
       missingFrom: fields.missingFrom,
       ...(fields.damagedFrom === undefined ? {} : { damagedFrom: fields.damagedFrom }),
       heartbeatMs: fields.heartbeatMs,
+      ...(fields.sent === undefined ? {} : { sent: { run: fields.sent.run, sentMs: fields.sent.sentMs } }),
+      ...(fields.appliedLsn === undefined ? {} : { appliedLsn: fields.appliedLsn }),
       resumeOffset: fields.resumeOffset,
     };
   }
@@ -55,6 +59,13 @@ function isText(value: unknown): value is string {
 
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isStateName(value: unknown): value is NonNullable<ReplicaFeedback['sent']> {
+  if (typeof value !== 'object' || value === null) return false;
+  const { run, sentMs } = value as Readonly<Record<string, unknown>>;
+  const isRun = typeof run === 'string' && /^[0-9a-f]{16}$/.test(run);
+  return isRun && typeof sentMs === 'number' && Number.isFinite(sentMs) && sentMs >= 0;
 }
 
 function isState(value: unknown): value is ReplicaFeedback['state'] {

@@ -10,6 +10,14 @@ export const ALARM_CODES = {
     severity: 'critical',
     action: 'the guest waits for journal space: bring the stream back or add budget',
   },
+  degraded: {
+    severity: 'critical',
+    action: 'guests are answered without the far side: what they write now would be lost with this site; bring it back',
+  },
+  'far-side-stalled': {
+    severity: 'critical',
+    action: 'guests wait for the far side, or get errors, as onStall says: bring it back, or `tidemark degree`',
+  },
   unprotected: { severity: 'critical', action: 'history has stopped: bring the stream back, then seed anew' },
   'journal-space': { severity: 'warning', action: 'the journal fills up: bring the stream or replica back' },
   'journal-damaged': {
@@ -32,9 +40,18 @@ export const ALARM_CODES = {
     action: 'the topic nears the cap set on it and drops what replicas have not read: bring them back or raise it',
   },
   'replica-silent': { severity: 'warning', action: 'a replica has not been heard since the start: is it running?' },
+  'replica-stalled': {
+    severity: 'warning',
+    action:
+      'a replica takes nothing although there is something: what would be lost with this site grows; look at it and the way to it',
+  },
   'replica-full': {
     severity: 'critical',
     action: 'the replica is at its reserve: give it space or shorten its window',
+  },
+  'standby-stalled': {
+    severity: 'warning',
+    action: 'the standby image does not follow, and keeps history from ageing out: read the reason, or set apply: off',
   },
   'replica-space': { severity: 'warning', action: 'the replica fills up' },
   'needs-resync': { severity: 'critical', action: 'replica and source do not continue each other: seed anew' },

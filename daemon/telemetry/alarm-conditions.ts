@@ -1,3 +1,4 @@
+import { formatDuration } from '../config/units.ts';
 import type { GroupState, ReplicaGroupReply, SourceGroupReply, StreamReply } from '../control/control-api.ts';
 import type { AlarmCode } from './alarm-codes.ts';
 import type { AlarmCondition } from './alarms.ts';
@@ -35,6 +36,8 @@ export function sourceConditions(groups: readonly SourceGroupReply[]): AlarmCond
     ...streamConditions(group.name, group.stream),
     ...topicConditions(group),
     ...journalConditions(group),
+    ...degreeConditions(group),
+    ...standstillConditions(group),
     ...group.replicas.flatMap((replica) => {
       const code = REPLICA_ALARMS[replica.state];
       if (code === undefined) return [];
@@ -49,6 +52,7 @@ export function replicaConditions(groups: readonly ReplicaGroupReply[]): AlarmCo
     ...streamConditions(group.name, group.stream),
     ...reserveConditions(group),
     ...damageConditions(group, 'history-damaged'),
+    ...standbyConditions(group),
     ...group.restores
       .filter((job) => job.state === 'failed')
       .map((job) => condition('restore-failed', group.name, job.error?.message ?? 'failed', job.id)),
@@ -61,6 +65,8 @@ function condition(code: AlarmCode, group: string, message: string, subject = ''
 
 function stateConditions(group: SourceGroupReply | ReplicaGroupReply): AlarmCondition[] {
   const byCode = group.code === null ? undefined : REPLICA_ALARMS[group.code];
+  // what guests wait for is told by an alarm of its own
+  if (group.state === 'blocked' && group.code === 'timed-out') return [];
   const code = STATE_ALARMS[group.state] ?? (group.state === 'stopped' ? (byCode ?? 'stream-stopped') : byCode);
   return code === undefined ? [] : [condition(code, group.name, group.reason)];
 }
@@ -76,16 +82,46 @@ function streamConditions(group: string, stream: StreamReply): AlarmCondition[] 
   return stream.state === 'retrying' ? [condition('stream-away', group, stream.reason)] : [];
 }
 
+/** A promise of a degree that is not kept, or that guests pay for. */
+function degreeConditions({ name, degree }: SourceGroupReply): AlarmCondition[] {
+  if (degree === null) return [];
+  const { state, reason, brokenFromLsn } = degree;
+  if (state === 'blocked' || state === 'failing') {
+    const what = state === 'blocked' ? 'guests wait' : 'guests get errors';
+    return [condition('far-side-stalled', name, `${what}: ${reason}`)];
+  }
+  if (state !== 'degraded') return [];
+  return [condition('degraded', name, `ack ${degree.policy.ack} has not held since LSN ${brokenFromLsn}: ${reason}`)];
+}
+
+/** Longer than an idle source is silent: it sends a heartbeat at least once a minute, and once a second as a rule. */
+const STANDS_SECONDS = 15;
+
+function standstillConditions({ name, replicas }: SourceGroupReply): AlarmCondition[] {
+  return replicas
+    .filter(({ stoodStillSeconds }) => (stoodStillSeconds ?? 0) >= STANDS_SECONDS)
+    .map((replica) => condition('replica-stalled', name, `nothing has advanced for ${STANDS_SECONDS} s`, replica.name));
+}
+
+function standbyConditions({ name, standby }: ReplicaGroupReply): AlarmCondition[] {
+  return standby === null || standby.reason === '' ? [] : [condition('standby-stalled', name, standby.reason)];
+}
+
 function journalConditions(group: SourceGroupReply): AlarmCondition[] {
   const { journal } = group;
   const found = damageConditions(group, 'journal-damaged');
   if (journal === null || journal.budgetBytes === 0) return found;
-  const percent = (journal.usedBytes / journal.budgetBytes) * 100;
+  const used = (journal.usedBytes / journal.budgetBytes) * 100;
+  const missing = ((group.backlog.bytes ?? 0) / journal.budgetBytes) * 100;
   // a journal recycles its files only in whole: half full is its ordinary state when the budget is small
-  const step = SPACE_STEPS.find((limit) => percent >= limit && limit > 50);
-  return step === undefined
-    ? found
-    : [...found, condition('journal-space', group.name, `the journal is more than ${step} % full`)];
+  const step = SPACE_STEPS.find((limit) => missing >= limit || (used >= limit && limit > 50));
+  if (step === undefined) return found;
+  const { leftSeconds } = journal;
+  const left =
+    leftSeconds === null ? '' : `; at the present rate it lasts for ${formatDuration(leftSeconds * 1000)} more`;
+  const what =
+    missing >= step ? `more than ${step} % of the budget is backlog` : `the journal is more than ${step} % full`;
+  return [...found, condition('journal-space', group.name, `${what}${left}`)];
 }
 
 /** Rule 21. An unknown fill raises nothing: status and metrics show it as unknown. */

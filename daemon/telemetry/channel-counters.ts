@@ -1,7 +1,7 @@
 import { subscribe } from 'node:diagnostics_channel';
 import type { ChannelPayloads } from '../../journal/base/channels.ts';
 import type { ReplicaChannelPayloads } from '../../replica/replica-channels.ts';
-import type { ReplicaCountersReply, SourceCountersReply } from '../control/control-api.ts';
+import type { ReplicaCountersReply, SourceCountersReply } from '../control/counters-api.ts';
 
 /** Sums of what the low layers publish per group commit and per frame, in the thread of the data path. */
 

@@ -30,6 +30,11 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:group:room': { level: 'warn', message: "the journal's budget passed a mark" },
   'tidemark:group:unprotected': { level: 'error', message: 'history was given up for lack of room' },
   'tidemark:group:destage': { level: 'info', message: 'writing out to the backings changed its state' },
+  'tidemark:group:degree': { level: 'warn', message: 'the degree of synchrony has another state' },
+  'tidemark:group:degree-failed': {
+    level: 'error',
+    message: 'a change of the degree of synchrony could not be written down',
+  },
   'tidemark:group:seeding': { level: 'info', message: 'seeding goes on' },
   'tidemark:ship:frame': null,
   'tidemark:ship:seek': { level: 'info', message: 'the stream is sent from another position' },
@@ -50,6 +55,7 @@ const LINES: Readonly<Record<ChannelName | ReplicaChannelName, Line | null>> = {
   'tidemark:replica:floor': { level: 'info', message: 'the floor moved: older history was merged into the base' },
   'tidemark:replica:repaired': { level: 'info', message: 'damaged history was put back' },
   'tidemark:replica:unrepaired': { level: 'error', message: 'nobody has given back damaged history' },
+  'tidemark:replica:standby': { level: 'info', message: 'the standby image has another state' },
   'tidemark:replica:damage': { level: 'error', message: 'history that was durable cannot be read' },
 };
 

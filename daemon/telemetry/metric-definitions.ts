@@ -114,6 +114,21 @@ export const METRICS: readonly MetricDefinition[] = [
     ofSource((group) => group.journal?.budgetBytes),
   ),
   gauge(
+    'journal_append_bytes_per_second',
+    'Bytes that go into the journal, over the last minute',
+    ofSource((group) => group.journal?.bytesPerSecond),
+  ),
+  gauge(
+    'journal_budget_seconds',
+    'How long an outage the whole budget holds at the present rate',
+    ofSource((group) => group.journal?.budgetSeconds),
+  ),
+  gauge(
+    'journal_left_seconds',
+    'How long what is left of the budget lasts at the present rate',
+    ofSource((group) => group.journal?.leftSeconds),
+  ),
+  gauge(
     'overlay_bytes',
     'Memory of the overlay index',
     ofSource((group) => group.overlay?.bytes),
@@ -168,6 +183,43 @@ export const METRICS: readonly MetricDefinition[] = [
     'Bytes a capped topic may take',
     ofSource((group) => group.topic?.capBytes),
   ),
+  gauge('rpo_seconds', 'Seconds of writes that would have been lost, over a window, by quantile', (status) =>
+    status.role === 'source'
+      ? status.groups.flatMap(({ name, rpo }) =>
+          rpo.flatMap(({ windowSeconds, p50Seconds, p99Seconds }) => [
+            ...sample(p50Seconds, { group: name, window: `${windowSeconds}s`, quantile: '0.5' }),
+            ...sample(p99Seconds, { group: name, window: `${windowSeconds}s`, quantile: '0.99' }),
+          ]),
+        )
+      : [],
+  ),
+  gauge(
+    'promise_held',
+    '1 while the degree of synchrony is kept, 0 while it is not; nothing while nothing is promised',
+    ofSource((group) => asNumber(group.degree?.holds)),
+  ),
+  gauge('degree_state', '1 for the state of the degree of synchrony', (status) =>
+    status.role === 'source'
+      ? status.groups.flatMap(({ name, degree }) =>
+          degree === null ? [] : [{ value: 1, labels: { group: name, ack: degree.policy.ack, state: degree.state } }],
+        )
+      : [],
+  ),
+  gauge(
+    'answers_held',
+    'Answers to guests that wait for the far side',
+    ofSource((group) => group.degree?.answersHeld),
+  ),
+  gauge(
+    'unshipped_bytes',
+    'Bytes of guests that the far side does not have while answers wait for it',
+    ofSource((group) => group.degree?.unshippedBytes),
+  ),
+  gauge(
+    'unshipped_limit_bytes',
+    'What they may be: writers are slowed down before it',
+    ofSource((group) => group.degree?.unshippedBytesBound),
+  ),
   counter(
     'volume_reads',
     'Reads answered',
@@ -213,6 +265,23 @@ export const METRICS: readonly MetricDefinition[] = [
     'Age of the newest record at the replica: a lower bound of the lag',
     ofReplica((group) => group.lagSecondsAtLeast),
   ),
+  gauge(
+    'rpo_zero',
+    '1 while the replica knows that it holds all a guest was answered under the promise of its source, else 0',
+    ofReplica((group) => (group.rpoClaim === null ? null : Number(group.rpoClaim.rpo === 'zero'))),
+  ),
+  gauge(
+    'standby_applied_lsn',
+    'Newest record in the standby image, synced',
+    ofReplica((group) => group.standby?.appliedLsn),
+  ),
+  gauge('standby_state', '1 for the state of the standby image', (status) =>
+    status.role === 'replica'
+      ? status.groups.flatMap(({ name, standby }) =>
+          standby === null ? [] : [{ value: 1, labels: { group: name, state: standby.state } }],
+        )
+      : [],
+  ),
   gauge('history_seconds', 'Time between floor and head', ofReplica(historySeconds)),
   gauge(
     'store_used_bytes',
@@ -236,6 +305,10 @@ export const METRICS: readonly MetricDefinition[] = [
   ),
   gauge('restores_running', 'Restores under way', ofReplica(runningRestores)),
 ];
+
+function asNumber(value: boolean | null | undefined): Value {
+  return value === null || value === undefined ? value : Number(value);
+}
 
 function historySeconds(group: ReplicaGroupReply): number | null {
   const head = group.head?.time;

@@ -1,6 +1,7 @@
 import type { Journal, JournalOptions } from '../../journal/journal.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { Backing } from '../backing/backing.ts';
+import type { DegreePolicy, DegreeTimes } from '../synchrony/degree-policy.ts';
 import type { ChainAtEnd } from './change-map.ts';
 import type { HolderPatience } from './throttle.ts';
 
@@ -28,6 +29,9 @@ export interface GroupOptions {
   /** Memory for the overlays of all volumes; writers are slowed down before it is spent. */
   readonly overlayBytesMax: number;
   readonly outOfRoom: OutOfRoomPolicy;
+  /** What guests' answers wait for; `local` when left out. */
+  readonly degree?: DegreePolicy;
+  readonly degreeTimes?: DegreeTimes;
   /** After a power loss: keep remote guests out until `release`, or let them go on (rule 12); hold-remote. */
   readonly afterPowerLoss?: 'hold-remote' | 'serve';
   /** Payload bytes sorted together on their way to the backings; 16 MiB. */

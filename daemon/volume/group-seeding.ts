@@ -3,12 +3,13 @@ import { type ErrorCode, TidemarkError } from '../../journal/base/errors.ts';
 import { delay, type Host } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import { RecordKind } from '../../journal/record.ts';
+import type { AckGate } from '../synchrony/ack-gate.ts';
 import { type OpenedVolume, type OpenedVolumes, volumeAddedBody } from './group-open.ts';
 import { seedVolume } from './seeding.ts';
 
 const seedingChannel = channel('tidemark:group:seeding');
 
-/** A seed leaves the last part of the budget to the guests of the group's other volumes. */
+/** A seed leaves the last part of the budget, and of what may be on its way, to the guests of the other volumes. */
 const HELD_FROM_PRESSURE = 0.85;
 const POLL_MS = 50;
 const RETRY_MS = 1_000;
@@ -23,13 +24,22 @@ export class GroupSeeding {
   readonly #group: string;
   readonly #journal: Journal;
   readonly #opened: OpenedVolumes;
+  readonly #gate: AckGate;
   readonly #abort = new AbortController();
   readonly #drain: () => Promise<void>;
   readonly #running: Promise<void>[] = [];
 
   /** `drain`: resolves when all that was written so far is synced in the backings. */
-  constructor(host: Host, group: string, journal: Journal, opened: OpenedVolumes, drain: () => Promise<void>) {
+  constructor(
+    host: Host,
+    group: string,
+    journal: Journal,
+    opened: OpenedVolumes,
+    gate: AckGate,
+    drain: () => Promise<void>,
+  ) {
     this.#drain = drain;
+    this.#gate = gate;
     this.#host = host;
     this.#group = group;
     this.#journal = journal;
@@ -107,6 +117,7 @@ export class GroupSeeding {
       anew: registered.reseedFromLsn !== undefined,
       signal: this.#abort.signal,
       room: (wasRefused) => this.#room(wasRefused),
+      onAppended: (lsn, bytes) => this.#gate.shipping(lsn, bytes),
       onProgress: async (bytes) => {
         registered.seededBytes = bytes;
         await this.#opened.registry.save();
@@ -126,7 +137,8 @@ export class GroupSeeding {
 
   async #room(wasRefused: boolean): Promise<void> {
     if (wasRefused) await delay(this.#host.clock, POLL_MS);
-    while (this.#opened.pressure() >= HELD_FROM_PRESSURE && !this.#abort.signal.aborted) {
+    const pressure = (): number => Math.max(this.#opened.pressure(), this.#gate.pressure);
+    while (pressure() >= HELD_FROM_PRESSURE && !this.#abort.signal.aborted) {
       await delay(this.#host.clock, POLL_MS);
     }
     if (this.#abort.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');

@@ -1,4 +1,5 @@
 import type { JournalTime, Lsn } from '../../journal/position.ts';
+import type { DegreeStatus } from '../synchrony/degree-status.ts';
 import type { GivenUp } from './change-map.ts';
 import type { DestageState } from './destager.ts';
 
@@ -44,6 +45,7 @@ export interface GroupStatus {
   /** Remote guests are kept out until `release` (rule 12). */
   readonly remoteHeld: boolean;
   readonly givenUp?: GivenUp;
+  readonly degree: DegreeStatus;
   readonly volumes: readonly VolumeStatus[];
 }
 

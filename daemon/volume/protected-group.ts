@@ -8,6 +8,9 @@ import { RecordKind } from '../../journal/record.ts';
 import { type BookmarkBody, encodeBookmark, encodeHeartbeat } from '../../journal/record-bodies.ts';
 import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
 import type { NbdExport } from '../nbd/export.ts';
+import { AckGate } from '../synchrony/ack-gate.ts';
+import { DegreeKeeper } from '../synchrony/degree-keeper.ts';
+import { DEGREE_TIMES, LOCAL_POLICY } from '../synchrony/degree-policy.ts';
 import { ChangeMap } from './change-map.ts';
 import { neededPlace, type WrittenOut } from './checkpoint.ts';
 import { Destager, type DestageState } from './destager.ts';
@@ -56,6 +59,8 @@ export class ProtectedGroup {
   readonly #seeding: GroupSeeding;
   readonly #detaching: GroupDetach;
   readonly #remoteHold: RemoteHold;
+  /** What guests' answers wait for beyond this host. */
+  readonly degree: DegreeKeeper;
   /** What may not be read from the journal any more in this run. */
   readonly unreadable: UnreadableStretches;
   #heartbeat: Timer | undefined;
@@ -91,11 +96,14 @@ export class ProtectedGroup {
     this.#opened = parts.opened;
     this.#changeMap = parts.changeMap;
     this.#remoteHold = parts.remoteHold;
+    this.degree = parts.degree;
     this.unreadable = parts.unreadable;
     this.#unsubscribe = parts.marks.onMove(() => this.#onMove());
     const { groupName } = parts.options.journal;
     this.#detaching = new GroupDetach({ ...parts, place: parts.options.journal });
-    this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened, () => this.drain());
+    this.#seeding = new GroupSeeding(parts.host, groupName, parts.journal, parts.opened, parts.degree.gate, () =>
+      this.drain(),
+    );
     for (const opened of this.#opened.volumes) {
       if (opened.registered.standing === 'seeding') this.#seeding.start(opened);
       else opened.volume.open();
@@ -182,6 +190,7 @@ export class ProtectedGroup {
       heldForRoom: this.#throttle.heldBack > 0 && this.#retention.pressure(true) >= GO_ON_BELOW,
       remoteHeld: this.#remoteHold.held,
       ...(givenUp === undefined ? {} : { givenUp }),
+      degree: this.degree.status,
       volumes: this.#opened.volumes.map(({ volume, registered }) => volumeStatus(volume, registered)),
     };
   }
@@ -197,6 +206,7 @@ export class ProtectedGroup {
     this.#heartbeat?.cancel();
     await this.#seeding.stop();
     await this.#detaching.stop();
+    await this.degree.stop();
     if (this.journal.poisonedBy === undefined) await this.#syncs.sync().catch(ignoreOperatingError);
     this.#unsubscribe();
     await this.#retention.stop();
@@ -232,7 +242,9 @@ export class ProtectedGroup {
   #beat(): void {
     this.#heartbeat = this.#host.clock.after(this.#options.heartbeatMs ?? HEARTBEAT_MS, () => {
       const { clock } = this.#host;
-      const body = encodeHeartbeat({ monotonicMs: clock.monotonicMs(), wallMicros: clock.wallMicros() });
+      const lease = this.degree.lease();
+      const time = { monotonicMs: clock.monotonicMs(), wallMicros: clock.wallMicros() };
+      const body = encodeHeartbeat(lease === undefined ? time : { ...time, lease });
       try {
         this.journal.append(RecordKind.heartbeat, { body });
       } catch (error) {
@@ -280,6 +292,7 @@ interface GroupParts {
   readonly opened: OpenedVolumes;
   readonly changeMap: ChangeMap | undefined;
   readonly remoteHold: RemoteHold;
+  readonly degree: DegreeKeeper;
   readonly unreadable: UnreadableStretches;
 }
 
@@ -319,11 +332,13 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     );
     let requestId = 0;
     const unreadable = new UnreadableStretches();
+    const gate = new AckGate(host.clock);
     const shared: VolumeGroup = {
       journal,
       unreadable,
       syncs,
       throttle,
+      gate,
       nextRequestId: () => {
         requestId = (requestId % 0xffff_ffff) + 1;
         return requestId;
@@ -353,6 +368,8 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     const calls = { beforeGivingUp, onGivenUp: () => throttle.recheck() };
     retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, ...calls });
     opened.journalPressure = (openHolds) => retention?.pressure(openHolds) ?? 0;
+    const { journal: place, degree: configured = LOCAL_POLICY, degreeTimes: times = DEGREE_TIMES } = options;
+    const degree = await DegreeKeeper.open({ host, journal, place, group: groupName, gate, configured, times });
     return new ProtectedGroup({
       host,
       options,
@@ -365,6 +382,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
       opened,
       changeMap,
       remoteHold,
+      degree,
       unreadable,
     });
   } catch (error) {

@@ -4,6 +4,7 @@ import type { BlockDevice, DeviceExtent } from '../../journal/block-device.ts';
 import type { Appended, Journal } from '../../journal/journal.ts';
 import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
 import type { ExportClient, ReplyPort } from '../nbd/export.ts';
+import type { AckGate } from '../synchrony/ack-gate.ts';
 import { ExtentMap, NO_SOURCE } from './extent-map.ts';
 import type { SharedSync } from './shared-sync.ts';
 import type { Throttle } from './throttle.ts';
@@ -16,6 +17,7 @@ export interface VolumeGroup {
   readonly journal: Journal;
   readonly syncs: SharedSync;
   readonly throttle: Throttle;
+  readonly gate: AckGate;
   /** Ids for requests in pieces; unique within this run of the source. */
   readonly nextRequestId: () => number;
   /** The rest of a request in pieces will never come: nothing has to be kept for it. */
@@ -41,6 +43,7 @@ export class ProtectedVolume implements WritableVolume {
   readonly barrier: Barrier = { changed: true };
   readonly syncs: SharedSync;
   readonly throttle: Throttle;
+  readonly gate: AckGate;
   readonly nextRequestId: () => number;
   readonly abandonRequest: (id: number) => void;
   /** Counts windows that changed the overlay. */
@@ -61,6 +64,7 @@ export class ProtectedVolume implements WritableVolume {
     this.#unreadable = group.unreadable;
     this.syncs = group.syncs;
     this.throttle = group.throttle;
+    this.gate = group.gate;
     this.nextRequestId = group.nextRequestId;
     this.abandonRequest = group.abandonRequest;
   }
@@ -94,9 +98,14 @@ export class ProtectedVolume implements WritableVolume {
     this.#clients.delete(client);
   }
 
-  append(slab: Buffer, start: number, end: number, count: number): JournalAddress {
+  append(slab: Buffer, start: number, end: number, count: number, changes: boolean): JournalAddress {
     const appended: Appended = this.#journal.appendInPlace(slab, start, end, count);
+    if (changes) this.gate.appended(appended.lastLsn, end - start);
     return appended.address;
+  }
+
+  get poisoned(): boolean {
+    return this.#journal.poisonedBy !== undefined;
   }
 
   /** What lies below `applied` is read from the backing from now on. */

@@ -1,7 +1,7 @@
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice } from '../../journal/block-device.ts';
 import type { AppendOptions, Journal } from '../../journal/journal.ts';
-import { SECTOR_BYTES } from '../../journal/position.ts';
+import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeSeedEnd } from '../../journal/record-bodies.ts';
 
@@ -28,6 +28,8 @@ export interface SeedingOptions {
   readonly signal: AbortSignal;
   /** Resolves when the journal may have room for a chunk; `wasRefused`: it had none just now. */
   readonly room: (wasRefused: boolean) => Promise<void>;
+  /** So much more is on its way to the replicas. */
+  readonly onAppended: (lsn: Lsn, bytes: number) => void;
   /** Everything below `bytes` is in the journal durably: to be kept for the next start. Also when interrupted. */
   readonly onProgress: (bytes: number) => Promise<void>;
 }
@@ -81,7 +83,8 @@ async function append(options: SeedingOptions, kind: RecordKind, extent: AppendO
   for (let wasRefused = false; ; wasRefused = true) {
     await options.room(wasRefused);
     try {
-      journal.append(kind, { volume, ...extent });
+      const { lastLsn } = journal.append(kind, { volume, ...extent });
+      options.onAppended(lastLsn, extent.body?.length ?? 0);
       return;
     } catch (error) {
       if (!hasCode(error, 'journal-full')) throw error;

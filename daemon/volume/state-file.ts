@@ -134,6 +134,11 @@ export class StateFields {
     return found;
   }
 
+  /** Of fields of its own, checked by who reads them. */
+  map(name: string): unknown {
+    return this.#map[name];
+  }
+
   list(name: string): unknown[] {
     const value = this.#map[name];
     if (!Array.isArray(value)) throw this.#wrong(name);

@@ -1,7 +1,7 @@
 import { type ErrorCode, hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { BATCH_HEADER_BYTES } from '../../journal/batch-codec.ts';
 import type { DeviceExtent } from '../../journal/block-device.ts';
-import { type JournalAddress, SECTOR_BYTES } from '../../journal/position.ts';
+import { type JournalAddress, type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RECORD_HEADER_BYTES } from '../../journal/record.ts';
 import {
   CommandFlag,
@@ -11,6 +11,7 @@ import {
   WindowKind,
   WindowPart,
 } from '../nbd/export.ts';
+import type { AckGate } from '../synchrony/ack-gate.ts';
 import { type ExtentMap, ZERO_SOURCE } from './extent-map.ts';
 import type { SharedSync } from './shared-sync.ts';
 import type { Throttle } from './throttle.ts';
@@ -23,13 +24,18 @@ export interface WritableVolume {
   readonly barrier: Barrier;
   readonly syncs: SharedSync;
   readonly throttle: Throttle;
+  /** What answers wait for beyond the journal here. */
+  readonly gate: AckGate;
   readonly nextRequestId: () => number;
   readonly abandonRequest: (id: number) => void;
   /** Counts windows that changed the overlay. */
   changes: number;
   /** Why nobody may use the volume now; undefined: open. */
   readonly refusal: ErrorCode | undefined;
-  append(slab: Buffer, start: number, end: number, count: number): JournalAddress;
+  /** The journal has failed: nobody is answered well any more. */
+  readonly poisoned: boolean;
+  /** `changes`: something that a flush has to cover; a barrier alone is nothing. */
+  append(slab: Buffer, start: number, end: number, count: number, changes: boolean): JournalAddress;
   read(offset: number, into: Uint8Array): undefined | Promise<void>;
   extents(offset: number, length: number): Promise<DeviceExtent[]>;
   left(client: ExportClient): void;
@@ -47,7 +53,8 @@ interface HeldPiece {
  *   lay out     headers become record headers in place            window-records.ts
  *   append      one synchronous write, which gives LSNs            journal.appendInPlace
  *   overlay     where the newest bytes of each sector stand        extent-map.ts
- *   answer      plain writes at once; FUA and FLUSH behind the next sync, shared by all that wait
+ *   answer      plain writes at once; FUA and FLUSH behind the next sync, shared by all that wait; what the degree of
+ *               synchrony asks for, when the far side has it          synchrony/ack-gate.ts
  *
  * Nothing is answered that is not in the journal, and nothing is in the overlay that is not.
  */
@@ -80,7 +87,9 @@ export class VolumeClient implements ExportClient {
     let base: number;
     try {
       const count = layOutRecords(window, skip, volume.id, this.#open, volume.nextRequestId, volume.barrier);
-      base = count === 0 ? 0 : volume.append(window.buffer, window.start, window.end, count) - window.start;
+      const changes = window.count > skip + 1 || window.kind[skip] !== WindowKind.flush;
+      const { buffer, start, end } = window;
+      base = count === 0 ? 0 : volume.append(buffer, start, end, count, changes) - start;
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
       volume.barrier.changed = true;
@@ -92,6 +101,8 @@ export class VolumeClient implements ExportClient {
     if (this.#open.id !== openBefore) this.#openAt = base + window.start - BATCH_HEADER_BYTES;
     this.#takeEffect(window, skip, base);
     volume.throttle.charge(this.#replies, window.end - window.start, this.#open.id === 0 ? undefined : this.#openAt);
+    // in the middle of a request others may wait for the rest of it
+    if (this.#open.id === 0) volume.gate.charge(this.#replies, window.end - window.start);
   }
 
   read(offset: number, into: Uint8Array): undefined | Promise<void> {
@@ -112,6 +123,7 @@ export class VolumeClient implements ExportClient {
     this.#attached = false;
     this.#abandonOpen();
     this.#volume.throttle.forget(this.#replies);
+    this.#volume.gate.forget(this.#replies);
     this.#volume.left(this);
   }
 
@@ -119,6 +131,7 @@ export class VolumeClient implements ExportClient {
   #takeEffect(window: RequestWindow, skip: number, base: number): void {
     const { kind, part, flags, offset, length, headerAt, cookieHigh, cookieLow } = window;
     const overlay = this.#volume.overlay;
+    const { holdsWrites } = this.#volume.gate;
     let due: number[] | undefined;
     for (let index = skip; index < window.count; index++) {
       const stamp = base + headerAt[index]!;
@@ -138,7 +151,7 @@ export class VolumeClient implements ExportClient {
       } else if (kind[index] !== WindowKind.flush && end > start) {
         overlay.insert(start, end, ZERO_SOURCE, stamp);
       }
-      if (kind[index] === WindowKind.flush || (flags[index]! & CommandFlag.fua) !== 0) {
+      if (holdsWrites || kind[index] === WindowKind.flush || (flags[index]! & CommandFlag.fua) !== 0) {
         due ??= [];
         due.push(cookieHigh[index]!, cookieLow[index]!);
       } else {
@@ -152,6 +165,7 @@ export class VolumeClient implements ExportClient {
   /** A lone flush is worth blocking for: it saves the way through the thread pool. All others share a sync. */
   #answerDurable(cookies: number[], alone: boolean): void {
     const volume = this.#volume;
+    const coversLsn = volume.gate.newestLsn;
     if (alone && volume.syncs.waiting === 0) {
       try {
         volume.syncs.syncNow();
@@ -160,16 +174,25 @@ export class VolumeClient implements ExportClient {
         this.#answer(cookies, 'device-failed');
         return;
       }
-      this.#answer(cookies, undefined);
+      if (volume.gate.mode === 'open') this.#answer(cookies, undefined);
+      else this.#answerHeld(cookies, coversLsn);
       return;
     }
     volume.syncs.sync().then(
-      () => this.#answerLater(cookies, undefined),
+      () => this.#answerHeld(cookies, coversLsn),
       (error: unknown) => {
         if (!(error instanceof TidemarkError)) throw error;
         this.#answerLater(cookies, 'device-failed');
       },
     );
+  }
+
+  /** It is durable here. The journal may fail while the far side is waited for: then nobody is answered well (D4). */
+  #answerHeld(cookies: number[], coversLsn: Lsn): void {
+    const volume = this.#volume;
+    volume.gate.hold(coversLsn, (code) => {
+      this.#answerLater(cookies, code ?? (volume.poisoned ? 'device-failed' : undefined));
+    });
   }
 
   #answerLater(cookies: number[], code: ErrorCode | undefined): void {

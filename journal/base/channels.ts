@@ -46,6 +46,21 @@ export interface ChannelPayloads {
   'tidemark:group:unprotected': { group: string; fromLsn: number; toLsn: number; reason: string };
   /** The write-out to the backings changed its state: running, retrying, failed, stopped. */
   'tidemark:group:destage': { group: string; state: string; reason: string; code: string };
+  /**
+   * The degree of synchrony has another state: off, in-sync, blocked, failing, degraded. The promise does not hold from
+   * `brokenFromLsn` on, or (then it is 0) did not hold for the LSNs before this one that `wasBrokenFromLsn` begins.
+   */
+  'tidemark:group:degree': {
+    group: string;
+    from: string;
+    to: string;
+    reason: string;
+    lsn: number;
+    brokenFromLsn: number;
+    wasBrokenFromLsn: number;
+  };
+  /** A change of the degree of synchrony could not be made durable; it is tried again. */
+  'tidemark:group:degree-failed': { group: string; message: string };
   /** A volume's content is being journalled; `done` when its export opened. */
   'tidemark:group:seeding': { group: string; volume: string; seededBytes: number; totalBytes: number; done: boolean };
   /** A frame went into the stream. */

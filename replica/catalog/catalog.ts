@@ -2,8 +2,10 @@ import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Epoch, JournalTime, Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import {
+  type DegreeChangeBody,
   decodeBookmark,
   decodeClockJump,
+  decodeDegreeChange,
   decodeEpoch,
   decodeGap,
   decodeHeartbeat,
@@ -11,6 +13,7 @@ import {
   decodeSeedEnd,
   decodeVolumeAdded,
   decodeVolumeResized,
+  type LeaseBody,
 } from '../../journal/record-bodies.ts';
 
 export interface CatalogVolume {
@@ -53,6 +56,7 @@ export interface CatalogEvent {
     | 'seeded'
     | 'volume-added'
     | 'volume-resized'
+    | 'degree'
     | 'damaged';
   readonly lsn: Lsn;
   readonly time: JournalTime;
@@ -66,6 +70,17 @@ export interface UnvouchedTime {
   readonly micros: number;
 }
 
+/** What the source said last of its degree of synchrony. */
+export interface CatalogDegree {
+  readonly lsn: Lsn;
+  readonly state: string;
+  readonly ack: string;
+  readonly ackAt: string;
+  /** 0: the promise holds. */
+  readonly brokenFromLsn: Lsn;
+  readonly reason: string;
+}
+
 /** What the control records say, up to a position: plain data. */
 export interface Catalog {
   readonly upToLsn: Lsn;
@@ -76,6 +91,10 @@ export interface Catalog {
   readonly epoch: Epoch;
   /** In order of LSN; absent in a state that an older program wrote. */
   readonly unvouched?: readonly UnvouchedTime[];
+  /** Absent: the source has said nothing of it. */
+  readonly degree?: CatalogDegree | undefined;
+  /** The newest one given that was not taken back; by the clocks, not by the records, it has ended or not. */
+  readonly lease?: (LeaseBody & { readonly lsn: Lsn }) | undefined;
 }
 
 export const EMPTY_CATALOG: Catalog = {
@@ -93,6 +112,8 @@ const EVENTS_MAX = 10_000;
 const UNVOUCHED_MAX = 1_000;
 /** Less is the clocks' drift between two heartbeats. */
 const UNVOUCHED_MICROS_MIN = 1_000_000;
+/** States of a degree in which the source answers nothing that the far side does not have. */
+export const WAITING_STATES: ReadonlySet<string> = new Set(['in-sync', 'blocked', 'failing']);
 
 /** What the catalog said at `lsn`, when it has gone further than what is held (damage was cut off). */
 export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
@@ -114,6 +135,8 @@ export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
     heartbeat: catalog.heartbeat === undefined || catalog.heartbeat.lsn > lsn ? undefined : catalog.heartbeat,
     epoch: catalog.epoch,
     unvouched: (catalog.unvouched ?? []).filter((stretch) => stretch.lsn <= lsn),
+    degree: catalog.degree === undefined || catalog.degree.lsn > lsn ? undefined : catalog.degree,
+    lease: catalog.lease === undefined || catalog.lease.lsn > lsn ? undefined : catalog.lease,
   };
 }
 
@@ -130,6 +153,8 @@ export class CatalogBuilder {
   #heartbeat: Catalog['heartbeat'];
   #epoch: Epoch;
   #unvouched: UnvouchedTime[];
+  #degree: Catalog['degree'];
+  #lease: Catalog['lease'];
   /** Not yet enough for a stretch. */
   #driftMicros = 0;
 
@@ -141,6 +166,8 @@ export class CatalogBuilder {
     this.#heartbeat = from.heartbeat;
     this.#epoch = from.epoch;
     this.#unvouched = [...(from.unvouched ?? [])];
+    this.#degree = from.degree;
+    this.#lease = from.lease;
   }
 
   get upToLsn(): Lsn {
@@ -149,6 +176,10 @@ export class CatalogBuilder {
 
   get heartbeat(): Catalog['heartbeat'] {
     return this.#heartbeat;
+  }
+
+  get promise(): Pick<Catalog, 'degree' | 'lease'> {
+    return { degree: this.#degree, lease: this.#lease };
   }
 
   get unvouched(): readonly UnvouchedTime[] {
@@ -164,6 +195,8 @@ export class CatalogBuilder {
       heartbeat: this.#heartbeat,
       epoch: this.#epoch,
       unvouched: [...this.#unvouched],
+      degree: this.#degree,
+      lease: this.#lease,
     };
   }
 
@@ -275,11 +308,15 @@ export class CatalogBuilder {
         return;
       }
       case RecordKind.heartbeat: {
-        const { monotonicMs } = decodeHeartbeat(body);
+        const { monotonicMs, lease } = decodeHeartbeat(body);
         this.#vouch(lsn, time, monotonicMs);
         this.#heartbeat = { lsn, time, monotonicMs };
+        if (lease !== undefined) this.#lease = { ...lease, lsn };
         return;
       }
+      case RecordKind.degreeChange:
+        this.#changeDegree(decodeDegreeChange(body), lsn, time);
+        return;
       default:
     }
   }
@@ -315,8 +352,22 @@ export class CatalogBuilder {
     this.#unvouched.splice(0, 2, { lsn: second.lsn, micros: first.micros + second.micros });
   }
 
+  #changeDegree({ to, reason, ...said }: DegreeChangeBody, lsn: Lsn, time: JournalTime): void {
+    const { ack = '', ackAt = '', brokenFromLsn = 0 } = said;
+    const before = this.#degree;
+    this.#degree = { lsn, state: to, ack, ackAt, brokenFromLsn, reason };
+    if (!WAITING_STATES.has(to)) this.#lease = undefined;
+    // a start says again what was so
+    if (before?.state === to && before.ack === ack && before.ackAt === ackAt) return;
+    const since = brokenFromLsn > 0 ? `, not kept from LSN ${brokenFromLsn} on` : '';
+    const was = brokenFromLsn === 0 ? (before?.brokenFromLsn ?? 0) : 0;
+    const over = was > 0 ? `, was not kept from LSN ${was} to ${lsn - 1}` : '';
+    this.#event('degree', lsn, time, `ack ${ack} at ${ackAt} is ${to}${since}${over}: ${reason}`);
+  }
+
   /** Records are missing from here on, of whichever volume: a seed that had begun before lacks them, too. */
   #lose(fromLsn: Lsn, reason: string): void {
+    this.#lease = undefined;
     for (const volume of this.#volumes.values()) {
       if (volume.unsettled.some(({ blankLsn }) => blankLsn === 0)) continue;
       this.#unsettle(volume, fromLsn, reason, { blankLsn: 0 });
@@ -343,41 +394,4 @@ export class CatalogBuilder {
 
 function isOpen({ unsettled }: CatalogVolume): boolean {
   return unsettled.some(({ toLsn }) => toLsn === 0);
-}
-
-/** A volume as it stands at a position. */
-export interface VolumeAt {
-  readonly id: number;
-  readonly name: string;
-  readonly size: number;
-  readonly blockBytes: number;
-}
-
-/**
- * The volume at a position. Throws `not-found` when it did not exist yet, `precondition-failed` with the reason when
- * its content there is no point.
- */
-export function volumeAt(catalog: Catalog, name: string, lsn: Lsn): VolumeAt {
-  const volume = catalog.volumes.find((other) => other.name === name);
-  if (volume === undefined || volume.addedLsn > lsn) {
-    throw new TidemarkError('not-found', `there is no volume ${name} at LSN ${lsn}`);
-  }
-  const around = volume.unsettled.filter(({ fromLsn, toLsn }) => lsn >= fromLsn && (toLsn === 0 || lsn < toLsn));
-  const stretch = around.find(({ toLsn }) => toLsn === 0) ?? around.toSorted((a, b) => b.toLsn - a.toLsn)[0];
-  if (stretch !== undefined) {
-    const until = stretch.toLsn === 0 ? 'it has not ended yet' : `the next point is LSN ${stretch.toLsn}`;
-    throw new TidemarkError(
-      'precondition-failed',
-      `volume ${name} is not consistent at LSN ${lsn}: ${stretch.reason}; ${until}`,
-      { details: { volume: name, lsn, nextLsn: stretch.toLsn } },
-    );
-  }
-  const size = volume.sizes.findLast((change) => change.fromLsn <= lsn) ?? volume.sizes[0];
-  if (size === undefined) throw new TidemarkError('journal-damaged', `volume ${name} has no size`);
-  return { id: volume.id, name, size: size.size, blockBytes: volume.blockBytes };
-}
-
-/** The volumes that exist at a position. */
-export function volumesAt(catalog: Catalog, lsn: Lsn): string[] {
-  return catalog.volumes.filter((volume) => volume.addedLsn <= lsn).map((volume) => volume.name);
 }

@@ -27,11 +27,11 @@ export class FeedbackPacer {
     this.#send();
   }
 
-  /** So many more bytes are durable. */
-  after(bytes: number): void {
+  /** So many more bytes are durable. `waited`: somebody waits for the word of it. */
+  after(bytes: number, waited: boolean): void {
     this.#bytes += bytes;
     const waitMs = this.#sentAtMs + this.#intervalMs - this.#clock.monotonicMs();
-    if (this.#bytes >= this.#bytesMax || waitMs <= 0) this.now();
+    if (waited || this.#bytes >= this.#bytesMax || waitMs <= 0) this.now();
     else this.#timer ??= this.#clock.after(waitMs, () => this.now());
   }
 

@@ -6,6 +6,7 @@ import type { FrameReader } from '../store/frame-reader.ts';
 import type { DurablePosition, PositionMark } from '../store/position-mark.ts';
 import type { StateKeeper } from '../store/replica-state.ts';
 import type { SegmentStore } from '../store/segment-store.ts';
+import type { PromiseOfSource } from './promise-of-source.ts';
 import type { RecordFeed } from './record-feed.ts';
 import type { SpaceWatch } from './space-watch.ts';
 
@@ -47,6 +48,9 @@ export interface ReceiverParts {
   readonly mark: PositionMark;
   readonly keeper: StateKeeper;
   readonly space: SpaceWatch;
+  readonly promise: PromiseOfSource;
+  /** What a standby image holds that is applied in step; undefined: there is none. */
+  readonly appliedLsn: () => Lsn | undefined;
   /** Frames of ours from an LSN on, for a source that lost them. */
   readonly framesFrom: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
   /** Lowest LSN that is asked for again because it is damaged here; 0: none. */

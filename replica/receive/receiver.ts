@@ -65,7 +65,10 @@ export class Receiver {
     this.#early = new EarlyFrames(options.earlyBytesMax, options.earlyFramesMax);
     this.#feedback = new FeedbackPacer(host.clock, options.feedbackIntervalMs, options.feedbackBytes, () => {
       const damagedFrom = this.#parts.damagedFrom();
-      this.#source?.feedback(feedbackOf(this.#options, this.#durable, this.#state(), this.#missingFrom, damagedFrom));
+      const said = feedbackOf(this.#options, this.#durable, this.#state(), this.#missingFrom, damagedFrom);
+      const sent = this.#parts.promise.nameState();
+      const appliedLsn = this.#parts.appliedLsn();
+      this.#source?.feedback({ ...said, ...(sent && { sent }), ...(appliedLsn !== undefined && { appliedLsn }) });
     });
   }
 
@@ -378,7 +381,7 @@ export class Receiver {
     const durationMs = this.#host.clock.monotonicMs() - began;
     syncChannel.publish({ group: this.#options.groupId, durableLsn: durable.durableLsn, bytes, frames, durationMs });
     space.check();
-    this.#feedback.after(bytes);
+    this.#feedback.after(bytes, this.#parts.promise.isWaitedFor);
     for (const run of this.#durableListeners) run(durable.durableLsn);
   }
 

@@ -1,6 +1,6 @@
 import type { ErrorCode } from '../../journal/base/errors.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
-import type { VolumeAt } from '../catalog/catalog.ts';
+import type { VolumeAt } from '../catalog/volume-at.ts';
 import type { Choice } from './restore-target.ts';
 import { type TargetFacts, type TargetSpec, targetName } from './restore-target-port.ts';
 

@@ -2,7 +2,7 @@ import { assert } from '../../journal/base/assert.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice, DeviceExtent } from '../../journal/block-device.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
-import type { VolumeAt } from '../catalog/catalog.ts';
+import type { VolumeAt } from '../catalog/volume-at.ts';
 import type { HistoryReader } from './history-reader.ts';
 
 /** One volume at exactly one LSN: the same bytes every time it is read, whatever arrives or is merged meanwhile (V1). */

@@ -53,6 +53,8 @@ test('the base texts of this file are valid, defaults filled in', (t) => {
   t.is(group?.afterPowerLoss, 'hold');
   t.is(group?.volumes[0]?.size, null);
   t.deepEqual(group?.replicas, [{ name: 'b', required: true }]);
+  const degree = { ack: 'local', ackAt: 'flush', onStall: 'degrade', stallAfterMs: 10_000 };
+  t.deepEqual(group?.degree, { ...degree, unshippedBytesMax: 64 * 1024 ** 2 } as const);
   t.deepEqual(group?.stream.direct?.replicas[0]?.connect, { host: 'b', port: 1 });
   t.deepEqual(source.metrics, { listen: null, tracesEndpoint: null });
   const replica = parseConfig(REPLICA, 'x.yaml', replicaSchema);
@@ -103,6 +105,21 @@ const SOURCE_MISTAKES: [title: string, edit: (text: string) => string, expected:
     'broken YAML',
     (text) => `${text}  - [`,
     ['x.yaml:15:6: Flow sequence in block collection must be sufficiently indented and end with a ]'],
+  ],
+  [
+    'a lease that no replica could rely on',
+    (text) => `${text}    ack: replica\n    stallAfter: 3s\n`,
+    [
+      'x.yaml:16:17: groups.0.stallAfter: must be at least 4 times heartbeat: an idle far side shows once in each that it is there',
+    ],
+  ],
+  [
+    'a stall that ends before a guest could notice it',
+    (text) => `${text}    ack: stream\n    stallAfter: 100ms\n    onStall: wait\n`,
+    [
+      'x.yaml:16:17: groups.0.stallAfter: must lie between 1s and 60s',
+      'x.yaml:17:14: groups.0.onStall: Invalid option: expected one of "degrade"|"block"|"fail"',
+    ],
   ],
   [
     'both of two alternatives',

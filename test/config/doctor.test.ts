@@ -2,8 +2,30 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { examineBrokerTiming } from '../../daemon/doctor/broker-timing.ts';
 import { examine } from '../../daemon/doctor/examine.ts';
 import { examineGuests } from '../../daemon/doctor/guests.ts';
+import { LOCAL_POLICY } from '../../daemon/synchrony/degree-policy.ts';
+
+const DEGREE = { ...LOCAL_POLICY, ack: 'stream' } as const;
+
+test('broker settings that stop the stream for longer than a group waits are named, with what to set', (t) => {
+  const tuned = new Map([
+    ['broker.session.timeout.ms', '3000'],
+    ['replica.lag.time.max.ms', '3000'],
+    ['controller.quorum.fetch.timeout.ms', '1000'],
+    ['controller.quorum.election.timeout.ms', '500'],
+  ]);
+  t.like(examineBrokerTiming('x', tuned, DEGREE), [{ verdict: 'ok' }]);
+  t.deepEqual(examineBrokerTiming('x', new Map(), LOCAL_POLICY), [], 'nobody waits');
+  const [slow] = examineBrokerTiming('x', new Map([...tuned, ['replica.lag.time.max.ms', '30000']]), DEGREE);
+  t.is(slow?.verdict, 'warning');
+  t.is(slow?.advice, 'on every broker: replica.lag.time.max.ms=3000 (now 30000); or a longer stallAfter');
+  const [defaults] = examineBrokerTiming('x', new Map(), { ...DEGREE, stallAfterMs: 60_000 });
+  t.is(defaults?.verdict, 'ok', 'who waits long enough rides through it');
+  const [short] = examineBrokerTiming('x', new Map(), DEGREE);
+  t.regex(short?.message ?? '', /dies stops the stream for about 13\.5 s.*30 s.*degrade comes first/);
+});
 
 /** A /proc with these command lines, by pid. */
 function withProc(commandLines: Record<string, string[]>, run: (proc: string) => Promise<void>): Promise<void> {

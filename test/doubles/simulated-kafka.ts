@@ -185,6 +185,7 @@ export class SimulatedKafka {
       truncateBefore: (name, offset) => port.call(() => this.expireBefore(name, offset)),
       storedBytes: (name) =>
         port.call(() => this.#topics.get(name)?.records.reduce((sum, { value }) => sum + value.length, 0)),
+      brokerSettings: () => port.call(() => new Map()),
       reset: () => port.reset(),
       close: () => port.close(),
     };

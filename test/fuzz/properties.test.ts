@@ -223,7 +223,7 @@ test('the change map: what is marked stays marked through damage of one slot and
   );
 });
 
-const feedbacks: fc.Arbitrary<ReplicaFeedback> = fc.record({
+const bareFeedbacks: fc.Arbitrary<ReplicaFeedback> = fc.record({
   replica: fc.string({ maxLength: 64 }),
   groupId: fc.constant(GROUP),
   epoch: u53,
@@ -236,6 +236,13 @@ const feedbacks: fc.Arbitrary<ReplicaFeedback> = fc.record({
   heartbeatMs: fc.double({ noNaN: true, noDefaultInfinity: true }).map((ms) => ms || 0),
   resumeOffset: fc.string(),
 });
+
+const feedbacks = fc
+  .tuple(
+    bareFeedbacks,
+    fc.option(fc.record({ run: hex(16), sentMs: fc.double({ min: 0, noNaN: true, noDefaultInfinity: true }) })),
+  )
+  .map(([feedback, sent]): ReplicaFeedback => (sent === null ? feedback : { ...feedback, sent }));
 
 test('messages and feedback are read as they were written', (t) => {
   const identities = fc.record({

@@ -311,14 +311,39 @@ test('bodies of control records take texts and lists up to their bounds', (t) =>
   }
   const beat = { monotonicMs: 0, wallMicros: 0.5 };
   t.deepEqual(bodies.decodeHeartbeat(bodies.encodeHeartbeat(beat)), beat);
+  const state = { run: '0123456789abcdef', sentMs: 0.5 };
+  const lease = { ack: 'replica', ackAt: 'flush', leaseMs: 0, heard: { ['r'.repeat(256)]: state } };
+  t.deepEqual(bodies.decodeHeartbeat(bodies.encodeHeartbeat({ ...beat, lease })), { ...beat, lease });
+  const many = Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`r${index}`, state]));
+  for (const wrong of [
+    { leaseMs: -1 },
+    { leaseMs: '1' },
+    { ack: 1 },
+    { ackAt: 'x'.repeat(257) },
+    { heard: [] },
+    { heard: many },
+    { heard: { ['r'.repeat(257)]: state } },
+    { heard: { r: { ...state, run: '0123456789ABCDEF' } } },
+    { heard: { r: { ...state, sentMs: Number.NaN } } },
+    { heard: { r: 1 } },
+  ]) {
+    const body = { ...beat, lease: { ...lease, ...wrong } as typeof lease };
+    t.throws(() => bodies.decodeHeartbeat(bodies.encodeHeartbeat(body)), damaged, JSON.stringify(wrong));
+  }
   const jump = { fromMicros: 0, toMicros: 3 };
   t.deepEqual(bodies.decodeClockJump(bodies.encodeClockJump(jump)), jump);
   const degree = { from: 'x'.repeat(256), to: 'y'.repeat(256), reason: 'z'.repeat(4096) };
   t.deepEqual(bodies.decodeDegreeChange(bodies.encodeDegreeChange(degree)), degree);
+  const promised = { ...degree, ack: 'replica', ackAt: 'write', brokenFromLsn: 0 };
+  t.deepEqual(bodies.decodeDegreeChange(bodies.encodeDegreeChange(promised)), promised);
+  const broken = { ...degree, brokenFromLsn: -1 };
+  t.throws(() => bodies.decodeDegreeChange(bodies.encodeDegreeChange(broken)), damaged);
   for (const [field, length] of [
     ['from', 257],
     ['to', 257],
     ['reason', 4097],
+    ['ack', 257],
+    ['ackAt', 257],
   ] as const) {
     const body = { ...degree, [field]: 'x'.repeat(length) };
     t.throws(() => bodies.decodeDegreeChange(bodies.encodeDegreeChange(body)), damaged, field);

@@ -236,3 +236,9 @@ if (kafka.missing === undefined) {
     });
   });
 }
+
+kafka.run('a broker tells how long it lets a dead one be missed', async (t) => {
+  const settings = await kafka.newAdmin().brokerSettings();
+  t.regex(settings.get('broker.session.timeout.ms') ?? '', /^\d+$/);
+  t.regex(settings.get('replica.lag.time.max.ms') ?? '', /^\d+$/);
+});

@@ -77,6 +77,7 @@ export class SimulatedLog implements LogCluster {
           const bytes = this.topic(name).records.reduce((sum, { value }) => sum + value.length, 0);
           return this.tellsSizes ? bytes : undefined;
         }),
+      brokerSettings: () => port.call(() => new Map()),
       reset: () => port.reset(),
       close: () => port.close(),
     };

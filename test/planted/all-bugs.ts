@@ -1,4 +1,5 @@
 import { CHECKER_BUGS } from './checker-bugs.ts';
+import { DEGREE_BUGS } from './degree-bugs.ts';
 import { GIVE_UP_BUGS } from './give-up-bugs.ts';
 import { JOURNAL_BUGS } from './journal-bugs.ts';
 import { LOST_BUGS } from './lost-bugs.ts';
@@ -6,6 +7,7 @@ import type { PlantedBug } from './planted-bug.ts';
 import { REPAIR_BUGS } from './repair-bugs.ts';
 import { REPLICA_BUGS } from './replica-bugs.ts';
 import { SEAM_BUGS } from './seam-bugs.ts';
+import { STANDBY_BUGS } from './standby-bugs.ts';
 import { STREAM_BUGS } from './stream-bugs.ts';
 import { VOLUME_BUGS } from './volume-bugs.ts';
 
@@ -17,6 +19,8 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...REPLICA_BUGS,
   ...REPAIR_BUGS,
   ...GIVE_UP_BUGS,
+  ...DEGREE_BUGS,
+  ...STANDBY_BUGS,
   ...LOST_BUGS,
   ...CHECKER_BUGS,
 ];

@@ -17,7 +17,7 @@ import { claimTarget, isClaimed } from '../../daemon/replica/target-claim.ts';
 import { timelineReply } from '../../daemon/replica/timeline-reply.ts';
 import { hasCode } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
-import { volumeAt } from '../../replica/catalog/catalog.ts';
+import { volumeAt } from '../../replica/catalog/volume-at.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { openRawTarget } from '../../replica/restore/raw-file-target.ts';
 import { assertAllowed, describePlan, planRestore } from '../../replica/restore/restore-plan.ts';

@@ -33,8 +33,9 @@ export interface SiteOptions {
   /** Bytes, with a unit. */
   readonly journalBudget?: string;
   readonly journalFileSize?: string;
-  /** More lines of the group in source.yaml, indented by four. */
+  /** More lines of the group in source.yaml, or replica.yaml, indented by four. */
   readonly sourceExtra?: string;
+  readonly replicaExtra?: string;
 }
 
 /** A mounted position: the exports of every volume. */
@@ -174,7 +175,7 @@ groups:
 ${this.#kafkaConfig() ?? `      direct:\n        listen: ${listen}`}
     views:
       unix: ${this.#at('replica/views/views.sock')}
-`;
+${this.#options.replicaExtra ?? ''}`;
   }
 
   #sourceConfig(replica: string): string {

@@ -1,7 +1,13 @@
 import { assert } from '../../journal/base/assert.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { decodeGap, decodeSeedEnd, decodeVolumeAdded } from '../../journal/record-bodies.ts';
+import {
+  type DegreeChangeBody,
+  decodeDegreeChange,
+  decodeGap,
+  decodeSeedEnd,
+  decodeVolumeAdded,
+} from '../../journal/record-bodies.ts';
 import { LostRecords } from './lost-records.ts';
 import type { SectorId } from './sector-pattern.ts';
 
@@ -63,6 +69,7 @@ const CONTROLS: ReadonlySet<RecordKind> = new Set([
   RecordKind.seed,
   RecordKind.seedEnd,
   RecordKind.gap,
+  RecordKind.degreeChange,
   RecordKind.blank,
 ]);
 
@@ -140,6 +147,12 @@ export class History {
   /** The newest record of a kind; 0: there is none. */
   newestControl(kind: RecordKind): Lsn {
     return this.#controls.findLast((one) => one.kind === kind)?.lsn ?? 0;
+  }
+
+  /** What the source said last of its degree of synchrony, up to this LSN. */
+  degree(upToLsn: Lsn = this.lastLsn): (DegreeChangeBody & { readonly lsn: Lsn }) | undefined {
+    const last = this.#controls.findLast(({ kind, lsn }) => kind === RecordKind.degreeChange && lsn <= upToLsn);
+    return last && { ...decodeDegreeChange(Buffer.from(last.content, 'hex')), lsn: last.lsn };
   }
 
   /** What the source said it gave up. */

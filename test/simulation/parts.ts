@@ -100,11 +100,14 @@ export class SourceParts {
       sinks: this.#makeSinks(),
       givenUp: group.status().givenUp,
       replicas: this.#streams.replicas,
+      onFar: () => group.degree.moved(),
+      isAwaited: () => group.degree.gate.mode !== 'open',
       ...(this.#mayGiveUp ? { mending: mendingOf(group, (error) => this.#end(error)) } : {}),
       // every other run of a source seals on another thread
       sealing: (_, local) => (incarnation.counter % 2 === 0 ? new LateSealing(local, this.host.clock) : local),
     });
     this.coming.opened(shipper);
+    group.degree.attach(shipper.far);
     const { address } = group.status().destage;
     if (this.#mayGiveUp && address !== undefined) shipper.mendAt(address);
   }

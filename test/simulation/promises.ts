@@ -24,6 +24,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
     file: 'world.ts',
   },
   P5: { text: 'what the replica called durable it still holds after any crash', file: 'replica-node.ts' },
+  P6: {
+    text: 'who is answered in sync is durable at the replica; who is not, is named; a replica that claims RPO 0 has it',
+    file: 'far-promises.ts',
+  },
   P7: { text: 'the source never says that a replica holds more than it does', file: 'replica-node.ts' },
   V1: { text: 'a view that stays open reads the same, whatever arrives meanwhile', file: 'replica-node.ts' },
   V2: {
@@ -72,6 +76,10 @@ export const PROMISES: Readonly<Record<Invariant, { readonly text: string; reado
   G4: { text: 'a new seed is what the guests wrote, and its end makes a point', file: 'journal-follower.ts' },
   G5: { text: 'a word that is refused, or that has to wait, leaves everything as it was', file: 'give-up-story.ts' },
   G6: { text: 'a word is carried out to its end, however often the start is killed', file: 'give-up-story.ts' },
+  B2: {
+    text: 'a standby image is the disks at one position, or stamped as a mixture; what was told to be in it stays',
+    file: 'checkers/standby-check.ts',
+  },
   L1: { text: 'the program goes on by itself when faults stop, and every request is answered', file: 'world.ts' },
   X1: { text: 'nothing throws where nobody catches', file: 'world.ts' },
 };

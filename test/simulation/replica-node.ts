@@ -3,6 +3,7 @@ import type { Host } from '../../journal/host/host.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import type { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { StandbyCheck } from './checkers/standby-check.ts';
 import type { ModelChange } from './history.ts';
 import { GROUP_ID, REPLICA_DIRECTORY, REPLICA_RESERVE_BYTES, type ReplicaPlace } from './names.ts';
 import type { Seams } from './parts.ts';
@@ -26,6 +27,7 @@ const SMALL_SEGMENT_BYTES = 64 * 1024;
 export class ReplicaNode {
   readonly machine: SimulatedMachine;
   readonly place: ReplicaPlace;
+  readonly standby: StandbyCheck;
   readonly #options: RunOptions;
   readonly #model: SourceModel;
   readonly #streams: Streams;
@@ -61,6 +63,7 @@ export class ReplicaNode {
     this.place = place;
     this.#options = options;
     this.#model = model;
+    this.standby = new StandbyCheck(machine, model);
     this.#streams = streams;
     this.#seams = seams;
   }
@@ -87,6 +90,8 @@ export class ReplicaNode {
       memtableEntries: this.#options.memtableEntries,
       chunkCacheBytesMax: 1024 * 1024,
       layoutCacheBytesMax: 1024 * 1024,
+      apply: this.#options.apply,
+      standbyTimes: { roundMs: 100, settleMs: 60, retryMs: 200 },
       // the daemon's worker ends and is started again
       onReopen: () => {
         this.#reopens = true;
@@ -98,8 +103,9 @@ export class ReplicaNode {
     });
     const stream = await this.#streams.source(host, process, this.place);
     this.#stream = stream;
-    const told = (lsn: Lsn): void =>
+    const told = (lsn: Lsn, appliedLsn: Lsn | undefined): void =>
       this.#model.guard(() => {
+        this.standby.told(appliedLsn);
         must('P5', lsn <= group.headLsn, () => `LSN ${lsn} is acknowledged, durable is ${group.headLsn}`);
         // Until a clean stop is through it goes on receiving and saying so, and `note` sees it no more.
         this.#durableLsn = Math.max(this.#durableLsn, lsn);
@@ -113,12 +119,14 @@ export class ReplicaNode {
     this.note();
     this.#group = undefined;
     this.machine.kill();
+    this.standby.afterCrash(this.#durableLsn, false);
   }
 
   losePower(): void {
     this.note();
     this.#group = undefined;
     this.machine.losePower();
+    this.standby.afterCrash(this.#durableLsn, true);
   }
 
   /** A clean stop, as SIGTERM does it; the process has to be ended then. */

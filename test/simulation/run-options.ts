@@ -1,5 +1,7 @@
+import type { ApplyMode } from '../../replica/standby/standby-image.ts';
 import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
+import { ALONE, type DegreeOptions, drawDegree } from './degree-options.ts';
 import type { GiveUpOptions } from './give-up-options.ts';
 import { CALM_LIFE, drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
@@ -29,6 +31,9 @@ export interface RunOptions {
   readonly network: NetworkFaults;
   readonly stream: StreamOptions;
   readonly life: LifeOptions;
+  readonly degree: DegreeOptions;
+  /** The replica keeps raw files at its head. */
+  readonly apply: 'off' | ApplyMode;
   /** Drawn by itself; absent: the run ends without. */
   readonly giveUp?: GiveUpOptions;
 }
@@ -62,7 +67,7 @@ const KIB = 1024;
 /** Options that were written down before there were all of these: what did not exist then does not happen. */
 export function completed(options: Partial<RunOptions>): RunOptions {
   const { life, ...others } = options;
-  const added = { stream: DIRECT, bookmarkBeforePowerLoss: 0 };
+  const added = { stream: DIRECT, bookmarkBeforePowerLoss: 0, degree: ALONE, apply: 'off' };
   return { ...added, ...others, life: { ...CALM_LIFE, ...life } } as RunOptions;
 }
 
@@ -122,10 +127,15 @@ export function drawOptions(random: SeededRandom): RunOptions {
     stream: drawStream(random),
     life: drawLife(random),
     bookmarkBeforePowerLoss: maybe(0.4, 0.5),
+    degree: ALONE,
+    apply: 'off',
   };
   // A block of a seed is one batch, and no file of the product is smaller than a MiB.
   const { journalFileBytes, life } = drawn;
   const fileBytes = life.seeded ? Math.max(journalFileBytes, 512 * KIB) : journalFileBytes;
   const nemesis = random.chance(0.25) ? [...drawn.nemesis, DRAWN_LAST] : drawn.nemesis;
-  return { ...drawn, journalFileBytes: fileBytes, nemesis };
+  const added = random.fork();
+  const degree = drawDegree(added, life.outOfRoom === 'block');
+  const apply = degree.policy.ack === 'applied' ? 'sync' : added.pick(['off', 'off', 'off', 'async', 'sync'] as const);
+  return { ...drawn, journalFileBytes: fileBytes, nemesis, degree, apply };
 }

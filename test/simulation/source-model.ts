@@ -24,6 +24,10 @@ export class SourceModel {
   poisoned = false;
   /** Told of what a flush or a FUA that is being answered well covers. */
   onFlushed: (lsn: Lsn) => void = () => undefined;
+  /** Told of every good answer: the LSN it covers, and whether that was promised durable. */
+  onAnswered: (lsn: Lsn, durable: boolean) => void = () => undefined;
+  /** Told how far the journal agrees with what it held before a start. */
+  onRecovered: (lsn: Lsn) => void = () => undefined;
   /** Folds how requests ended into the trace. */
   readonly #trace: (what: string, ...numbers: readonly number[]) => void;
   readonly #failures: Map<ErrorCode, number> = new Map();
@@ -77,6 +81,7 @@ export class SourceModel {
     this.#trace('answered', volume, lsn, durable ? 1 : 0);
     must('D4', !this.poisoned, () => `LSN ${lsn} is answered after a sync of the journal had failed`);
     this.#acked.set(volume, Math.max(this.ackedLsn(volume), lsn));
+    this.onAnswered(durable ? Math.max(lsn, coversLsn) : lsn, durable);
     if (!durable) return;
     this.onFlushed(Math.max(lsn, coversLsn));
     this.#flushedLsn = Math.max(this.#flushedLsn, lsn, coversLsn);
@@ -119,6 +124,7 @@ export class SourceModel {
     for (const [volume, lsn] of this.#acked) this.#acked.set(volume, Math.min(lsn, survivedLsn));
     // What a recovery keeps it has made durable before anybody is answered.
     this.#flushedLsn = survivedLsn;
+    this.onRecovered(survivedLsn);
     this.#powerLost = false;
   }
 

@@ -89,6 +89,16 @@ export class SourceNode {
     return this.ship?.code ?? '';
   }
 
+  /** What it says about its degree of synchrony, for a person. */
+  get degree(): string {
+    return JSON.stringify(this.#group?.status().degree);
+  }
+
+  /** Of its journal; undefined while it is down. */
+  get durableLsn(): Lsn | undefined {
+    return this.#group?.journal.marks.lsn('durable');
+  }
+
   /** Up to where it says that a replica has everything; undefined while it says nothing. */
   replicaTold(name: string): Lsn | undefined {
     return this.ship?.replicas.find((replica) => replica.name === name)?.durableLsn ?? undefined;
@@ -159,6 +169,9 @@ export class SourceNode {
           destageWindowBytes: 1024 * 1024,
           flushBytes: 512 * 1024,
           flushAgeMs: 500,
+          degree: this.#options.degree.policy,
+          degreeTimes: { lookMs: 50, levelMs: 600, resumeMs: 400 },
+          heartbeatMs: this.#options.degree.heartbeatMs,
           settle: (journal, seedAllAnew) => parts.settle(journal, seedAllAnew),
           beforeGivingUp: (end) => parts.coming.keepChainAt(end),
           ...(mayGiveUp ? { onUnreadable: (address) => parts.shipper?.mendAt(address) } : {}),

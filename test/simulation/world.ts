@@ -1,3 +1,4 @@
+import type { DegreePolicy } from '../../daemon/synchrony/degree-policy.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { NO_KAFKA_FAULTS, SimulatedKafka } from '../doubles/simulated-kafka.ts';
@@ -5,7 +6,9 @@ import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { Autopsy } from './checkers/autopsy.ts';
 import { TopicFaults } from './checkers/topic-faults.ts';
+import { ALONE, drawPolicy } from './degree-options.ts';
 import { checkAtEnd } from './end-check.ts';
+import { FarPromises } from './far-promises.ts';
 import { drawGiveUp, giveUpRandom } from './give-up-options.ts';
 import { GiveUpStory } from './give-up-story.ts';
 import { History } from './history.ts';
@@ -63,6 +66,7 @@ export class World {
   readonly model: SourceModel;
   readonly source: SourceNode;
   readonly replica: ReplicaNode;
+  readonly far: FarPromises;
   readonly kafka: SimulatedKafka;
   readonly #seed: number;
   readonly #nemesis: Nemesis;
@@ -87,7 +91,8 @@ export class World {
     this.scheduler = scheduler;
     const drawn = drawOptions(scheduler.random.fork());
     const giveUp = drawGiveUp(seed, drawn);
-    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp });
+    // a guest that waits for a replica which is away would keep the story from its end
+    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp, degree: ALONE, apply: 'off' });
     const { options } = this;
     this.network = new SimulatedNetwork(scheduler, options.network);
     const sizes = new Map(options.volumes.map(({ id, sectors }) => [id, sectors]));
@@ -101,6 +106,18 @@ export class World {
     const streams = new Streams(stream, network, kafka, [REPLICA]);
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
+    this.far = new FarPromises({
+      degree: (upToLsn) => {
+        model.keepUp();
+        return model.history.degree(upToLsn);
+      },
+      sourceDurableLsn: () => this.source.durableLsn,
+      replicaDurableLsn: () => this.replica.durableLsn,
+      replicaAppliedLsn: () => this.replica.standby.toldLsn,
+      claim: () => this.replica.group?.rpoClaim,
+    });
+    model.onAnswered = (lsn, durable): void => this.far.answered(lsn, durable);
+    model.onRecovered = (lsn): void => this.far.recovered(lsn);
     this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
     this.#autopsy = new Autopsy(seed, options, this.source.appended);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
@@ -240,7 +257,27 @@ export class World {
       await this.#catchUp();
       await this.#finish(this.#checkHealed());
     }
+    await this.#finish(this.#checkImage());
     await this.#finish(checkAtEnd(this));
+  }
+
+  /** The standby image has come to the head, and is that. Damage nobody can put back keeps it where it is. */
+  async #checkImage(): Promise<void> {
+    if (this.options.apply === 'off' || this.replica.rotten) return;
+    const goal = this.replica.group?.headLsn ?? 0;
+    for (const until = this.scheduler.nowMicros + HEAL_MICROS; ; ) {
+      const standby = (await this.replica.group?.status())?.standby;
+      const isThere = (standby?.appliedLsn ?? 0) >= goal && standby?.state === 'settled';
+      if (isThere && standby !== undefined) {
+        this.model.catchUp();
+        this.replica.standby.checkAt(standby.appliedLsn);
+        return;
+      }
+      must('L1', this.scheduler.nowMicros < until, () => `the image does not follow: ${JSON.stringify(standby)}`);
+      await new Promise<void>((resolve) => {
+        this.scheduler.after(20_000, resolve);
+      });
+    }
   }
 
   async #catchUp(): Promise<void> {
@@ -253,6 +290,10 @@ export class World {
       'P3',
       () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${JSON.stringify(this.source.ship)}`,
     );
+    const { degree } = this.options;
+    const kept = (): boolean => this.source.group?.status().degree.holds !== false || this.#isNamed();
+    const isKept = await this.#until(kept, CATCH_UP_MICROS);
+    this.#demand(isKept, 'L1', () => `ack ${degree.policy.ack} does not hold again: ${this.source.degree}`);
   }
 
   /**
@@ -365,6 +406,8 @@ export class World {
       this.#watch(this.source.stop().then(() => this.restart('source')));
     }
     this.replica.note();
+    this.far.checkClaim();
+    this.#changeDegree();
     this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
     this.#checkTrim();
     this.source.checkRoom();
@@ -382,6 +425,22 @@ export class World {
       this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
       if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
     }
+  }
+
+  /** An operator wants another degree, now and then. */
+  #changeDegree(): void {
+    const { degree, life } = this.options;
+    const { group } = this.source;
+    const { random } = this.scheduler;
+    if (!this.#loaded || !degree.changes || group === undefined || !random.chance(0.1)) return;
+    const drawnPolicy = drawPolicy(random, life.outOfRoom === 'block');
+    const hasImage = this.options.apply === 'sync' || drawnPolicy.ack !== 'applied';
+    const wanted: DegreePolicy = hasImage ? drawnPolicy : { ...drawnPolicy, ack: 'replica' };
+    this.#watch(
+      group.degree.change(wanted, random.chance(0.2)).catch((error: unknown) => {
+        if (!(error instanceof TidemarkError)) throw error;
+      }),
+    );
   }
 
   /** The journal keeps what the replica does not hold, unless it was told to give history up (rule 22). */

@@ -20,6 +20,7 @@ const HELD: ShipReplicaStatus = {
   lostFromLsn: null,
   lag: { records: 20, bytes: null, seconds: null },
   heardSecondsAgo: 1,
+  stoodStillSeconds: 0,
 };
 
 test('giving up is refused, with the reason, while somebody may hold the records or the disks lack them', async (t) => {

@@ -1,8 +1,27 @@
 import test from 'ava';
+import { AppendRate } from '../../daemon/source/append-rate.ts';
 import { type SourceFacts, sourceGroupReply } from '../../daemon/source/source-status.ts';
+import { LOCAL_POLICY } from '../../daemon/synchrony/degree-policy.ts';
+import type { DegreeStatus } from '../../daemon/synchrony/degree-status.ts';
 import { sourceConditions } from '../../daemon/telemetry/alarm-conditions.ts';
 
 const UNKNOWN = { records: null, bytes: null, seconds: null };
+
+const DEGREE: DegreeStatus = {
+  policy: LOCAL_POLICY,
+  configured: LOCAL_POLICY,
+  next: undefined,
+  state: 'off',
+  reason: 'start of the source',
+  sinceLsn: 0,
+  holds: null,
+  brokenFromLsn: 0,
+  stretches: [],
+  waiting: 0,
+  heldBack: 0,
+  unshippedBytes: null,
+  unshippedBytesBound: null,
+};
 
 /** Only what the reply is made of: 9999 is in the page cache, 7001 is durable. */
 const FACTS = {
@@ -18,6 +37,7 @@ const FACTS = {
     clientsHeldBack: 0,
     heldForRoom: false,
     remoteHeld: false,
+    degree: DEGREE,
   },
   ship: {
     state: 'retrying',
@@ -34,6 +54,7 @@ const FACTS = {
   clients: 0,
   notes: [],
   counters: {},
+  bytesPerSecond: null,
   nowMicros: Date.parse('2026-11-21T13:20:30Z') * 1000,
 } as unknown as SourceFacts;
 
@@ -92,6 +113,29 @@ test('a required replica that is silent on a connected stream makes the group be
   ]);
 });
 
+test('what answers wait for is said in words, for direct called what it is, and a promise that is not kept is an alarm', (t) => {
+  const reply = (degree: Partial<DegreeStatus>, kafka: object | null = null) => {
+    const config = { ...FACTS.config, stream: { direct: null, kafka } } as unknown as SourceFacts['config'];
+    const volumes = [{ name: 'a', state: 'open' }] as unknown as SourceFacts['group']['volumes'];
+    return sourceGroupReply({ ...FACTS, config, group: { ...FACTS.group, volumes, degree: { ...DEGREE, ...degree } } });
+  };
+  const codes = (degree: Partial<DegreeStatus>): string[] => sourceConditions([reply(degree)]).map(({ code }) => code);
+  const stream = { ...LOCAL_POLICY, ack: 'stream' } as const;
+  t.is(reply({ policy: stream }).degree?.meaning, "received by the replica's process, not yet durable there");
+  t.regex(reply({ policy: stream }, {}).degree?.meaning ?? '', /all in-sync brokers: in their page cache/);
+  t.like(reply({}).degree, { next: null, holds: null, brokenFromLsn: null, unshippedBytesBound: null });
+  t.like(reply({ brokenFromLsn: 7, unshippedBytesBound: 0 }).degree, { brokenFromLsn: 7, unshippedBytesBound: null });
+  t.true(codes({ policy: stream, state: 'degraded', holds: false, brokenFromLsn: 7 }).includes('degraded'));
+  for (const state of ['blocked', 'failing'] as const) {
+    t.like(reply({ policy: stream, state }), { state: 'blocked', code: 'timed-out' });
+    t.deepEqual(
+      codes({ policy: stream, state }).filter((code) => code === 'far-side-stalled' || code === 'group-blocked'),
+      ['far-side-stalled'],
+    );
+  }
+  t.false(codes({ policy: stream, state: 'in-sync', holds: true }).includes('degraded'));
+});
+
 test('a group whose guests wait for room in the journal is blocked, however much of a large budget is left; memory is no reason', (t) => {
   const facts = withReplica({});
   const state = (group: object): string =>
@@ -115,4 +159,23 @@ test('guests that wait for room are told beside a worse state', (t) => {
   t.deepEqual(told({ ...failed, heldForRoom: true }), ['backing-failed', ['backing-failed', 'group-blocked']]);
   t.deepEqual(told({ state: 'unprotected', heldForRoom: true }), ['unprotected', ['unprotected', 'group-blocked']]);
   t.deepEqual(told({ heldForRoom: true }), ['blocked', ['group-blocked']], 'once');
+});
+
+test('the budget in time is the budget at the rate of the last minute; unknown before it is measured', (t) => {
+  const config = { ...FACTS.config, journal: { ...FACTS.config.journal, budgetBytes: 8_000 } };
+  const ship = { ...FACTS.ship, backlog: { records: 1, bytes: 2_000, seconds: 1 } };
+  const times = (facts: Partial<SourceFacts>) => sourceGroupReply({ ...FACTS, config, ship, ...facts }).journal;
+  t.like(times({ bytesPerSecond: null }), { bytesPerSecond: null, budgetSeconds: null, leftSeconds: null });
+  t.like(times({ bytesPerSecond: 0 }), { budgetSeconds: null, leftSeconds: null });
+  t.like(times({ bytesPerSecond: 4 }), { budgetSeconds: 2_000, leftSeconds: 1_500 });
+  t.like(times({ bytesPerSecond: 4, ship: FACTS.ship }), { budgetSeconds: 2_000, leftSeconds: null });
+  const rate = new AppendRate();
+  t.is(rate.bytesPerSecond, null);
+  rate.note(0, 1_000);
+  t.is(rate.bytesPerSecond, null, 'one moment says nothing');
+  rate.note(900, 1_900);
+  for (let second = 1; second <= 100; second++) rate.note(second * 1_000, 1_000 + 500 * second);
+  t.is(rate.bytesPerSecond, 500);
+  for (let second = 101; second <= 161; second++) rate.note(second * 1_000, 51_000);
+  t.is(rate.bytesPerSecond, 0, 'what was before the last minute is forgotten');
 });

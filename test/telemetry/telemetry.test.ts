@@ -13,6 +13,8 @@ import { type AlarmChange, AlarmRegistry } from '../../daemon/telemetry/alarms.t
 import { METRICS } from '../../daemon/telemetry/metric-definitions.ts';
 import { startTelemetry } from '../../daemon/telemetry/open-telemetry.ts';
 
+const RATE = { bytesPerSecond: 2, budgetSeconds: 50, leftSeconds: 7200 };
+
 const GROUP: SourceGroupReply = {
   name: 'shop',
   groupId: 'a'.repeat(32),
@@ -23,7 +25,7 @@ const GROUP: SourceGroupReply = {
   epoch: 1,
   incarnation: 3,
   head: { durableLsn: 9, unsyncedRecords: 1, checkpointLsn: 8 },
-  journal: { directory: '/j', usedBytes: 10, budgetBytes: 100, oldestLsn: 1 },
+  journal: { directory: '/j', usedBytes: 10, budgetBytes: 100, oldestLsn: 1, ...RATE },
   overlay: { bytes: 1, bytesMax: 2 },
   volumes: [
     {
@@ -39,6 +41,8 @@ const GROUP: SourceGroupReply = {
   ],
   listen: '/s',
   clients: 1,
+  rpo: [{ windowSeconds: 60, p50Seconds: 0.4, p99Seconds: null, covered: 0.5 }],
+  degree: null,
   stream: { kind: 'direct', state: 'streaming', reason: '', code: null },
   topic: null,
   replicas: [
@@ -49,6 +53,7 @@ const GROUP: SourceGroupReply = {
       reason: '',
       durableLsn: 9,
       lag: { records: 1, bytes: null, seconds: null },
+      stoodStillSeconds: 14.9,
     },
   ],
   backlog: { records: 1, bytes: null, seconds: null },
@@ -70,6 +75,8 @@ test('the endpoint serves what is known and leaves out what is not', async (t) =
     t.regex(text, /^tidemark_volume_writes_total\{group="shop",volume="root"\} 3$/m);
     t.regex(text, /^tidemark_replica_lag_records\{group="shop",replica="b"\} 1$/m);
     t.notRegex(text, /^tidemark_replica_lag_seconds\{/m);
+    t.regex(text, /^tidemark_rpo_seconds\{group="shop",window="60s",quantile="0.5"\} 0.4$/m);
+    t.notRegex(text, /quantile="0.99"/);
     t.notRegex(text, /target_info/);
     t.is((await fetch((telemetry.metricsUrl ?? '').replace('/metrics', '/other'))).status, 404);
     t.is(await telemetry.trace('test', {}, () => Promise.resolve(7)), 7);
@@ -98,11 +105,12 @@ test('a status says what is wrong, each thing once', (t) => {
     ...GROUP,
     state: 'blocked',
     reason: 'the journal is full',
-    journal: { directory: '/j', usedBytes: 96, budgetBytes: 100, oldestLsn: 1 },
+    journal: { directory: '/j', usedBytes: 96, budgetBytes: 100, oldestLsn: 1, ...RATE },
     stream: { kind: 'direct', state: 'retrying', reason: 'connection refused', code: 'stream-unavailable' },
     replicas: [
       {
         ...GROUP.replicas[0],
+        stoodStillSeconds: 15,
         name: 'b',
         required: true,
         state: 'replica-full',
@@ -118,6 +126,7 @@ test('a status says what is wrong, each thing once', (t) => {
       ['group-blocked', ''],
       ['stream-away', ''],
       ['journal-space', ''],
+      ['replica-stalled', 'b'],
       ['replica-full', 'b'],
     ],
   );
@@ -241,4 +250,21 @@ test('the tables of a group stand below it, each cell under its title', (t) => {
     t.is(lines[at]?.indexOf(title), lines[at + 1]?.indexOf(name));
     t.is(lines[at]?.indexOf('STATE'), lines[at + 1]?.search(/serving|receiving/));
   }
+});
+
+test('a backlog warns at 50, 80 and 95 % of the budget, and says how long the rest lasts; one that is not known does not', (t) => {
+  const told = (backlogBytes: number | null): string[] =>
+    sourceConditions([{ ...GROUP, backlog: { ...GROUP.backlog, bytes: backlogBytes } }]).map(({ message }) => message);
+  const left = '; at the present rate it lasts for 2 h more';
+  t.deepEqual([null, 0, 49].flatMap(told), []);
+  t.deepEqual([50, 79, 80, 95].flatMap(told), [
+    `more than 50 % of the budget is backlog${left}`,
+    `more than 50 % of the budget is backlog${left}`,
+    `more than 80 % of the budget is backlog${left}`,
+    `more than 95 % of the budget is backlog${left}`,
+  ]);
+  t.regex(
+    stripVTControlCharacters(statusText(status([GROUP]))),
+    /at 2 B\/s the budget of 100 B holds an outage of 50 s, 2 h of it left/,
+  );
 });

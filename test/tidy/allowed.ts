@@ -34,10 +34,18 @@ export const HOT_PATH: readonly string[] = [
   'daemon/volume/',
   'daemon/ship/',
   'daemon/stream/',
+  'daemon/synchrony/',
 ];
 
 /** Folders that reach disk, clock and random only through `journal/host/`, so that one seed replays a run. */
-export const SEAMED: readonly string[] = ['journal/', 'replica/', 'daemon/volume/', 'daemon/ship/', 'daemon/stream/'];
+export const SEAMED: readonly string[] = [
+  'journal/',
+  'replica/',
+  'daemon/volume/',
+  'daemon/ship/',
+  'daemon/stream/',
+  'daemon/synchrony/',
+];
 
 export const SEAM_EXCEPTIONS: Readonly<Record<string, string>> = {
   'journal/host/': 'it is the seam',
@@ -53,7 +61,7 @@ export const ENTRY_POINTS: readonly RegExp[] = [
   /\.acceptance\.ts$/,
   /^test\/demo\/[^/]+\.ts$/,
   /^test\/crash\/(?:every-call|power-loss|source-program|replica-program)\.ts$/,
-  /^test\/performance\/bench\.ts$/,
+  /^test\/performance\/(?:bench|degrees)\.ts$/,
   /^test\/reliability\/reliability\.ts$/,
   /^test\/mutation\/mutate\.ts$/,
   /^test\/setup\/[^/]+\.ts$/,

@@ -32,6 +32,7 @@ const LATEST = -1;
 const EARLIEST = -2;
 /** DescribeConfigs' number for a topic. */
 const TOPIC_RESOURCE = 2;
+const BROKER_RESOURCE = 4;
 /** A long poll is answered after its wait at the latest; more than this beyond it, and the broker hangs. */
 const POLL_GRACE_MS = 5_000;
 
@@ -226,6 +227,17 @@ class KafkaAdmin implements LogAdmin {
     const api = { apiKey: LOG_DIRS_API_KEY, apiVersion: LOG_DIRS_API_VERSION, apiName: 'DescribeLogDirs' };
     const response = await askRaw(this.#link, broker, doing, api, encodeLogDirsRequest(topic));
     return decodeLogDirsResponse(response, topic);
+  }
+
+  async brokerSettings(): Promise<ReadonlyMap<string, string>> {
+    const broker = await this.#link.controller();
+    const described = await this.#link.bounded(
+      'describing the configuration of a broker',
+      this.#link.requestTimeoutMs,
+      broker.describeConfigs({ resources: [{ type: BROKER_RESOURCE, name: String(broker.nodeId), configNames: [] }] }),
+    );
+    const entries = described.resources[0]?.configEntries ?? [];
+    return new Map(entries.map(({ configName, configValue }) => [configName, configValue ?? '']));
   }
 
   reset(): void {

@@ -12,6 +12,7 @@ import { loadKafkaJs } from './kafkajs-patches.ts';
  * without its retries (which send again behind later sends). What is used of the internals is written out here.
  */
 export interface KafkaBrokerConnection {
+  readonly nodeId: number;
   readonly connectionPool: { send(request: KafkaRawRequest): Promise<unknown> };
   produce(request: {
     acks: -1;

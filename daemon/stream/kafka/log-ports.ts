@@ -84,6 +84,8 @@ export interface LogAdmin extends LogPort {
   truncateBefore(topic: string, offset: bigint): Promise<void>;
   /** Bytes the topic takes on its leader's disks; undefined when the log does not say, which may be for lack of a right. */
   storedBytes(topic: string): Promise<number | undefined>;
+  /** Effective settings of the broker that answers, by name; rejects with `stream-refused` for lack of a right. */
+  brokerSettings(): Promise<ReadonlyMap<string, string>>;
 }
 
 /** The offset asked for is below the log's start or above its end: what stood there is gone, or never was. */

@@ -13,6 +13,8 @@ import type {
 interface Content {
   bytes: Buffer;
   length: number;
+  /** Another disk holds the same bytes: they are copied before they are changed. */
+  isShared?: boolean;
 }
 
 /** A disk in memory: copied in an instant to see what a kill would leave, filled up on demand, bits flipped at will. */
@@ -36,6 +38,16 @@ export class MemoryDisk implements Disk {
     const other = new MemoryDisk();
     for (const [path, { bytes, length }] of this.files) {
       other.files.set(path, { bytes: Buffer.from(bytes.subarray(0, length)), length });
+    }
+    return other;
+  }
+
+  /** As `copy`, for many moments of one disk: what does not change is there once. Nobody may change `files` by hand. */
+  moment(): MemoryDisk {
+    const other = new MemoryDisk();
+    for (const [path, content] of this.files) {
+      content.isShared = true;
+      other.files.set(path, { ...content });
     }
     return other;
   }
@@ -126,6 +138,7 @@ class MemoryFile implements DiskFile {
     this.#alive();
     const grows = Math.max(0, position + length - this.#content.length);
     const fits = Math.max(0, length - Math.max(0, grows - this.#disk.room()));
+    this.#own();
     this.#room(position + fits);
     this.#content.bytes.set(buffer.subarray(offset, offset + fits), position);
     return fits;
@@ -158,12 +171,14 @@ class MemoryFile implements DiskFile {
 
   truncate(length: number): void {
     this.#alive();
+    this.#own();
     if (length > this.#content.length) this.#room(length);
     else this.#content.bytes.fill(0, length, this.#content.length);
     this.#content.length = length;
   }
 
   punchHole(position: number, length: number): boolean {
+    this.#own();
     this.#content.bytes.fill(0, position, Math.min(position + length, this.#content.length));
     return true;
   }
@@ -171,6 +186,13 @@ class MemoryFile implements DiskFile {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.resolve();
+  }
+
+  #own(): void {
+    const content = this.#content;
+    if (content.isShared !== true) return;
+    content.bytes = Buffer.from(content.bytes.subarray(0, content.length));
+    content.isShared = false;
   }
 
   #room(length: number): void {

@@ -1,6 +1,7 @@
 import type { SourceGroupConfig } from '../../../daemon/config/config-types.ts';
 import type { ShipStatus } from '../../../daemon/ship/ship-status.ts';
 import { sourceGroupReply } from '../../../daemon/source/source-status.ts';
+import { LOCAL_POLICY } from '../../../daemon/synchrony/degree-policy.ts';
 import { sourceConditions } from '../../../daemon/telemetry/alarm-conditions.ts';
 import type { ProtectedGroup } from '../../../daemon/volume/protected-group.ts';
 import { hasCode } from '../../../journal/base/errors.ts';
@@ -47,6 +48,7 @@ export class RoomTold {
       settleTimeoutMs: 3000,
       heartbeatMs: 1000,
       shipDelayMs: 0,
+      degree: LOCAL_POLICY,
     };
   }
 
@@ -62,7 +64,16 @@ export class RoomTold {
     if (ship === undefined) return;
     const facts = { config: this.#config, groupId: GROUP_ID, journal: group.journal, group: status, ship };
     const counters = {} as Parameters<typeof sourceGroupReply>[0]['counters'];
-    const none = { exports: new Map(), uriOf: () => '', listen: '', clients: 0, notes: [], counters, nowMicros: 0 };
+    const none = {
+      exports: new Map(),
+      uriOf: () => '',
+      listen: '',
+      clients: 0,
+      notes: [],
+      counters,
+      bytesPerSecond: null,
+      nowMicros: 0,
+    };
     const codes = sourceConditions([sourceGroupReply({ ...facts, ...none })]).map(({ code }) => code);
     must(
       'V5',

@@ -1,0 +1,419 @@
+import test, { type ExecutionContext } from 'ava';
+import type { Disk, DiskFile, Host } from '../../journal/host/host.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { encodeDegreeChange } from '../../journal/record-bodies.ts';
+import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
+import { readStamp, type StandbyStamp } from '../../replica/standby/standby-stamp.ts';
+import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
+import { MemoryDisk, type MemoryHost, memoryHost } from './support/memory-host.ts';
+
+const STANDBY = '/replica/standby';
+const SECTOR = 512;
+
+const OPTIONS: ReplicaGroupOptions = {
+  ...REPLICA_DEFAULTS,
+  directory: '/replica',
+  groupId: GROUP,
+  replica: 'r1',
+  segmentBytes: 48 * 1024,
+  reserveBytes: 0,
+  memtableEntries: 128,
+  apply: 'sync',
+  standbyTimes: { roundMs: 5, settleMs: 50, retryMs: 10 },
+};
+
+/** Turns of the event loop, and time, until it holds. */
+async function until(host: MemoryHost, what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  for (let turn = 0; !(await holds()); turn++) {
+    if (turn > 3_000) throw new Error(`${what}: not in time`);
+    await new Promise((resolve) => setImmediate(resolve));
+    if (turn % 20 === 19) host.clock.advance(1);
+  }
+}
+
+async function applied(host: MemoryHost, group: ReplicaGroup): Promise<void> {
+  await until(host, 'all of it is applied', async () => {
+    const { standby, headLsn } = await group.status();
+    return standby?.appliedLsn === headLsn && standby.state !== 'settling' && standby.state !== 'copying';
+  });
+}
+
+function stampOf(disk: MemoryDisk): Promise<StandbyStamp | undefined> {
+  return readStamp(disk, STANDBY, GROUP);
+}
+
+function fileOf(disk: MemoryDisk, name: string): Buffer {
+  const content = disk.files.get(`${STANDBY}/${name}.raw`);
+  return content === undefined ? Buffer.alloc(0) : content.bytes.subarray(0, content.length);
+}
+
+/** Every sector of every file is as it was right before, or right after, one record behind `fromLsn`: which one. */
+function positionOf(disk: MemoryDisk, volumes: StandbyStamp['volumes'], history: History, fromLsn: number): number {
+  const before = new Model();
+  const after = new Model();
+  before.advance(history, fromLsn);
+  after.advance(history, fromLsn);
+  for (let lsn = fromLsn; lsn <= history.lastLsn; lsn++) {
+    before.advance(history, lsn);
+    after.advance(history, Math.min(lsn + 1, history.lastLsn));
+    const isThere = volumes.every(({ id, name }) => {
+      const file = fileOf(disk, name);
+      for (let at = 0; at < file.length; at += SECTOR) {
+        const sector = file.subarray(at, at + SECTOR);
+        if (sector.equals(before.disk(id).subarray(at, at + SECTOR))) continue;
+        if (!sector.equals(after.disk(id).subarray(at, at + SECTOR))) return false;
+      }
+      return true;
+    });
+    if (isThere) return lsn;
+  }
+  return -1;
+}
+
+function isAt(disk: MemoryDisk, history: History, lsn: number): boolean {
+  const model = new Model();
+  model.advance(history, lsn);
+  return ['system', 'data'].every((name, index) => {
+    // nothing has told of the volume yet
+    if (lsn <= index) return true;
+    return fileOf(disk, name).equals(model.disk(index + 1));
+  });
+}
+
+async function opened(host: Host, change: Partial<ReplicaGroupOptions> = {}): Promise<[ReplicaGroup, HandSource]> {
+  const group = await ReplicaGroup.open(host, { ...OPTIONS, ...change });
+  const source = new HandSource();
+  group.start(source);
+  return [group, source];
+}
+
+/** Calls `moment` right before and right behind everything that changes a file under the standby image. */
+function watched(below: MemoryDisk, moment: () => void): Disk {
+  const around = <T>(path: string, run: () => T): T => {
+    if (!path.startsWith(STANDBY)) return run();
+    moment();
+    const result = run();
+    moment();
+    return result;
+  };
+  const fileAround = (file: DiskFile): DiskFile =>
+    new Proxy(file, {
+      get(target, name) {
+        const value: unknown = Reflect.get(target, name);
+        if (typeof value !== 'function') return value;
+        if (name === 'write') {
+          return (...args: Parameters<DiskFile['writeSync']>) =>
+            Promise.resolve().then(() => around(target.path, () => target.writeSync(...args)));
+        }
+        if (name === 'punchHole' || name === 'truncate') {
+          return (...args: [number, number]) =>
+            around(target.path, () => (value as (...a: number[]) => unknown).call(target, ...args));
+        }
+        return value.bind(target);
+      },
+    });
+  return new Proxy<Disk>(below, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name);
+      if (typeof value !== 'function') return value;
+      if (name === 'open')
+        return (path: string, mode: 'read') => fileAround(around(path, () => below.open(path, mode)));
+      if (name === 'rename') return (from: string, to: string) => around(to, () => below.rename(from, to));
+      return value.bind(target);
+    },
+  });
+}
+
+test('the standby image follows the head, in order, and an idle one is stamped with exactly the position it holds', async (t) => {
+  const host = memoryHost(3);
+  const history = new History(3);
+  history.addVolumes();
+  history.fill(240);
+  const [group, source] = await opened(host);
+  for (const frame of seal(history, { recordsPerFrame: () => 20 })) {
+    source.push(frame);
+    await group.idle();
+    await applied(host, group);
+    t.true(isAt(host.disk, history, frame.lastLsn), `LSN ${frame.lastLsn}`);
+    const stamp = await stampOf(host.disk);
+    t.true((stamp?.lsn ?? 0) <= frame.lastLsn);
+  }
+  await until(host, 'settled', async () => (await group.status()).standby?.state === 'settled');
+  const stamp = await stampOf(host.disk);
+  t.is(stamp?.state, 'settled');
+  t.true(isAt(host.disk, history, stamp?.lsn ?? 0));
+  t.deepEqual(
+    stamp?.volumes.map(({ name, file, unsettled }) => [name, file, unsettled]),
+    [
+      ['system', 'system.raw', ''],
+      ['data', 'data.raw', ''],
+    ],
+  );
+  await group.close();
+});
+
+test('killed before or behind any change of its files, the image is one position or stamped as none, and the next start ends at the head', async (t) => {
+  t.timeout(300_000);
+  const below = new MemoryDisk();
+  const kills: MemoryDisk[] = [];
+  const host = { ...memoryHost(4, below), disk: watched(below, () => kills.push(below.moment())) };
+  const history = new History(4);
+  history.addVolumes();
+  history.fill(90);
+  const frames = seal(history, { recordsPerFrame: () => 9 });
+  let [group, source] = await opened(host);
+  for (const [index, frame] of frames.entries()) {
+    if (index === 5) {
+      // a start in the middle: what it finds has to be settled
+      await group.close();
+      below.locked.clear();
+      [group, source] = await opened(host);
+    }
+    source.push(frame);
+    await group.idle();
+    await applied(memoryClock(host), group);
+  }
+  await group.close();
+  t.true(kills.length > 150, `${kills.length} moments`);
+  const counts: Record<string, number> = {};
+  for (const [index, disk] of kills.entries()) {
+    const stamp = await stampOf(disk);
+    counts[stamp?.state ?? 'none'] = (counts[stamp?.state ?? 'none'] ?? 0) + 1;
+    if (stamp?.state === 'applying') {
+      t.true(
+        positionOf(disk, stamp.volumes, history, stamp.lsn) >= 0,
+        `kill ${index}: no position behind ${stamp.lsn}`,
+      );
+    }
+    if (stamp?.state === 'settled') t.true(isAt(disk, history, stamp.lsn), `kill ${index}: not at ${stamp.lsn}`);
+    if (index % 7 !== 0) continue;
+    disk.locked.clear();
+    const again = memoryHost(100 + index, disk);
+    const [next] = await opened(again);
+    await applied(again, next);
+    t.true(isAt(disk, history, next.headLsn), `kill ${index}: the next start`);
+    await next.close();
+    const last = await stampOf(disk);
+    t.is(last?.state, 'settled', `kill ${index}`);
+    t.true(isAt(disk, history, last?.lsn ?? -1), `kill ${index}: stopped in order`);
+  }
+  t.true((counts['applying'] ?? 0) > 50 && (counts['settled'] ?? 0) > 5, JSON.stringify(counts));
+});
+
+function memoryClock(host: Omit<MemoryHost, 'disk'>): MemoryHost {
+  return host as MemoryHost;
+}
+
+test('killed while what a kill left is written again, it is stamped as a mixture until all of it is', async (t) => {
+  const first = memoryHost(5);
+  const history = new History(5);
+  history.addVolumes();
+  // the same places all the time, so that what is older shows
+  for (let count = 0; count < 60; count++) {
+    const payload = new Uint8Array(4 * SECTOR).fill(count + 1);
+    history.push(RecordKind.write, { volume: 1 + (count % 2), sector: 2 * (count % 5), sectors: 4, payload });
+  }
+  // stamps are written once and then not for long: much has to be written again
+  const slow = { standbyTimes: { roundMs: 1e9, settleMs: 1e9, retryMs: 10 } };
+  const [group, source] = await opened(first, slow);
+  for (const frame of seal(history)) {
+    source.push(frame);
+    await group.idle();
+  }
+  await applied(first, group);
+  const left = first.disk.copy();
+  left.locked.clear();
+  t.like(await stampOf(left), { state: 'applying' });
+  const behind = (await stampOf(left))!.lsn;
+  t.true(behind < history.lastLsn);
+  const kills: MemoryDisk[] = [];
+  const host = { ...memoryHost(6, left), disk: watched(left, () => kills.push(left.moment())) };
+  const [again] = await opened(host, slow);
+  await applied(memoryClock(host), again);
+  let mixtures = 0;
+  for (const [index, disk] of kills.entries()) {
+    const stamp = await stampOf(disk);
+    if (stamp?.state === 'applying') t.true(positionOf(disk, stamp.volumes, history, stamp.lsn) >= 0, `kill ${index}`);
+    else t.is(stamp?.state, 'settling');
+    if (stamp?.state === 'settling' && positionOf(disk, stamp.volumes, history, behind) < 0) mixtures++;
+  }
+  t.true(mixtures > 0, 'some of them could not be booted');
+  await again.close();
+  await group.close();
+});
+
+/** Each sector of the image as it is, or as it was at `fromLsn`: what a power loss may leave of what was not synced. */
+function loseSome(disk: MemoryDisk, history: History, fromLsn: number): void {
+  const model = new Model();
+  model.advance(history, fromLsn);
+  for (const [index, name] of ['system', 'data'].entries()) {
+    const file = fileOf(disk, name);
+    for (let at = 0; at < file.length; at += 3 * SECTOR) {
+      file.set(model.disk(index + 1).subarray(at, at + SECTOR), at);
+    }
+  }
+}
+
+test('after a power loss no stamp names the boot that is until what was lost is written again, killed at any moment', async (t) => {
+  const first = memoryHost(12);
+  const history = new History(12);
+  history.addVolumes();
+  history.fill(120);
+  const slow = { standbyTimes: { roundMs: 1e9, settleMs: 1e9, retryMs: 10 } };
+  const [group, source] = await opened(first, slow);
+  for (const frame of seal(history)) {
+    source.push(frame);
+    await group.idle();
+  }
+  await applied(first, group);
+  const left = first.disk.copy();
+  left.locked.clear();
+  const { lsn: behind, state } = (await stampOf(left))!;
+  t.is(state, 'applying');
+  loseSome(left, history, behind);
+  t.is(positionOf(left, (await stampOf(left))!.volumes, history, behind), -1, 'it is a mixture');
+  const kills: MemoryDisk[] = [];
+  const bootId = 'c'.repeat(36);
+  const host = { ...memoryHost(13, left), bootId, disk: watched(left, () => kills.push(left.moment())) };
+  const [again] = await opened(host, slow);
+  await applied(memoryClock(host), again);
+  await again.close();
+  const counts = { before: 0, settling: 0, after: 0 };
+  for (const [index, disk] of kills.entries()) {
+    const stamp = (await stampOf(disk))!;
+    if (stamp.state === 'settling') counts.settling++;
+    else if (stamp.bootId !== bootId) counts.before++;
+    else {
+      counts.after++;
+      t.true(positionOf(disk, stamp.volumes, history, stamp.lsn) >= 0, `kill ${index}`);
+    }
+  }
+  t.true(counts.before > 0 && counts.settling > 50 && counts.after > 0, JSON.stringify(counts));
+  await group.close();
+});
+
+test('an image that begins late is copied at first, from the base and history, and goes on where a kill stopped it', async (t) => {
+  t.timeout(120_000);
+  const host = memoryHost(7);
+  const history = new History(7);
+  history.addVolumes();
+  history.fill(300);
+  const frames = seal(history, { recordsPerFrame: () => 15 });
+  const moving = { policy: { windowMs: 1, bytesMax: 0 } };
+  const [plain, first] = await opened(host, { apply: 'off', ...moving });
+  for (const frame of frames.slice(0, -6)) {
+    first.push(frame);
+    await plain.idle();
+  }
+  await plain.retain();
+  t.true(plain.floorLsn > 0);
+  t.is((await plain.status()).standby, undefined);
+  await plain.close();
+  t.is(await stampOf(host.disk), undefined);
+
+  const kills: MemoryDisk[] = [];
+  const below = host.disk;
+  const watching = { ...memoryHost(8, below), disk: watched(below, () => kills.push(below.moment())) };
+  const [group, source] = await opened(watching);
+  await applied(memoryClock(watching), group);
+  t.true(isAt(below, history, group.headLsn));
+  for (const frame of frames) {
+    source.push(frame);
+    await group.idle();
+  }
+  await applied(memoryClock(watching), group);
+  t.true(isAt(below, history, history.lastLsn));
+  const status = await group.status();
+  t.true(status.leases.some(({ owner }) => owner === 'the standby image'));
+  await group.close();
+  const states = new Set<string>();
+  for (const [index, disk] of kills.entries()) {
+    const stamp = await stampOf(disk);
+    states.add(stamp?.state ?? 'none');
+    if (index % 5 !== 0 || stamp?.state === 'applying') continue;
+    disk.locked.clear();
+    const again = memoryHost(200 + index, disk);
+    const [next] = await opened(again);
+    await applied(again, next);
+    t.true(isAt(disk, history, next.headLsn), `kill ${index}, ${stamp?.state}`);
+    await next.close();
+  }
+  t.true(states.has('copying') && states.has('settling') && states.has('applying'));
+});
+
+async function reasonOf(group: ReplicaGroup): Promise<string> {
+  return (await group.status()).standby?.reason ?? '';
+}
+
+async function heldBack(
+  t: ExecutionContext,
+  spoil: (disk: MemoryDisk) => void,
+  mend: (disk: MemoryDisk) => void,
+  reason: RegExp,
+): Promise<void> {
+  const host = memoryHost(9);
+  const history = new History(9);
+  history.addVolumes();
+  history.fill(60);
+  spoil(host.disk);
+  const [group, source] = await opened(host);
+  for (const frame of seal(history)) {
+    source.push(frame);
+    await group.idle();
+  }
+  await until(host, 'it says why', async () => reason.test(await reasonOf(group)));
+  t.is(group.headLsn, history.lastLsn, 'history goes on');
+  mend(host.disk);
+  await applied(host, group);
+  t.true(isAt(host.disk, history, history.lastLsn));
+  t.is(await reasonOf(group), '');
+  await group.close();
+}
+
+test('a file of somebody else is not written over, and history does not wait for the image', async (t) => {
+  const path = `${STANDBY}/standby.json`;
+  const junk = Buffer.from('{}\n00000000\n');
+  await heldBack(
+    t,
+    (disk) => void disk.open(path, 'create').writeSync(junk, 0, junk.length, 0),
+    (disk) => disk.unlink(path),
+    /checksum/,
+  );
+  const host = memoryHost(10);
+  const history = new History(10);
+  history.addVolumes();
+  const [plain, source] = await opened(host, { apply: 'off' });
+  for (const frame of seal(history)) source.push(frame);
+  await plain.idle();
+  await plain.close();
+  host.disk.open(`${STANDBY}/data.raw`, 'create');
+  const [group] = await opened(host);
+  await until(host, 'it says why', async () => /move it away/.test(await reasonOf(group)));
+  host.disk.unlink(`${STANDBY}/data.raw`);
+  await applied(host, group);
+  await group.close();
+});
+
+test('a source that waits for the image hears of it when it is synced; an image that lags on purpose is not told', async (t) => {
+  for (const apply of ['sync', 'async'] as const) {
+    const host = memoryHost(11);
+    const history = new History(11);
+    history.addVolumes();
+    const body = { from: 'degraded', to: 'in-sync', reason: '', ack: 'applied', ackAt: 'flush' };
+    history.push(RecordKind.degreeChange, { payload: encodeDegreeChange(body) });
+    history.fill(100);
+    const [group, source] = await opened(host, { apply });
+    for (const frame of seal(history)) {
+      source.push(frame);
+      await group.idle();
+    }
+    await applied(host, group);
+    if (apply === 'sync') {
+      t.is(source.last?.appliedLsn, history.lastLsn);
+      t.true(source.feedbacks.every(({ appliedLsn, durableLsn }) => (appliedLsn ?? 0) <= durableLsn));
+    } else {
+      t.true(source.feedbacks.every(({ appliedLsn }) => appliedLsn === undefined));
+    }
+    await group.close();
+  }
+});

@@ -1,0 +1,146 @@
+import type { Lsn } from '../../../journal/position.ts';
+import { STAMP_NAME, type StandbyStamp } from '../../../replica/standby/standby-stamp.ts';
+import type { SimulatedMachine } from '../../doubles/simulated-machine.ts';
+import type { History } from '../history.ts';
+import { REPLICA_DIRECTORY } from '../names.ts';
+import { identifySectors } from '../sector-pattern.ts';
+import type { SourceModel } from '../source-model.ts';
+import { must } from '../violation.ts';
+
+const DIRECTORY = `${REPLICA_DIRECTORY}/standby`;
+
+/** The standby image as a machine that went down has left it, read without any of the product's code. Only looks. */
+export class StandbyCheck {
+  readonly #machine: SimulatedMachine;
+  readonly #model: SourceModel;
+  /** What the replica has said is in the image and synced. */
+  #toldLsn: Lsn = 0;
+  looked = 0;
+
+  constructor(machine: SimulatedMachine, model: SourceModel) {
+    this.#machine = machine;
+    this.#model = model;
+  }
+
+  get toldLsn(): Lsn {
+    return this.#toldLsn;
+  }
+
+  told(appliedLsn: Lsn | undefined): void {
+    this.#toldLsn = Math.max(this.#toldLsn, appliedLsn ?? 0);
+  }
+
+  /** `headLsn`: durable at the replica. `lostPower`: what was not synced may be gone. */
+  afterCrash(headLsn: Lsn, lostPower: boolean): void {
+    const stamp = this.#stamp();
+    if (stamp === undefined || stamp.state === 'copying' || stamp.state === 'settling') return;
+    this.#model.keepUp();
+    const { history } = this.#model;
+    const files = this.#files(stamp);
+    this.looked++;
+    if (stamp.state === 'settled') {
+      must('B2', differences(files, contentAt(history, files, stamp.lsn)).size === 0, () => {
+        return `the image is stamped as that of LSN ${stamp.lsn}, and is not`;
+      });
+    } else if (lostPower || stamp.bootId !== this.#machine.bootId) {
+      this.#checkSynced(files, Math.max(stamp.lsn, this.#toldLsn), headLsn);
+    } else {
+      must('B2', isOnePosition(history, files, stamp.lsn, headLsn), () => {
+        return `the image is that of no LSN from ${stamp.lsn} to ${headLsn}, and not stamped so`;
+      });
+    }
+  }
+
+  /** When it is said that all up to here is applied. */
+  checkAt(lsn: Lsn): void {
+    const stamp = this.#stamp();
+    must('B2', stamp !== undefined, () => 'there is no stamp at the end');
+    const files = this.#files(stamp);
+    const found = differences(files, contentAt(this.#model.history, files, lsn));
+    must(
+      'B2',
+      found.size === 0,
+      () => `the image at the end is not that of LSN ${lsn}: ${[...found].slice(0, 5).join(', ')}`,
+    );
+  }
+
+  /** What was told as synced may be newer now, and never older. */
+  #checkSynced(files: Files, fromLsn: Lsn, headLsn: Lsn): void {
+    const { history } = this.#model;
+    for (const place of differences(files, contentAt(history, files, fromLsn))) {
+      const [volume = 0, sector = 0] = place.split(':').map(Number);
+      const allowed = history.idsBetween(volume, sector, fromLsn, Math.min(headLsn, history.lastLsn));
+      const id = files.get(volume)?.[sector] ?? 0;
+      must('B2', allowed.has(id), () => `${place} of the image is ${id}, older than LSN ${fromLsn}, which was synced`);
+    }
+  }
+
+  #stamp(): StandbyStamp | undefined {
+    const bytes = this.#read(STAMP_NAME);
+    if (bytes === undefined) return undefined;
+    return JSON.parse(Buffer.from(bytes).toString('utf8').split('\n')[0] ?? '') as StandbyStamp;
+  }
+
+  #files(stamp: StandbyStamp): Files {
+    return new Map(
+      stamp.volumes.map(({ id, file, sizeBytes }) => {
+        const bytes = new Uint8Array(sizeBytes);
+        bytes.set(this.#read(file) ?? new Uint8Array(0));
+        return [id, identifySectors(bytes, id, 0)];
+      }),
+    );
+  }
+
+  #read(name: string): Uint8Array | undefined {
+    const content = this.#machine.disk.files.get(`${DIRECTORY}/${name}`);
+    if (content === undefined) return undefined;
+    const bytes = new Uint8Array(content.size);
+    content.read(bytes, 0);
+    return bytes;
+  }
+}
+
+/** By volume: whose bytes stand in each sector. */
+type Files = ReadonlyMap<number, Uint32Array>;
+
+function contentAt(history: History, files: Files, lsn: Lsn): Map<number, Uint32Array> {
+  return new Map(
+    [...files].map(([id, ids]) => [id, history.rangeAt(Math.min(lsn, history.lastLsn), id, 0, ids.length)]),
+  );
+}
+
+/** `volume:sector` of every sector that is another one. */
+function differences(files: Files, expected: Files): Set<string> {
+  const found = new Set<string>();
+  for (const [id, ids] of files) {
+    const wanted = expected.get(id) as Uint32Array;
+    for (let sector = 0; sector < ids.length; sector++)
+      if (ids[sector] !== wanted[sector]) found.add(`${id}:${sector}`);
+  }
+  return found;
+}
+
+/** As right behind one record; the record behind that may have come in part. */
+function isOnePosition(history: History, files: Files, fromLsn: Lsn, headLsn: Lsn): boolean {
+  const content = contentAt(history, files, fromLsn);
+  const wrong = differences(files, content);
+  if (wrong.size === 0) return true;
+  for (let lsn = fromLsn + 1; lsn <= Math.min(headLsn, history.lastLsn); lsn++) {
+    const changes = history.record(lsn)?.changes ?? [];
+    const touched = new Set(
+      changes.flatMap(({ volume, sector, ids }) => Array.from(ids, (_, at) => `${volume}:${sector + at}`)),
+    );
+    if ([...wrong].every((place) => touched.has(place))) return true;
+    for (const { volume, sector, ids } of changes) {
+      const [file, known] = [files.get(volume), content.get(volume)];
+      if (file === undefined || known === undefined) continue;
+      known.set(ids, sector);
+      for (let at = sector; at < sector + ids.length; at++) {
+        if (file[at] === known[at]) wrong.delete(`${volume}:${at}`);
+        else wrong.add(`${volume}:${at}`);
+      }
+    }
+    if (wrong.size === 0) return true;
+  }
+  return false;
+}
