@@ -7,7 +7,7 @@ import { journalFrames } from './journal-frames.ts';
 import type { LaneOptions } from './lane.ts';
 import { LocalSealing } from './seal-runner.ts';
 import { SHIP_DELAY } from './ship-pace.ts';
-import type { ShipperOptions } from './shipper.ts';
+import type { ShipperOptions } from './shipper-options.ts';
 
 /** What a guest writes record by record, each synced, is a frame forty times a second and not a thousand times. */
 const LINGER_MS = 25;

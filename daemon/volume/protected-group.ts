@@ -1,11 +1,11 @@
 import { channel } from '../../journal/base/channels.ts';
-import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
 import type { BlockDevice } from '../../journal/block-device.ts';
-import type { Host, Timer } from '../../journal/host/host.ts';
+import type { Host } from '../../journal/host/host.ts';
 import { Journal } from '../../journal/journal.ts';
 import type { Marks } from '../../journal/marks.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { type BookmarkBody, encodeBookmark, encodeHeartbeat } from '../../journal/record-bodies.ts';
+import { type BookmarkBody, encodeBookmark } from '../../journal/record-bodies.ts';
 import { plainIdentity, writeStamp } from '../backing/backing-stamp.ts';
 import type { NbdExport } from '../nbd/export.ts';
 import { AckGate } from '../synchrony/ack-gate.ts';
@@ -26,7 +26,9 @@ import {
 } from './group-options.ts';
 import { GroupRetention } from './group-retention.ts';
 import { GroupSeeding } from './group-seeding.ts';
+import { groupState } from './group-state.ts';
 import type { BookmarkPlaced, GroupState, GroupStatus, VolumeStatus } from './group-status.ts';
+import { Heartbeats } from './heartbeats.ts';
 import { GO_ON_BELOW } from './pacer.ts';
 import type { ProtectedVolume, VolumeGroup } from './protected-volume.ts';
 import { RemoteHold } from './remote-hold.ts';
@@ -63,7 +65,7 @@ export class ProtectedGroup {
   readonly degree: DegreeKeeper;
   /** What may not be read from the journal any more in this run. */
   readonly unreadable: UnreadableStretches;
-  #heartbeat: Timer | undefined;
+  readonly #heartbeats: Heartbeats;
   #forgotten = 0;
   #closing: Promise<void> | undefined;
 
@@ -109,7 +111,19 @@ export class ProtectedGroup {
       else opened.volume.open();
     }
     this.#onMove();
-    this.#beat();
+    const { options } = parts;
+    this.#heartbeats = new Heartbeats(
+      parts.host.clock,
+      parts.journal,
+      options.heartbeatMs ?? HEARTBEAT_MS,
+      () => parts.degree.lease(),
+      () => {
+        parts.journal.measureRoom();
+        // Nothing moves in a journal that failed: who waits for room is let go, and told by the next answer.
+        parts.throttle.recheck();
+      },
+    );
+    this.#heartbeats.start();
   }
 
   /** `remote`: for guests that did not go down with this host, kept out after a power loss (rule 12). */
@@ -203,7 +217,7 @@ export class ProtectedGroup {
 
   async #close(): Promise<void> {
     for (const { volume } of this.#opened.volumes) volume.shut('shutting-down', 'the source is stopping');
-    this.#heartbeat?.cancel();
+    this.#heartbeats.stop();
     await this.#seeding.stop();
     await this.#detaching.stop();
     await this.degree.stop();
@@ -239,25 +253,6 @@ export class ProtectedGroup {
     this.#throttle.recheck();
   }
 
-  #beat(): void {
-    this.#heartbeat = this.#host.clock.after(this.#options.heartbeatMs ?? HEARTBEAT_MS, () => {
-      const { clock } = this.#host;
-      const lease = this.degree.lease();
-      const time = { monotonicMs: clock.monotonicMs(), wallMicros: clock.wallMicros() };
-      const body = encodeHeartbeat(lease === undefined ? time : { ...time, lease });
-      try {
-        this.journal.append(RecordKind.heartbeat, { body });
-      } catch (error) {
-        // A group that cannot write says so by its state; the next beat tries again.
-        if (!hasCode(error, 'journal-full') && !hasCode(error, 'journal-poisoned')) throw error;
-      }
-      this.journal.measureRoom();
-      // Nothing moves in a journal that failed: who waits for room is let go, and told by the next answer.
-      this.#throttle.recheck();
-      this.#beat();
-    });
-  }
-
   #heldBecause(): string | undefined {
     if (!this.#remoteHold.held) return undefined;
     return 'this host lost power: remote guests are kept out until the group is released';
@@ -265,17 +260,9 @@ export class ProtectedGroup {
 
   #state(): [GroupState, string] {
     if (this.#closing !== undefined) return ['closed', ''];
-    const { poisonedBy } = this.journal;
-    if (poisonedBy !== undefined) return ['failed', `the journal failed: ${poisonedBy}`];
-    const { state, reason } = this.#destager.state;
-    if (state === 'retrying' || state === 'failed') return ['backing-failed', reason];
-    const { failure, givenUp } = this.#retention;
-    if (failure !== undefined) return ['failed', `history cannot be given up: ${failure.message}`];
-    if (givenUp !== undefined)
-      return ['unprotected', `history from ${givenUp.fromLsn} to ${givenUp.toLsn} was given up`];
     const seeding = this.#opened.volumes.filter(({ registered }) => registered.standing === 'seeding');
-    if (seeding.length > 0) return ['seeding', seeding.map(({ volume }) => volume.name).join(', ')];
-    return ['protecting', ''];
+    const names = seeding.map(({ volume }) => volume.name);
+    return groupState(this.journal.poisonedBy, this.#destager.state, this.#retention, names);
   }
 }
 
