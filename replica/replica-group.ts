@@ -104,6 +104,7 @@ export class ReplicaGroup {
       keeper: opened.keeper,
       leases: this.leases,
       base,
+      refuseUncertain: (lsn) => this.history.refuseUncertain(lsn),
     });
     this.views = new ViewManager(
       host,

@@ -5,7 +5,7 @@ import type { FrameLayout } from '../journal/frame-layout.ts';
 import type { Host } from '../journal/host/host.ts';
 import type { Lsn } from '../journal/position.ts';
 import { CatalogBuilder, clipCatalog, EMPTY_CATALOG } from './catalog/catalog.ts';
-import { layoutOrMissing, rebuildFromSegments } from './index/rebuild.ts';
+import { layoutOrMissing, type OnMissing, rebuildFromSegments } from './index/rebuild.ts';
 import { VersionIndex } from './index/version-index.ts';
 import { applyNote, type ControlNote, controlNotes, RecordFeed } from './receive/record-feed.ts';
 import { DamageBook } from './repair/damage-book.ts';
@@ -62,16 +62,7 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     for (const damage of found) damageChannel.publish({ group: groupId, ...damage });
   }
   const book = new DamageBook(groupId, keeper, store.lastLsn);
-  const missing: { frame: FrameRef; error: TidemarkError }[] = [];
-  const onMissing = (frame: FrameRef, error: TidemarkError): void => {
-    missing.push({ frame, error });
-  };
-  let tell = onMissing;
   const repaired = new RepairedFrames(host, `${directory}/segments`);
-  for (const frame of store.holes) {
-    if (await repaired.covers(frame)) continue;
-    onMissing(frame, new TidemarkError('frame-damaged', 'no whole frame stands here'));
-  }
   const frames = new FrameReader(store, repaired, {
     chunkBytesMax: options.chunkCacheBytesMax,
     layoutBytesMax: options.layoutCacheBytesMax,
@@ -85,6 +76,22 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   );
   const { unindexedFrom, uncataloguedFrom } = book;
   const headLsn = Math.max(store.lastLsn, state.floorLsn);
+  const catalog = new CatalogBuilder(
+    clipCatalog(state.catalog, Math.min(headLsn, (uncataloguedFrom ?? headLsn + 1) - 1)),
+  );
+  const told = catalog.upToLsn;
+  const missing: FrameRef[] = [];
+  // Durable before a run of the index is: after a kill nothing else tells that the run lacks these records.
+  const onMissing: OnMissing = async (frame, { message }) => {
+    missing.push(frame);
+    // the catalog knows what it was told before the frame was damaged
+    await book.note(frame, true, message, frame.lastLsn > told);
+  };
+  let tell = onMissing;
+  for (const frame of store.holes) {
+    if (await repaired.covers(frame)) continue;
+    await onMissing(frame, new TidemarkError('frame-damaged', 'no whole frame stands here'));
+  }
   const index = await VersionIndex.open(
     host,
     {
@@ -99,25 +106,14 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     rebuildFromSegments(store, frames, options.memtableEntries, (frame, error) => tell(frame, error)),
   );
   for (const gap of index.gaps()) await index.fill(gap);
-  const catalog = new CatalogBuilder(
-    clipCatalog(state.catalog, Math.min(headLsn, (uncataloguedFrom ?? headLsn + 1) - 1)),
-  );
-  const told = catalog.upToLsn;
   const feed = await feedTail(store, frames, index, catalog, state.floorLsn, onMissing);
-  for (const { frame, error } of missing) {
-    // the catalog knows what it was told before the frame was damaged
-    await book.note(frame, true, error.message, frame.lastLsn > told);
-  }
-  await book.indexed(
-    missing.map(({ frame }) => frame),
-    () => catalog.snapshot(),
-  );
+  await book.indexed(missing, () => catalog.snapshot());
   const position = await positionOf(store, frames, mark.initial, catalog, headLsn);
   await mark.write(position);
   // The position is told from here on: what was above the old mark is damage from now on when it rots, and no torn tail.
   await mark.sync();
   // from now on an index run that is built again tells the book itself
-  tell = (frame, error) => void book.note(frame, true, error.message).catch(ignoreOperatingError);
+  tell = (frame, { message }) => book.note(frame, true, message);
   return { store, index, mark, keeper, catalog, frames, feed, position, book, repaired };
 }
 
@@ -153,7 +149,7 @@ async function feedTail(
   index: VersionIndex,
   catalog: CatalogBuilder,
   floorLsn: Lsn,
-  onMissing: (frame: FrameRef, error: TidemarkError) => void,
+  onMissing: OnMissing,
 ): Promise<RecordFeed> {
   const from = Math.max(Math.min(index.feedFromLsn, catalog.upToLsn + 1), store.oldestLsn, 1);
   const feed = new RecordFeed(from - 1);
@@ -181,7 +177,7 @@ async function notesOf(
   layout: FrameLayout,
   frame: FrameRef,
   heldLsn: Lsn,
-  onMissing: (frame: FrameRef, error: TidemarkError) => void,
+  onMissing: OnMissing,
 ): Promise<ControlNote[]> {
   try {
     return await controlNotes(layout, frame.firstLsn, heldLsn, async (i) => {
@@ -192,7 +188,7 @@ async function notesOf(
     });
   } catch (error) {
     if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
-    onMissing(frame, error);
+    await onMissing(frame, error);
     return [];
   }
 }
@@ -209,7 +205,7 @@ async function positionOf(
   const resumeOffset = mark !== undefined && mark.durableLsn <= headLsn ? mark.resumeOffset : '';
   if (store.lastLsn === headLsn && headLsn >= store.oldestLsn && headLsn > 0) {
     const ref = await store.find(headLsn);
-    const known = await layoutOrMissing(frames, ref, () => undefined);
+    const known = await layoutOrMissing(frames, ref, () => Promise.resolve());
     if (known === undefined && mark?.durableLsn === headLsn) return { ...mark, heartbeatMs };
     const { header } = known ?? (await frames.layout(ref));
     const seen = mark?.incarnation ?? NO_INCARNATION;

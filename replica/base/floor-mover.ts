@@ -19,6 +19,8 @@ export interface FloorParts {
   readonly keeper: StateKeeper;
   readonly leases: Leases;
   readonly base: (volume: number) => Promise<BaseImage>;
+  /** Throws `frame-damaged` where the index lacks records at or below this LSN. */
+  readonly refuseUncertain: (lsn: Lsn) => void;
 }
 
 const COPY_BYTES = 1024 * 1024;
@@ -87,7 +89,7 @@ export class FloorMover {
   }
 
   async #merge(lsn: Lsn): Promise<void> {
-    const { keeper, catalog, store, base } = this.#parts;
+    const { keeper, catalog, store, base, refuseUncertain } = this.#parts;
     const began = this.#host.clock.monotonicMs();
     let mergedBytes = 0;
     for (const volume of catalog.snapshot().volumes) {
@@ -95,6 +97,8 @@ export class FloorMover {
       mergedBytes += await this.#mergeVolume(volume, lsn);
       await (await base(volume.id)).sync();
     }
+    // A run that was built again meanwhile may lack records: then all of it is done again, when they were put back.
+    refuseUncertain(lsn);
     const last = store.segments.find((segment) => segment.lastLsn === lsn);
     catalog.trim(lsn);
     await keeper.update((state) => ({

@@ -8,12 +8,15 @@ import type { SegmentStore } from '../store/segment-store.ts';
 import type { RebuildIndex } from './index-gap.ts';
 import { Memtable } from './memtable.ts';
 
+/** Told of a frame that is damaged; what is built without its records is written when this has resolved. */
+export type OnMissing = (frame: FrameRef, error: TidemarkError) => Promise<void>;
+
 /** Fills a gap of the index from the record lists of the segments; memory stays at one memtable. */
 export function rebuildFromSegments(
   store: SegmentStore,
   frames: FrameReader,
   memtableEntries: number,
-  onMissing: (frame: FrameRef, error: TidemarkError) => void,
+  onMissing: OnMissing,
 ): RebuildIndex {
   return async (gap, emit) => {
     const from = Math.max(Math.min(gap.fromLsn, gap.baseLsn + 1), store.oldestLsn);
@@ -44,14 +47,14 @@ export function rebuildFromSegments(
 export async function layoutOrMissing(
   frames: FrameReader,
   frame: FrameRef,
-  onMissing: (frame: FrameRef, error: TidemarkError) => void,
+  onMissing: OnMissing,
 ): Promise<FrameLayout | undefined> {
   try {
     return await frames.layout(frame);
   } catch (error) {
     const damaged = error instanceof TidemarkError && DAMAGE.includes(error.code);
     if (!damaged) throw error;
-    onMissing(frame, error);
+    await onMissing(frame, error);
     return undefined;
   }
 }

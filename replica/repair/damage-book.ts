@@ -28,6 +28,8 @@ export class DamageBook {
   readonly #keeper: StateKeeper;
   readonly #headLsn: Lsn;
   #frames: readonly DamagedFrame[];
+  /** As they stand in the state on disk. */
+  #durable: readonly DamagedFrame[];
   /** In the state: with those whose segments stand again while the index is not built again with them. */
   #lost: readonly LostStretch[];
   #gone: readonly LostStretch[] = [];
@@ -40,6 +42,7 @@ export class DamageBook {
     this.#headLsn = headLsn;
     this.#keeper = keeper;
     this.#frames = keeper.state.damage.filter(isFrame);
+    this.#durable = this.#frames;
     this.#lost = keeper.state.damage.filter(isLost);
   }
 
@@ -103,7 +106,11 @@ export class DamageBook {
       known?.toLsn !== lastLsn ||
       (unindexed && known.unindexed !== true) ||
       (uncatalogued && known.uncatalogued !== true);
-    if (known !== undefined && known.repaired !== true && !isNew) return;
+    if (known !== undefined && known.repaired !== true && !isNew) {
+      // whoever noted it first may not have come to write it down
+      if (!this.#durable.includes(known)) await this.#save();
+      return;
+    }
     const told = uncatalogued || known?.uncatalogued === true;
     const where = `segment ${segment}, byte ${offset}`;
     const lacks = unindexed || known?.unindexed === true;
@@ -128,9 +135,12 @@ export class DamageBook {
 
   /** Another frame stands in for it, durably. True when the index has to be built again. */
   async repaired(frame: DamagedFrame): Promise<boolean> {
-    const { fromLsn, toLsn, where, unindexed } = frame;
-    const others = this.#frames.filter((one) => one.segment !== frame.segment || one.offset !== frame.offset);
-    this.#frames = unindexed ? [...others, { ...frame, repaired: true }] : others;
+    const { fromLsn, toLsn, where } = frame;
+    const isHere = (one: DamagedFrame): boolean => one.segment === frame.segment && one.offset === frame.offset;
+    const others = this.#frames.filter((one) => !isHere(one));
+    // while it was put back a run of the index may have been built without it
+    const unindexed = frame.unindexed || this.#frames.some((one) => isHere(one) && one.unindexed);
+    this.#frames = unindexed ? [...others, { ...frame, unindexed, repaired: true }] : others;
     await this.#save();
     repairedChannel.publish({ group: this.#group, fromLsn, toLsn, where });
     return unindexed;
@@ -180,9 +190,12 @@ export class DamageBook {
   }
 
   async #save(): Promise<void> {
-    await this.#keeper.update(({ damage }) => ({
-      damage: [...damage.filter((one) => !isOurs(one)), ...this.#lost, ...this.#frames],
-    }));
+    let frames: readonly DamagedFrame[] = [];
+    await this.#keeper.update(({ damage }) => {
+      frames = this.#frames;
+      return { damage: [...damage.filter((one) => !isOurs(one)), ...this.#lost, ...frames] };
+    });
+    this.#durable = frames;
   }
 }
 

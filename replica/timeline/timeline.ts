@@ -59,6 +59,7 @@ export async function timelineOf(
     let unread = '';
     const layout = await layoutOrMissing(frames, frame, (_, { message }) => {
       unread = message;
+      return Promise.resolve();
     });
     const known = damage.find(({ fromLsn, toLsn }) => fromLsn <= frame.lastLsn && toLsn >= frame.firstLsn);
     const { firstLsn: lsn, lastLsn, firstTime } = frame;

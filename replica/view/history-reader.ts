@@ -78,6 +78,7 @@ export class HistoryReader {
     let open: { offset: number; length: number; data: boolean } | undefined;
     const sector = offset / SECTOR_BYTES;
     for await (const part of this.#index.survey(volume, sector, length / SECTOR_BYTES, atLsn)) {
+      this.refuseUncertain(atLsn);
       for (const piece of piecesOf(part, base)) {
         if (open?.data === piece.data) {
           open.length += piece.length;
@@ -126,6 +127,8 @@ export class HistoryReader {
       const parts =
         this.#index.lookupNow(volume, sector, sectors, atLsn) ??
         (await this.#index.lookup(volume, sector, sectors, atLsn));
+      // The lookup may have built a damaged run again, and met a damaged frame at that.
+      this.refuseUncertain(atLsn);
       for (const part of parts) {
         const from = (part.sector - sector) * SECTOR_BYTES;
         const bytes = into.subarray(from, from + part.sectors * SECTOR_BYTES);

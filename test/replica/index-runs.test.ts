@@ -305,7 +305,7 @@ test('an index built again from the segments: one memtable at a time, each waite
     ([RecordKind.write, RecordKind.trim, RecordKind.zero, RecordKind.seed] as number[]).includes(kind),
   ).length;
   t.true(changes > 200);
-  const rebuild = rebuildFromSegments(store, frames, 40, (_frame, error) => t.fail(error.message));
+  const rebuild = rebuildFromSegments(store, frames, 40, (_frame, error) => Promise.reject(error));
   for (const [baseLsn, lastLsn] of [
     [0, 300],
     [50, 300],
