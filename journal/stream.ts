@@ -119,8 +119,8 @@ export interface FrameSinkEvents {
   /** Frames of the journal from this LSN on, for a replica that found its own damaged; absent: none are given. */
   readonly framesFrom?: (fromLsn: Lsn) => AsyncIterable<Uint8Array>;
   /**
-   * Send from `fromLsn` on: once at the start, and whenever the far side lost what it had. The sink has dropped every
-   * frame it held; frames of the old position must not be sent any more.
+   * Send from `fromLsn` on: once at the start, whenever the far side lost what it had, and when it turns out to hold what
+   * was to be sent. The sink has dropped every frame it held; frames of the old position must not be sent any more.
    */
   onSeek(fromLsn: Lsn, reason: string): void;
   /** The window has room again. */

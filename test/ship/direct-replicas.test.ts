@@ -16,6 +16,7 @@ import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import type { FrameSource } from '../../journal/stream.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
+import { FaultyDialer } from '../stream/test-wires.ts';
 
 const GROUP_ID = 'e0e1e2e3e4e5e6e7e8e9eaebecedeeef';
 const host = realHost();
@@ -24,7 +25,10 @@ const host = realHost();
 class SmallReplica {
   durableLsn: Lsn = 0;
   repeats = 0;
+  /** Takes frames and does not say so, as while it waits for its disk. */
+  silent = false;
   readonly name: string;
+  #incarnation = 1;
   #chain: Chain = CHAIN_START;
   #source: FrameSource | undefined;
   #waiting: { lsn: Lsn; resolve: () => void }[] = [];
@@ -46,7 +50,12 @@ class SmallReplica {
       },
       { onFrame: (bytes) => this.#onFrame(bytes), onLost: () => undefined, onStatus: () => undefined },
     );
-    this.#feedBack(1);
+    this.#feedBack();
+  }
+
+  speak(): void {
+    this.silent = false;
+    this.#feedBack();
   }
 
   holds(lsn: Lsn): Promise<void> {
@@ -64,17 +73,19 @@ class SmallReplica {
       this.durableLsn = view.lastLsn;
       this.#chain = view.chainAfter;
     }
-    this.#feedBack(view.incarnation.counter);
+    this.#incarnation = view.incarnation.counter;
+    this.#feedBack();
     for (const { lsn, resolve } of this.#waiting) if (lsn <= this.durableLsn) resolve();
     this.#waiting = this.#waiting.filter(({ lsn }) => lsn > this.durableLsn);
   }
 
-  #feedBack(incarnation: number): void {
+  #feedBack(): void {
+    if (this.silent) return;
     this.#source!.feedback({
       replica: this.name,
       groupId: GROUP_ID,
       epoch: 0,
-      incarnation,
+      incarnation: this.#incarnation,
       durableLsn: this.durableLsn,
       chain: chainString(this.#chain),
       state: 'receiving',
@@ -164,6 +175,13 @@ test('two replicas over TCP: one away holds up neither the other nor the guest, 
   await journal.close();
 });
 
+async function until(holds: () => boolean, what: () => string): Promise<void> {
+  for (const end = performance.now() + 30_000; !holds(); ) {
+    if (performance.now() > end) throw new Error(what());
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 function temporaryDirectory(t: ExecutionContext): string {
   const directory = mkdtempSync(join(tmpdir(), 'tidemark-direct-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
@@ -212,12 +230,6 @@ test('a source that was cut while nobody could be asked: the replica beyond it i
     }
     await journal.sync();
     return journal.lastLsn;
-  };
-  const until = async (holds: () => boolean, what: () => string): Promise<void> => {
-    for (const end = performance.now() + 30_000; !holds(); ) {
-      if (performance.now() > end) throw new Error(what());
-      await new Promise((resolve) => setTimeout(resolve, 5));
-    }
   };
 
   const whole = temporaryDirectory(t);
@@ -269,6 +281,72 @@ test('a source that was cut while nobody could be asked: the replica beyond it i
   t.is(journal.marks.address('shipped'), 0);
   await shipper.close();
   await replica.close();
+  await listener.close();
+  await journal.close();
+});
+
+test('a replica that has on its way what the journal gave up meanwhile goes on when it is durable there', async (t) => {
+  const directory = temporaryDirectory(t);
+  const fileBytes = 256 * 1024;
+  const journal = await Journal.open(host, {
+    directory,
+    groupId: GROUP_ID,
+    groupName: 'full',
+    fileBytes,
+    budgetBytes: 32 * 1024 * 1024,
+    syncIntervalMs: 5,
+  });
+  const incarnation = await journal.begin();
+  const listener = new DirectListener(host.clock, { listener: new TcpListener('127.0.0.1', 0) });
+  const port = Number((await listener.listen()).split(':')[1]);
+  const dialer = new FaultyDialer(new TcpDialer('127.0.0.1', port));
+  const shipper = await Shipper.open(host, {
+    directory,
+    journal,
+    marks: journal.marks,
+    identity: { groupId: GROUP_ID, groupName: 'full', epoch: journal.epoch, incarnation, frameVersion: FRAME_VERSION },
+    sinks: [new DirectSink(host, { replica: 'dr1', dialer, retryMinMs: 10, retryMaxMs: 50 })],
+    replicas: [{ name: 'dr1', required: true }],
+  });
+  const replica = new SmallReplica('dr1');
+  replica.open(listener.source({ groupName: 'full', groupId: GROUP_ID }));
+  const write = async (count: number): Promise<Lsn> => {
+    for (let i = 0; i < count; i++) {
+      journal.append(RecordKind.write, { volume: 1, sector: i, sectors: 128, body: new Uint8Array(65_536).fill(i) });
+    }
+    await journal.sync();
+    return journal.lastLsn;
+  };
+  const holds = (lsn: Lsn): Promise<void> =>
+    until(
+      () => replica.durableLsn >= lsn && shipper.status().replicatedLsn >= lsn,
+      () => `${replica.durableLsn}: ${JSON.stringify(shipper.status())}`,
+    );
+  await holds(await write(1));
+  replica.silent = true;
+  const last = await write(20);
+  await until(
+    () => replica.durableLsn === last,
+    () => `the replica has ${replica.durableLsn}`,
+  );
+  for (const file of [1, 2]) {
+    await shipper.keepChainAt(file * fileBytes);
+    journal.recycleBelow(file * fileBytes);
+  }
+  const { oldestLsn } = journal;
+  t.true(oldestLsn > 2 && oldestLsn <= last, `${oldestLsn}`);
+  dialer.cut();
+  await until(
+    () => shipper.status().state === 'needs-resync',
+    () => shipper.status().reason,
+  );
+  t.regex(shipper.status().reason, new RegExp(`needs record \\d+, the oldest in this journal is ${oldestLsn}$`));
+  replica.speak();
+  await holds(last);
+  await holds(await write(5));
+  t.like(shipper.status(), { state: 'streaming', code: null });
+  t.is(replica.repeats, 0);
+  await shipper.close();
   await listener.close();
   await journal.close();
 });

@@ -344,3 +344,51 @@ test('after a reconnect nothing comes before the position that the replica named
   await replica.close();
   await stage.close();
 });
+
+test('what a replica turns out to hold is not sent to it, unless it follows a newer source', async (t) => {
+  const stage = await openStage();
+  const history = new TestHistory(GROUP_ID);
+  history.grow(40);
+  const end = stage.source();
+  const say = (durableLsn: number, incarnation: number, epoch = 1): void =>
+    end.feedback({
+      replica: 'dr1',
+      groupId: GROUP_ID,
+      epoch,
+      incarnation,
+      durableLsn,
+      chain: history.chainAt(durableLsn),
+      state: 'receiving',
+      reason: '',
+      missingFrom: 0,
+      heartbeatMs: 0,
+      resumeOffset: '',
+    });
+  const start = { replica: 'dr1', groupId: GROUP_ID, durableLsn: 5, resumeOffset: '', frameVersion: 1 };
+  end.open(
+    { ...start, async *framesFrom() {} },
+    { onFrame: () => undefined, onLost: () => undefined, onStatus: () => undefined },
+  );
+  // nothing to send yet: it stands at the position of the welcome
+  const source = new SourceEnd(stage.sink(), new TestHistory(GROUP_ID), 3);
+  const heard = (durableLsn: number): Promise<void> =>
+    source.until(`feedback tells of record ${durableLsn}`, () => source.feedback?.durableLsn === durableLsn);
+  await source.until('the sink seeks', () => source.seeks.length === 1);
+  say(5, 2);
+  await heard(5);
+  say(12, 2);
+  await heard(12);
+  say(20, 4);
+  await heard(20);
+  say(21, 1, 2);
+  await heard(21);
+  say(30, 3);
+  await source.until('the sink seeks on', () => source.seeks.includes(31));
+  say(30, 3);
+  say(31, 3);
+  await source.until('and on', () => source.seeks.includes(32));
+  t.deepEqual(source.seeks, [6, 13, 31, 32]);
+  await source.close();
+  await end.close();
+  await stage.close();
+});

@@ -276,6 +276,9 @@ export class DirectSink implements FrameSink {
   }
 
   #seekIfAsked(feedback: ReplicaFeedback): void {
+    const { epoch, incarnation } = this.#identity!;
+    // Who follows a newer source is sent nothing by this one, and its position means another history.
+    if (feedback.epoch > epoch || (feedback.epoch === epoch && feedback.incarnation > incarnation.counter)) return;
     const seek = this.#seeks.decide(feedback, this.#nextLsn);
     if (seek !== undefined) this.#seek(seek);
   }

@@ -6,9 +6,9 @@ import type { ReplicaFeedback } from '../../../journal/stream.ts';
 const GRACE_MS = 1000;
 
 /**
- * When a replica's state means that frames must be sent again. The state is repeated with every feedback while the
- * frames are on their way, so one wish is answered once; again only when the replica still has it a while after it took
- * what was sent for it.
+ * When a replica's state means that frames must be sent again, or need not be sent. The state is repeated with every
+ * feedback while the frames are on their way, so one wish is answered once; again only when the replica still has it a
+ * while after it took what was sent for it.
  */
 export class SeekRequests {
   readonly #clock: Clock;
@@ -34,6 +34,11 @@ export class SeekRequests {
   decide(feedback: ReplicaFeedback, nextLsn: Lsn): { fromLsn: Lsn; reason: string } | undefined {
     const wentBack = feedback.durableLsn < this.#durableLsn;
     this.#durableLsn = feedback.durableLsn;
+    if (feedback.durableLsn >= nextLsn) {
+      // What came over the connection before became durable after the welcome. The journal may have let go of it by now.
+      const fromLsn = feedback.durableLsn + 1;
+      return this.#answer(fromLsn, `the replica holds everything up to ${feedback.durableLsn} already`);
+    }
     if (wentBack && feedback.durableLsn + 1 < nextLsn) {
       const fromLsn =
         feedback.missingFrom > 0 ? Math.min(feedback.missingFrom, feedback.durableLsn + 1) : feedback.durableLsn + 1;
