@@ -4,7 +4,7 @@ import type { Chain } from '../../journal/chain.ts';
 import type { Host } from '../../journal/host/host.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
 import type { ReplicaFeedback, StreamStatus } from '../../journal/stream.ts';
-import type { FarSide } from '../synchrony/degree-keeper.ts';
+import type { FarSide } from '../synchrony/far-side.ts';
 import { type Acknowledged, AcknowledgedFile, readAcknowledged } from './acknowledged.ts';
 import { type ChainCheckpoint, ChainCheckpoints } from './chain-checkpoints.ts';
 import { HeartbeatTimes } from './heartbeat-times.ts';

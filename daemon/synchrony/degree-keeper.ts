@@ -4,7 +4,7 @@ import type { Host, Timer } from '../../journal/host/host.ts';
 import type { Journal } from '../../journal/journal.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { encodeDegreeChange, type LeaseBody, type StateName } from '../../journal/record-bodies.ts';
+import { encodeDegreeChange, type LeaseBody } from '../../journal/record-bodies.ts';
 import type { StatePlace } from '../volume/state-file.ts';
 import type { AckGate } from './ack-gate.ts';
 import { type DegreeRecord, readDegree, writeDegree } from './degree-file.ts';
@@ -17,7 +17,6 @@ import {
   standingAt,
 } from './degree-machine.ts';
 import {
-  type AckDegree,
   type BrokenStretch,
   type DegreePolicy,
   type DegreeTimes,
@@ -26,20 +25,7 @@ import {
   samePromise,
 } from './degree-policy.ts';
 import type { DegreeStatus } from './degree-status.ts';
-
-/** How far the replicas are, as the shipper knows it now; a position may go back. */
-export interface FarSide {
-  /** Reached at every required replica. */
-  reachedLsn(ack: Exclude<AckDegree, 'local'>): Lsn;
-  /** A required replica that is heard, and has no standby image applied in step. */
-  readonly withoutImage: string | undefined;
-  /** A required replica lost what it had acknowledged and does not have it again. */
-  readonly lost: boolean;
-  /** The states of required replicas taken last; `takenMs` on the monotonic clock here. */
-  readonly heard: readonly { readonly replica: string; readonly sent: StateName; readonly takenMs: number }[];
-}
-
-const NOBODY: FarSide = { reachedLsn: () => 0, withoutImage: undefined, lost: false, heard: [] };
+import { type FarSide, imageReason, NOBODY } from './far-side.ts';
 
 interface KeeperParts {
   readonly host: Host;
@@ -165,7 +151,7 @@ export class DegreeKeeper {
       configured,
       next: this.#next,
       state,
-      reason: this.#lackingImage ?? this.#reason,
+      reason: this.#reasonNow,
       sinceLsn: this.#sinceLsn,
       holds: policy.ack === 'local' ? null : waits && brokenFromLsn === 0 && positionLsn >= this.#promisedLsn,
       brokenFromLsn,
@@ -184,10 +170,9 @@ export class DegreeKeeper {
     await this.#changing;
   }
 
-  get #lackingImage(): string | undefined {
-    const { withoutImage } = this.#far;
-    if (this.#policy.ack !== 'applied' || withoutImage === undefined) return undefined;
-    return `replica ${withoutImage} has no standby image that is applied in step: set apply: sync there`;
+  get #reasonNow(): string {
+    if (this.#policy.ack !== 'applied') return this.#reason;
+    return imageReason(this.#far, this.#standing.state, this.#reason);
   }
 
   /** What is to be in force; also when it was written down and did not come about. */

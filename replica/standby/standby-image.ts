@@ -136,7 +136,7 @@ export class StandbyImage {
         await this.#settle();
       } catch (error) {
         if (!(error instanceof TidemarkError)) throw error;
-        this.#say(`${error.code}: ${error.message}`);
+        this.#say(`${error.code}: ${error.message}${this.#wayOn(error.code)}`);
         if (!this.#closing) await this.#pause(this.#parts.times.retryMs);
       } finally {
         await this.#files.close();
@@ -151,10 +151,13 @@ export class StandbyImage {
     const { directory, groupId, store, frames } = this.#parts;
     this.#host.disk.makeDirectory(directory);
     this.#stamp = await readStamp(this.#host.disk, directory, groupId);
-    const isExact = this.#stamp?.state === 'settled';
     // records that aged out meanwhile stand in the base; those of requests that were open at the floor are kept beside it
-    if (this.#stamp === undefined || this.#stamp.lsn < this.#parts.floorLsn()) await this.#stampAnew();
-    else this.#hold(this.#stamp.lsn);
+    if (this.#stamp === undefined || this.#stamp.lsn < this.#parts.floorLsn() || this.#lacksFile(this.#stamp)) {
+      await this.#stampAnew();
+    } else {
+      this.#hold(this.#stamp.lsn);
+    }
+    const isExact = this.#stamp?.state === 'settled';
     if (this.#stamp?.state === 'copying') await this.#copy(this.#stamp);
     const { lsn, readFromLsn } = this.#stamp as StandbyStamp;
     this.#writtenLsn = lsn;
@@ -174,10 +177,21 @@ export class StandbyImage {
     await this.#write(this.#position('applying'));
   }
 
+  /** What was in a file that somebody took away would stay zeroes for good. */
+  #lacksFile({ state, copied, volumes }: StandbyStamp): boolean {
+    const { disk } = this.#host;
+    return volumes.some(({ id, file }) => {
+      const isBegun = state !== 'copying' || (copied[id] ?? 0) > 0;
+      return isBegun && !disk.exists(`${this.#parts.directory}/${file}`);
+    });
+  }
+
   /** Nothing that is here can be gone on from. Files of volumes are begun again; those of others are not touched. */
   async #stampAnew(): Promise<void> {
     const { directory } = this.#parts;
     const isOurs = this.#stamp !== undefined;
+    this.#writtenLsn = 0;
+    this.#appliedLsn = 0;
     const lsn = this.#parts.headLsn();
     const readFromLsn = Math.min(this.#parts.openFromLsn(), lsn + 1);
     this.#hold(lsn);
@@ -310,6 +324,16 @@ export class StandbyImage {
         sizeBytes: sizes.at(-1)?.size ?? 0,
         unsettled: unsettled.find(({ fromLsn, toLsn }) => lsn >= fromLsn && (toLsn === 0 || lsn < toLsn))?.reason ?? '',
       }));
+  }
+
+  /** What a person does about history that cannot be read, beside waiting for it. */
+  #wayOn(code: string): string {
+    if (code !== 'frame-damaged' && code !== 'journal-damaged') return '';
+    const { directory } = this.#parts;
+    if (this.#effects !== undefined) {
+      return `; needed behind LSN ${this.#effects.lsn}: when nobody has it any more, move ${directory} away, and the image is begun anew`;
+    }
+    return code === 'frame-damaged' ? '; needed for the copy: when nobody has it any more, seed a new replica' : '';
   }
 
   #say(reason: string): void {

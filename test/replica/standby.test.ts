@@ -4,7 +4,7 @@ import { RecordKind } from '../../journal/record.ts';
 import { encodeDegreeChange } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { readStamp, type StandbyStamp } from '../../replica/standby/standby-stamp.ts';
-import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
+import { GROUP, HandSource, History, Model, seal, VOLUMES } from './support/history.ts';
 import { MemoryDisk, type MemoryHost, memoryHost } from './support/memory-host.ts';
 
 const STANDBY = '/replica/standby';
@@ -417,3 +417,111 @@ test('a source that waits for the image hears of it when it is synced; an image 
     await group.close();
   }
 });
+
+test('a file that somebody took away is made anew with all that was in it', async (t) => {
+  const host = memoryHost(14);
+  const history = new History(14);
+  history.addVolumes();
+  history.fill(120);
+  const [group, source] = await opened(host);
+  const frames = seal(history);
+  for (const frame of frames.slice(0, -2)) source.push(frame);
+  await group.idle();
+  await applied(host, group);
+  await group.close();
+  host.disk.unlink(`${STANDBY}/data.raw`);
+  const [next, last] = await opened(host);
+  await applied(host, next);
+  t.true(isAt(host.disk, history, next.headLsn));
+  for (const frame of frames) last.push(frame);
+  await next.idle();
+  await applied(host, next);
+  t.true(isAt(host.disk, history, history.lastLsn));
+  await next.close();
+});
+
+test('an exact image that history has gone past is copied anew, and exact again', async (t) => {
+  const host = memoryHost(15);
+  const history = new History(15);
+  history.addVolumes();
+  history.fill(300);
+  const frames = seal(history, { recordsPerFrame: () => 15 });
+  const [group, source] = await opened(host);
+  for (const frame of frames.slice(0, 2)) source.push(frame);
+  await group.idle();
+  await applied(host, group);
+  await group.close();
+  t.is((await stampOf(host.disk))?.state, 'settled');
+  const [plain, behind] = await opened(host, { apply: 'off', policy: { windowMs: 1, bytesMax: 0 } });
+  for (const frame of frames.slice(2)) {
+    behind.push(frame);
+    await plain.idle();
+  }
+  await plain.retain();
+  t.true(plain.floorLsn > 30);
+  await plain.close();
+  const [next] = await opened(host);
+  await applied(host, next);
+  t.true(isAt(host.disk, history, history.lastLsn));
+  await next.close();
+  t.like(await stampOf(host.disk), { state: 'settled', lsn: history.lastLsn });
+});
+
+test('history that nobody has any more keeps the image where it is, which it says; moved away, it is begun anew once it needs that no more', async (t) => {
+  for (const moved of ['before it is overwritten', 'after']) {
+    const host = memoryHost(12);
+    const history = new History(12);
+    history.addVolumes();
+    history.fill(160);
+    const frames = seal(history, { recordsPerFrame: () => 10 });
+    const [group, source] = await opened(host);
+    for (const frame of frames.slice(0, 8)) source.push(frame);
+    await group.idle();
+    await applied(host, group);
+    const heldLsn = group.headLsn;
+    await group.close();
+    const [plain, behind] = await opened(host, { apply: 'off' });
+    for (const frame of frames.slice(8)) behind.push(frame);
+    await plain.idle();
+    await plain.close();
+    spoil(host.disk, frames[8]?.bytes ?? Buffer.alloc(0));
+
+    const [next, last] = await opened(host);
+    await until(host, 'it says why', async () =>
+      reasonOf(next).then((reason) => reason.includes(`move ${STANDBY} away`)),
+    );
+    t.regex(await reasonOf(next), new RegExp(`^frame-damaged: .*; needed behind LSN ${heldLsn}: `));
+    t.is((await stampOf(host.disk))?.state, 'settled');
+    t.true(isAt(host.disk, history, heldLsn), 'what can be booted is left alone');
+    const move = (): void => {
+      for (const name of host.disk.list(STANDBY)) host.disk.unlink(`${STANDBY}/${name}`);
+    };
+    if (moved !== 'after') {
+      move();
+      await until(host, 'it says why', async () => /needed for the copy/.test(await reasonOf(next)));
+    }
+    for (const { id: volume, sectors } of VOLUMES) history.push(RecordKind.zero, { volume, sectors });
+    history.fill(200);
+    for (const frame of seal(history, { fromLsn: next.headLsn + 1 })) last.push(frame);
+    await next.idle();
+    if (moved === 'after') move();
+    await applied(host, next);
+    t.is(next.headLsn, history.lastLsn);
+    t.true(isAt(host.disk, history, history.lastLsn), moved);
+    t.is(await reasonOf(next), '');
+    await next.close();
+  }
+});
+
+/** Turns a bit in the payload of a frame that is stored. */
+function spoil(disk: MemoryDisk, frame: Uint8Array): void {
+  for (const name of disk.list('/replica/segments')) {
+    const bytes = disk.files.get(`/replica/segments/${name}`)?.bytes;
+    const at = bytes?.indexOf(frame) ?? -1;
+    if (bytes === undefined || at < 0) continue;
+    const last = at + frame.length - 1;
+    bytes.writeUInt8(bytes.readUInt8(last) ^ 1, last);
+    return;
+  }
+  throw new Error('it is not there');
+}

@@ -2,8 +2,8 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Shipper } from '../../daemon/ship/shipper.ts';
-import type { FarSide } from '../../daemon/synchrony/degree-keeper.ts';
 import { type DegreePolicy, LOCAL_POLICY } from '../../daemon/synchrony/degree-policy.ts';
+import type { FarSide } from '../../daemon/synchrony/far-side.ts';
 import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
@@ -24,10 +24,13 @@ class HandFar implements FarSide {
   lost = false;
   withoutImage: string | undefined;
   heard: FarSide['heard'] = [];
+  /** Where the standby image stands still; undefined: it has what the replica has. */
+  imageLsn: number | undefined;
   /** It has everything at once. */
   follows: ProtectedGroup | undefined;
 
-  reachedLsn(): number {
+  reachedLsn(ack?: string): number {
+    if (ack === 'applied' && this.imageLsn !== undefined) return this.imageLsn;
     return this.follows?.journal.marks.lsn('durable') ?? this.lsn;
   }
 
@@ -198,6 +201,21 @@ test('nothing moves for the time of a stall: the change is in the journal before
   await until(() => rig.waiting === 1);
   rig.far.follows = rig.group;
   t.is(await held, 'ok', 'it is waited for again');
+  await rig.close();
+});
+
+test('an image that stands still at a replica that has everything is named in place of the far side', async (t) => {
+  const rig = new Rig(t);
+  await rig.openInSync({ ...REPLICA, ack: 'applied' });
+  rig.far.imageLsn = rig.far.reachedLsn();
+  await rig.write(1);
+  t.is(await rig.client.flush(), 'ok');
+  const { reason, state } = rig.group.degree.status;
+  t.is(state, 'degraded');
+  t.regex(reason, /; a standby image is behind what its replica holds: status there says why$/);
+  rig.far.imageLsn = undefined;
+  await rig.until('in-sync');
+  t.is(rig.group.degree.status.reason, 'the far side keeps up');
   await rig.close();
 });
 
