@@ -4,7 +4,7 @@ import type { BatchView } from './batch-view.ts';
 import type { BatchWindow } from './batch-window.ts';
 import type { FileReads } from './file-reads.ts';
 import { FRAME_ENTRY_BYTES, writeEntry } from './frame-codec.ts';
-import type { JournalFileHeader } from './journal-file-header.ts';
+import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
 import { LogWalk } from './log-walk.ts';
 import type { LsnIndex } from './lsn-index.ts';
 import { type JournalAddress, type JournalTime, type Lsn, readU64 } from './position.ts';
@@ -28,6 +28,8 @@ export interface DamagedStretch {
   readonly toLsn: Lsn;
   /** Where the damage begins. */
   readonly address: JournalAddress;
+  /** Of the batch right before it, which is whole; absent before the oldest. */
+  readonly previous?: JournalAddress;
   /** Where the log goes on. */
   readonly resumeAddress: JournalAddress;
   /** What the batch there names as the one before it. */
@@ -68,18 +70,22 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
   const { reads, window, fileBytes, index, oldestAddress, end } = search;
   window.forget();
   let start = window.fileStart(near);
+  // what is broken there may be the border, between the last batch of the file before and the header of this one
+  if (near <= start + FILE_HEADER_BYTES && start > oldestAddress) start -= fileBytes;
   while (start > oldestAddress && typeof reads.header(start / fileBytes) === 'string') start -= fileBytes;
   let sequence = start / fileBytes;
   let fileHeader = headerOf(reads, sequence);
   const nextLsn = index.firstLsnOf(start / fileBytes);
   const walk = new LogWalk(reads, window, fileBytes, { address: start, ...(nextLsn === undefined ? {} : { nextLsn }) });
   let last: JournalAddress | undefined;
+  let previous: JournalAddress | undefined;
   for (;;) {
     const step = walk.step(end.address);
     if (step === undefined) return undefined;
     if (typeof step === 'object') {
       if (step.address > near) return undefined;
       if (step.header.count > 0) last = step.address;
+      previous = step.address;
       const inFile = Math.floor(step.address / fileBytes);
       // once a file: it is a read of the disk, and batches may be as small as one sector's record
       if (inFile !== sequence) fileHeader = headerOf(reads, inFile) ?? fileHeader;
@@ -93,9 +99,11 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
       (header) => header.firstLsn >= nextLsn && header.incarnation >= incarnation,
     );
     const fromLsn = walk.nextLsn ?? beginOfEmpty(search, start, found?.address ?? end.address);
-    if (found !== undefined && found.address <= near) {
+    // two whole batches at `near` that do not know each other are a stretch without bytes
+    if (found !== undefined && found.address <= near && address < near) {
       walk.take(found);
       last = found.header.count > 0 ? found.address : undefined;
+      previous = found.address;
       continue;
     }
     const after = found === undefined || found.header.count === 0 ? undefined : entryOf(found, 'first');
@@ -110,6 +118,7 @@ export function findStretch(search: StretchSearch, near: JournalAddress): Damage
       fromLsn,
       ...resume,
       address,
+      ...(previous === undefined ? {} : { previous }),
       reason: step,
       // before the oldest file stands nothing that has a name
       chain: walk.chain ?? resume.resumeChain,

@@ -1,10 +1,17 @@
 import { assert } from './base/assert.ts';
 import { TidemarkError } from './base/errors.ts';
-import { BATCH_BODY_BYTES_MAX, BATCH_HEADER_BYTES, batchEnd, writeRepairedHeader } from './batch-codec.ts';
+import {
+  BATCH_BODY_BYTES_MAX,
+  BATCH_HEADER_BYTES,
+  batchEnd,
+  bodyIsWhole,
+  readBatchHeader,
+  writeRepairedHeader,
+} from './batch-codec.ts';
 import type { DamagedStretch, StretchAnchor } from './damaged-stretch.ts';
 import { journalFileName } from './file-reads.ts';
 import type { DiskFile, Host } from './host/host.ts';
-import { FILE_HEADER_BYTES, writeFileHeader } from './journal-file-header.ts';
+import { FILE_HEADER_BYTES, readFileHeader, writeFileHeader } from './journal-file-header.ts';
 import type { JournalOptions, RestoredRecord } from './journal-options.ts';
 import { endMending, type MendingNote, noteMending } from './mending-note.ts';
 import type { JournalAddress, Lsn } from './position.ts';
@@ -48,6 +55,8 @@ export class StretchWriter {
   /** What had been noted already as being mended. */
   readonly #notedBefore: MendingNote | undefined;
   #address: JournalAddress;
+  /** Of the batch right before `#address`. */
+  #previous: JournalAddress | undefined;
   #chain: number;
   #nextLsn: Lsn;
   #incarnation: number;
@@ -64,6 +73,7 @@ export class StretchWriter {
     this.#stretch = stretch;
     this.#anchors = [...stretch.anchors];
     this.#address = stretch.address;
+    this.#previous = stretch.previous;
     this.#chain = stretch.chain;
     this.#nextLsn = stretch.fromLsn;
     this.#incarnation = stretch.incarnation;
@@ -74,7 +84,8 @@ export class StretchWriter {
   /** Notes the place (mending-note.ts); nothing else is written yet. */
   static async begin(home: StretchHome, stretch: DamagedStretch): Promise<StretchWriter> {
     const { directory, groupId } = home.options;
-    const note = { groupId, from: stretch.address, to: stretch.resumeAddress };
+    const from = stretch.toLsn < stretch.fromLsn ? (stretch.previous ?? stretch.address) : stretch.address;
+    const note = { groupId, from, to: stretch.resumeAddress };
     return new StretchWriter(home, stretch, await noteMending(home.host.disk, directory, note));
   }
 
@@ -160,7 +171,10 @@ export class StretchWriter {
     if (this.#address === this.#fileStart(this.#address)) this.#beginFile();
     const nextFile = this.#fileStart(this.#address) + this.#home.options.fileBytes;
     if (to > nextFile) this.#closeAt(nextFile);
-    if (to === this.#address && this.#count === 0) return;
+    if (to === this.#address && this.#count === 0) {
+      if (chain !== undefined && chain !== this.#chain) this.#rename(chain);
+      return;
+    }
     const newFile = to === this.#fileStart(this.#address) + this.#home.options.fileBytes;
     // too little is left for a mark, and readers go on by themselves
     const unmarked = newFile && this.#count === 0 && to - this.#address < BATCH_HEADER_BYTES;
@@ -202,9 +216,39 @@ export class StretchWriter {
       this.#home.salt,
     );
     this.#write(this.#slab.subarray(0, bodyEnd), this.#address);
+    this.#previous = this.#address;
     this.#address = next;
     this.#bodyBytes = 0;
     this.#count = 0;
+  }
+
+  /**
+   * Calls what stands right before by the name that the batch behind it uses. Power that goes in a repair leaves some
+   * sectors of it and some of what stood there: both sides of a border are whole then, and do not know each other.
+   */
+  #rename(chain: number): void {
+    const { salt, options } = this.#home;
+    if (this.#address % options.fileBytes === FILE_HEADER_BYTES) {
+      const at = this.#fileStart(this.#address);
+      const bytes = this.#read(at, FILE_HEADER_BYTES);
+      const header = readFileHeader(bytes);
+      if (typeof header === 'string') throw this.#misfit();
+      writeFileHeader(bytes, { ...header, chain });
+      this.#write(bytes, at);
+    }
+    if (this.#previous !== undefined) this.#renameBatch(this.#previous, chain, salt);
+    this.#chain = chain;
+  }
+
+  #renameBatch(address: JournalAddress, chain: number, salt: number): void {
+    const header = readBatchHeader(this.#read(address, BATCH_HEADER_BYTES), 0, address, salt);
+    if (typeof header === 'string') throw this.#misfit();
+    const end = BATCH_HEADER_BYTES + header.bodyBytes;
+    this.#slab.set(this.#read(address, end));
+    if (!bodyIsWhole(this.#slab.subarray(0, end), BATCH_HEADER_BYTES, header)) throw this.#misfit();
+    const skipBytes = header.closesFile ? 0 : header.nextAddress - batchEnd(address, header.bodyBytes);
+    writeRepairedHeader(this.#slab, this.#view, BATCH_HEADER_BYTES, end, { ...header, chain, skipBytes }, salt);
+    this.#write(this.#slab.subarray(0, BATCH_HEADER_BYTES), address);
   }
 
   #beginFile(): void {
@@ -232,18 +276,30 @@ export class StretchWriter {
 
   /** Look and write in one turn: a file that is let go of changes its name, and is another's from then on. */
   #write(bytes: Uint8Array, address: JournalAddress): void {
-    const { options, host, oldestAddress } = this.#home;
+    const { options, oldestAddress } = this.#home;
     if (address < oldestAddress())
       throw new TidemarkError('trimmed', `journal address ${address} is not needed any more`);
-    const sequence = Math.floor(address / options.fileBytes);
-    let file = this.#files.get(sequence);
-    if (file === undefined) {
-      file = host.disk.open(`${options.directory}/${journalFileName(sequence)}`, 'write');
-      this.#files.set(sequence, file);
-    }
+    const file = this.#file(address);
     const written = file.writeSync(bytes, 0, bytes.length, address % options.fileBytes);
     if (written !== bytes.length)
       throw new TidemarkError('no-space', `${file.path}: ${written} of ${bytes.length} bytes`);
+  }
+
+  #read(address: JournalAddress, length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    const read = this.#file(address).readSync(bytes, 0, length, address % this.#home.options.fileBytes);
+    if (read !== length) throw this.#misfit();
+    return bytes;
+  }
+
+  #file(address: JournalAddress): DiskFile {
+    const { options, host } = this.#home;
+    const sequence = Math.floor(address / options.fileBytes);
+    const known = this.#files.get(sequence);
+    if (known !== undefined) return known;
+    const file = host.disk.open(`${options.directory}/${journalFileName(sequence)}`, 'write');
+    this.#files.set(sequence, file);
+    return file;
   }
 
   #misfit(): TidemarkError {

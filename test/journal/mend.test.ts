@@ -1,4 +1,7 @@
-import test from 'ava';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { BATCH_HEADER_BYTES } from '../../journal/batch-codec.ts';
 import { journalFileName } from '../../journal/file-reads.ts';
 import { Journal } from '../../journal/journal.ts';
 import { auditJournal } from '../../journal/journal-audit.ts';
@@ -10,6 +13,7 @@ import {
   appendWrites,
   changeAt,
   FIRST_BOOT,
+  journalFiles,
   journalOptions,
   range,
   readLsns,
@@ -293,6 +297,67 @@ test('a noted place with sectors that cannot be read: the start goes on, what ca
     t.is(settled.report.rewrittenBytes, usual);
     await settled.close();
   }
+});
+
+/** The files of `before` with any sectors of `after` in their place. */
+function mixOfSectors(t: ExecutionContext, before: string, after: string, random: SeededRandom): string {
+  const mixed = snapshot(t, before);
+  for (const path of journalFiles(mixed)) {
+    const bytes = readFileSync(path);
+    const other = readFileSync(join(after, basename(path)));
+    for (let at = 0; at < bytes.length; at += 512) {
+      if (random.below(2) === 0) other.copy(bytes, at, at, at + 512);
+    }
+    writeFileSync(path, bytes);
+  }
+  return mixed;
+}
+
+test('whatever a power loss leaves of a repair, sector by sector, is mended by the next', async (t) => {
+  const random = new SeededRandom(20750308);
+  const original = temporaryDirectory(t);
+  const host = testHost();
+  const writer = await Journal.open(host, journalOptions(original));
+  await writer.begin();
+  for (let batch = 0; batch < 250; batch++) {
+    appendWrites(writer, 1);
+    host.clock.advance(1);
+    if (batch % 3 === 0) await writer.sync();
+  }
+  await writer.close();
+  const whole = await Journal.open(testHost(), journalOptions(snapshot(t, original)));
+  const records = recordsOf(whole);
+  const lsns = readLsns(whole);
+  const addresses = lsns.map((lsn) => whole.addressOf(lsn));
+  await whole.close();
+  let between = 0;
+  for (let round = 0; round < 20; round++) {
+    const damaged = snapshot(t, original);
+    // a byte of each body: headers stand, so that what stood there can be whole again beside what was put back
+    const border = addresses.findIndex((address) => address > FILE_BYTES);
+    for (const address of addresses.slice(border - (round % 8), border + 12)) {
+      changeAt(damaged, FILE_BYTES, address, (bytes) => {
+        bytes[BATCH_HEADER_BYTES + 300] = (bytes[BATCH_HEADER_BYTES + 300] ?? 0) ^ 0x10;
+      });
+    }
+    const mended = snapshot(t, damaged);
+    const first = await Journal.open(testHost(), journalOptions(mended));
+    for (let at = firstDamage(first); at !== undefined; at = firstDamage(first)) await mend(first, at, records);
+    await first.close();
+    const left = mixOfSectors(t, damaged, mended, random);
+    const again = await Journal.open(testHost(SECOND_BOOT), journalOptions(left));
+    let mends = 0;
+    for (let at = firstDamage(again); at !== undefined; at = firstDamage(again)) {
+      const stretch = again.damageAt(at);
+      if (stretch?.address === stretch?.resumeAddress) between++;
+      if (!(await mend(again, at, records)) || ++mends > 100)
+        return t.fail(`round ${round}: nothing mends what is at ${at}`);
+    }
+    t.deepEqual(readLsns(again), lsns);
+    await again.close();
+    t.deepEqual(auditJournal(testHost(), left).damage, []);
+  }
+  t.true(between > 0, 'batches of both that do not know each other');
 });
 
 test('a full disk keeps nobody from putting records back in their place', async (t) => {

@@ -126,6 +126,22 @@ export const REPAIR_BUGS: readonly PlantedBug[] = [
     noticedBy: { test: JOURNAL_MEND, title: 'a repair is synced, in every file, before it counts as done' },
   },
   {
+    name: 'what a power loss left of a repair stays apart from what stands behind it',
+    rules: [2, 26],
+    invariant: 'R2',
+    changes: [
+      {
+        file: 'journal/stretch-writer.ts',
+        find: '      if (chain !== undefined && chain !== this.#chain) this.#rename(chain);\n',
+        replace: '',
+      },
+    ],
+    noticedBy: {
+      test: JOURNAL_MEND,
+      title: 'whatever a power loss leaves of a repair, sector by sector, is mended by the next',
+    },
+  },
+  {
     name: 'what of a repair cannot be read is taken for written again',
     rules: [14, 26],
     invariant: 'D5',
