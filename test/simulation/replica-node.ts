@@ -33,6 +33,8 @@ export class ReplicaNode {
   readonly #streams: Streams;
   readonly #seams: Seams;
   #group: ReplicaGroup | undefined;
+  /** Its clean stop began last, and no start since. */
+  #stopping: ReplicaGroup | undefined;
   #reopens = false;
   #stream: { close(): Promise<void> } | undefined;
   /** What it has called durable, ever. */
@@ -76,6 +78,7 @@ export class ReplicaNode {
   async start(): Promise<void> {
     const { host, process } = this.machine.start();
     this.host = host;
+    this.#stopping = undefined;
     this.starts++;
     const { historyBytes, replicaFills } = this.#options.life;
     const group = await ReplicaGroup.open(this.#seams.replicaHost(host), {
@@ -119,14 +122,14 @@ export class ReplicaNode {
     this.note();
     this.#group = undefined;
     this.machine.kill();
-    this.standby.afterCrash(this.#durableLsn, false);
+    this.standby.afterCrash(this.#heldLsn, false);
   }
 
   losePower(): void {
     this.note();
     this.#group = undefined;
     this.machine.losePower();
-    this.standby.afterCrash(this.#durableLsn, true);
+    this.standby.afterCrash(this.#heldLsn, true);
   }
 
   /** A clean stop, as SIGTERM does it; the process has to be ended then. */
@@ -135,6 +138,7 @@ export class ReplicaNode {
     if (group === undefined) return;
     this.note();
     this.#group = undefined;
+    this.#stopping = group;
     try {
       await this.#stream?.close();
       await group.close();
@@ -169,6 +173,11 @@ export class ReplicaNode {
   /** What it has called durable. */
   get durableLsn(): Lsn {
     return this.#durableLsn;
+  }
+
+  /** Durable there: during a clean stop more than what it said last, and the image may have it. */
+  get #heldLsn(): Lsn {
+    return Math.max(this.#durableLsn, this.#stopping?.headLsn ?? 0);
   }
 
   /** Whether a volume that began with content of its own is whole at this LSN: it is no point before. */

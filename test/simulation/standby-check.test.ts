@@ -8,7 +8,7 @@ import { StandbyCheck } from './checkers/standby-check.ts';
 import { History } from './history.ts';
 import { GROUP_ID, REPLICA_DIRECTORY } from './names.ts';
 import { Scheduler } from './scheduler.ts';
-import { fillSectors } from './sector-pattern.ts';
+import { FOREIGN_SECTOR, fillSectors } from './sector-pattern.ts';
 import { SourceModel } from './source-model.ts';
 import { Violation } from './violation.ts';
 
@@ -41,13 +41,15 @@ async function verdict(
   state: StandbyState,
   ids: readonly number[],
   crash: 'kill' | 'power' | 'power, then kill',
+  toldLsn = 0,
 ): Promise<string> {
   const scheduler = new Scheduler(1);
   const machine = new SimulatedMachine('r', scheduler, NO_DISK_FAULTS, 1 << 20);
   const { host } = machine.start();
   const bytes = new Uint8Array(SECTORS * SECTOR_BYTES);
   for (const [sector, id] of ids.entries()) {
-    if (id > 0) fillSectors(new DataView(bytes.buffer), sector * SECTOR_BYTES, SECTOR_BYTES, id, 1, sector);
+    if (id === FOREIGN_SECTOR) bytes.fill(0xee, sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+    else if (id > 0) fillSectors(new DataView(bytes.buffer), sector * SECTOR_BYTES, SECTOR_BYTES, id, 1, sector);
   }
   host.disk.makeDirectory(DIRECTORY);
   const volumes = [{ id: 1, name: 'v1', file: 'v1.raw', sizeBytes: bytes.length, unsettled: '' }];
@@ -64,6 +66,7 @@ async function verdict(
   void write();
   await scheduler.runUntil(() => written, 60_000_000);
   const check = new StandbyCheck(machine, fourWrites());
+  check.told(toldLsn);
   try {
     if (crash !== 'kill') {
       machine.losePower();
@@ -91,4 +94,13 @@ test('an image that is written to is one position for as long as the machine run
   t.is(await verdict('applying', mixture, 'power, then kill'), 'fine');
   t.regex(await verdict('settled', prefix, 'power, then kill'), /stamped as that of LSN 0/);
   t.is(await verdict('settling', mixture, 'kill'), 'not looked at');
+});
+
+test('a write that failed in the middle of a sector leaves it torn when power goes: one sector, and none that was told', async (t) => {
+  const torn = FOREIGN_SECTOR;
+  t.is(await verdict('applying', [1, torn, 0, 0], 'power'), 'fine');
+  t.is(await verdict('applying', [1, torn, 0, 0], 'power', 1), 'fine');
+  t.regex(await verdict('applying', [1, torn, 0, 0], 'power', 2), /1:1 .* older than LSN 2, which was synced/);
+  t.regex(await verdict('applying', [1, torn, torn, 0], 'power'), /1:2 .* older than LSN 0/);
+  t.regex(await verdict('settled', [torn, 0, 0, 0], 'power'), /stamped as that of LSN 0, and is not/);
 });

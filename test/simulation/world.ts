@@ -296,8 +296,18 @@ export class World {
     );
     const { degree } = this.options;
     const kept = (): boolean => this.source.group?.status().degree.holds !== false || this.#isNamed();
-    const isKept = await this.#until(kept, CATCH_UP_MICROS);
+    const isKept =
+      (await this.#until(kept, HEAL_MICROS)) ||
+      (await this.#isImageStuck()) ||
+      (await this.#until(kept, CATCH_UP_MICROS));
     this.#demand(isKept, 'L1', () => `ack ${degree.policy.ack} does not hold again: ${this.source.degree}`);
+  }
+
+  /** The promise waits for an image that damaged history keeps where it is. */
+  async #isImageStuck(): Promise<boolean> {
+    const waits = this.source.group?.status().degree.configured.ack === 'applied';
+    const status = await this.#finish(this.replica.group?.status());
+    return waits && this.replica.rotten && (status?.damage.length ?? 0) > 0;
   }
 
   /**
