@@ -151,7 +151,6 @@ export class StandbyImage {
     const { directory, groupId, store, frames } = this.#parts;
     this.#host.disk.makeDirectory(directory);
     this.#stamp = await readStamp(this.#host.disk, directory, groupId);
-    const isExact = this.#stamp?.state === 'settled';
     // records that aged out meanwhile stand in the base; those of requests that were open at the floor are kept beside it
     if (this.#stamp === undefined || this.#stamp.lsn < this.#parts.floorLsn()) await this.#stampAnew();
     else this.#hold(this.#stamp.lsn);
@@ -160,7 +159,7 @@ export class StandbyImage {
     this.#writtenLsn = lsn;
     this.#appliedLsn = lsn;
     this.#effects = new OrderedEffects(store, frames, readFromLsn, lsn);
-    if (isExact) return;
+    if (this.#stamp?.state === 'settled') return;
     const settleToLsn = Math.max(this.#parts.headLsn(), this.#stamp?.settleToLsn ?? 0);
     if (lsn < settleToLsn) {
       await this.#write({ state: 'settling', settleToLsn });
