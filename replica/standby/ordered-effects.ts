@@ -1,7 +1,10 @@
+import { TidemarkError } from '../../journal/base/errors.ts';
 import { type Effect, PieceAssembler } from '../../journal/piece-assembler.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { changesVolume, holdsContent, RecordKind } from '../../journal/record.ts';
 import type { FrameReader } from '../store/frame-reader.ts';
+import { storedGapBefore } from '../store/lost-stretch.ts';
+import type { FrameRef } from '../store/segment-info.ts';
 import type { SegmentStore } from '../store/segment-store.ts';
 
 /** Where a piece's bytes stand. */
@@ -22,7 +25,7 @@ export interface OrderedEffect {
 
 /**
  * The changes of a group's history, one behind the other as the guests' writes took effect (DESIGN rule 5), over all
- * volumes. Goes on where it stopped; a frame that cannot be read stops it, and is never stepped over.
+ * volumes. Goes on where it stopped; a frame that cannot be read, or is not there, stops it, and is never stepped over.
  */
 export class OrderedEffects {
   readonly #store: SegmentStore;
@@ -53,6 +56,7 @@ export class OrderedEffects {
   async *upTo(toLsn: Lsn): AsyncGenerator<OrderedEffect[]> {
     for await (const frame of this.#store.frames(this.#nextLsn, toLsn)) {
       const layout = await this.#frames.layout(frame);
+      if (layout.firstLsn > this.#nextLsn) await this.#mayPass(frame, layout.firstLsn);
       const effects: OrderedEffect[] = [];
       const { segment, offset } = frame;
       for (let i = Math.max(0, this.#nextLsn - layout.firstLsn); i < layout.recordCount; i += 1) {
@@ -66,6 +70,13 @@ export class OrderedEffects {
       this.#nextLsn = Math.min(toLsn, layout.lastLsn) + 1;
       yield effects;
     }
+    if (this.#nextLsn <= toLsn) throw gone(this.#nextLsn, toLsn);
+  }
+
+  /** Throws when something is missing before this frame that the source did not give up. */
+  async #mayPass(frame: FrameRef, firstLsn: Lsn): Promise<void> {
+    const gap = await storedGapBefore(this.#frames, frame, firstLsn);
+    if (gap === undefined || gap.fromLsn > this.#nextLsn) throw gone(this.#nextLsn, firstLsn - 1);
   }
 
   async #withBytes({ kind, lsn, volume, sector, sectors, source }: Effect<Place>): Promise<OrderedEffect> {
@@ -74,4 +85,8 @@ export class OrderedEffects {
     await this.#frames.read(source.segment, source.offset, source.payload, bytes);
     return { lsn, volume, sector, sectors, bytes };
   }
+}
+
+function gone(fromLsn: Lsn, toLsn: Lsn): TidemarkError {
+  return new TidemarkError('journal-damaged', `LSN ${fromLsn} to ${toLsn} are gone from history`);
 }

@@ -36,8 +36,10 @@ export class StandbyFiles {
     const isNew = !this.#host.disk.exists(path);
     const file = this.#host.disk.open(path, isNew ? 'create' : 'write');
     this.#open.set(id, { file, size });
-    if (file.size() !== size) file.truncate(size);
-    if (isNew) {
+    const fits = file.size() === size;
+    if (!fits) file.truncate(size);
+    // one that does not fit was made by a run that was killed before it had done this
+    if (isNew || !fits) {
       await file.dataSync();
       await this.#host.disk.syncDirectory(this.#directory);
     }

@@ -1,9 +1,10 @@
 import { TidemarkError } from '../../journal/base/errors.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { decodeGap } from '../../journal/record-bodies.ts';
+import { decodeGap, type GapBody } from '../../journal/record-bodies.ts';
 import { DAMAGE, type FrameReader } from './frame-reader.ts';
 import type { Damage } from './replica-state.ts';
+import type { FrameRef } from './segment-info.ts';
 import type { SegmentStore } from './segment-store.ts';
 
 /** Records that should be held and whose segment is gone, with none in its place. Durable in the group's state. */
@@ -34,16 +35,23 @@ export async function lostStretches(
   return lost;
 }
 
+/**
+ * What the source gave up right before `lsn`, the first of a stored frame's records that counts, as that record says;
+ * nothing when it does not. Throws what reading throws.
+ */
+export async function storedGapBefore(frames: FrameReader, frame: FrameRef, lsn: Lsn): Promise<GapBody | undefined> {
+  const layout = await frames.layout(frame);
+  const record = layout.record(lsn - layout.firstLsn);
+  if (record.kind !== RecordKind.gap) return undefined;
+  const body = new Uint8Array(record.payloadBytes);
+  await frames.read(frame.segment, frame.offset, record.payloadOffset, body);
+  const gap = decodeGap(body);
+  return gap.toLsn === lsn - 1 ? gap : undefined;
+}
+
 async function beginsWithGap(store: SegmentStore, frames: FrameReader, firstLsn: Lsn): Promise<boolean> {
   try {
-    const frame = await store.find(firstLsn);
-    const { segment, offset } = frame;
-    const layout = await frames.layout(frame);
-    const record = layout.record(firstLsn - layout.firstLsn);
-    if (record.kind !== RecordKind.gap) return false;
-    const body = new Uint8Array(record.payloadBytes);
-    await frames.read(segment, offset, record.payloadOffset, body);
-    return decodeGap(body).toLsn === firstLsn - 1;
+    return (await storedGapBefore(frames, await store.find(firstLsn), firstLsn)) !== undefined;
   } catch (error) {
     if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
     return false;

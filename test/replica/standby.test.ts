@@ -3,7 +3,7 @@ import type { Disk, DiskFile, Host } from '../../journal/host/host.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeDegreeChange } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
-import { readStamp, type StandbyStamp } from '../../replica/standby/standby-stamp.ts';
+import { readStamp, type StandbyStamp, writeStamp } from '../../replica/standby/standby-stamp.ts';
 import { GROUP, HandSource, History, Model, seal, VOLUMES } from './support/history.ts';
 import { MemoryDisk, type MemoryHost, memoryHost } from './support/memory-host.ts';
 
@@ -339,6 +339,74 @@ test('an image that begins late is copied at first, from the base and history, a
     await next.close();
   }
   t.true(states.has('copying') && states.has('settling') && states.has('applying'));
+});
+
+test('an image that history has left behind while nobody kept it is copied anew and exact again', async (t) => {
+  const host = memoryHost(14);
+  const history = new History(14);
+  history.addVolumes();
+  history.fill(600);
+  const frames = seal(history, { recordsPerFrame: () => 15 });
+  const moving = { policy: { windowMs: 1, bytesMax: 0 } };
+  const taking = async (from: number, to: number, change: Partial<ReplicaGroupOptions>): Promise<ReplicaGroup> => {
+    const [group, source] = await opened(host, { ...moving, ...change });
+    for (const frame of frames.slice(from, to)) {
+      source.push(frame);
+      await group.idle();
+    }
+    return group;
+  };
+  const kept = await taking(0, 2, {});
+  await applied(host, kept);
+  await kept.close();
+  const { lsn, state } = (await stampOf(host.disk))!;
+  t.is(state, 'settled');
+  const plain = await taking(2, frames.length, { apply: 'off' });
+  await plain.retain();
+  t.true(plain.floorLsn > lsn);
+  await plain.close();
+  const again = await taking(0, 0, {});
+  await until(host, 'exact', async () => (await again.status()).standby?.state === 'settled');
+  t.true(isAt(host.disk, history, history.lastLsn));
+  t.like(await stampOf(host.disk), { state: 'settled', lsn: history.lastLsn });
+  await again.close();
+});
+
+test('history that is gone with its segment is not stepped over: the image stays before it and says so', async (t) => {
+  const host = memoryHost(15);
+  const history = new History(15);
+  history.addVolumes();
+  history.fill(400);
+  const [plain, source] = await opened(host, { apply: 'off' });
+  for (const frame of seal(history, { recordsPerFrame: () => 15 })) {
+    source.push(frame);
+    await plain.idle();
+  }
+  await plain.close();
+  const path = '/replica/segments/000000000002.seg';
+  const content = host.disk.files.get(path)!;
+  host.disk.unlink(path);
+  // it was begun when all of history was there
+  const disk = host.disk;
+  disk.makeDirectory();
+  const at = { lsn: 0, readFromLsn: 1, settleToLsn: 0, copied: {}, bootId: host.bootId, volumes: [] };
+  await writeStamp(disk, STANDBY, { format: 1, groupId: GROUP, state: 'settled', ...at });
+
+  const [group] = await opened(host);
+  await until(host, 'it says why', async () => /LSN \d+ to \d+ are gone from history/.test(await reasonOf(group)));
+  const [lost] = (await group.status()).damage;
+  t.is((await group.status()).standby?.writtenLsn, lost!.fromLsn - 1);
+  await group.close();
+  const stamp = (await stampOf(disk))!;
+  t.true(stamp.lsn < lost!.fromLsn);
+  t.true(stamp.state !== 'settled' || isAt(disk, history, stamp.lsn));
+
+  disk.files.set(path, content);
+  const [again] = await opened(host);
+  await applied(host, again);
+  t.is(await reasonOf(again), '');
+  t.true(isAt(disk, history, history.lastLsn));
+  await again.close();
 });
 
 async function reasonOf(group: ReplicaGroup): Promise<string> {

@@ -91,8 +91,8 @@ export class StandbyCheck {
   #files(stamp: StandbyStamp): Files {
     return new Map(
       stamp.volumes.map(({ id, file, sizeBytes }) => {
-        const bytes = new Uint8Array(sizeBytes);
-        bytes.set(this.#read(file) ?? new Uint8Array(0));
+        const bytes = this.#read(file) ?? new Uint8Array(0);
+        must('B2', bytes.length === sizeBytes, () => `${file} has ${bytes.length} bytes, its volume ${sizeBytes}`);
         return [id, identifySectors(bytes, id, 0)];
       }),
     );
