@@ -244,16 +244,38 @@ export class StandbyImage {
     const volumes = this.#volumesAt(toLsn);
     for (const volume of volumes) await this.#files.open(volume);
     if (volumes.length !== this.#stamp?.volumes.length) await this.#write({ volumes });
-    for await (const changes of effects.upTo(toLsn)) {
-      for (const change of changes) {
-        if (this.#stamp?.state === 'settled') await this.#write({ state: 'applying', bootId: this.#host.bootId });
-        await this.#files.apply(change);
-        this.#writtenMs = this.#nowMs;
-        this.#writtenLsn = Math.max(this.#writtenLsn, change.lsn - 1);
+    let isReading = true;
+    try {
+      for await (const changes of effects.upTo(toLsn)) {
+        isReading = false;
+        for (const change of changes) {
+          if (this.#stamp?.state === 'settled') await this.#write({ state: 'applying', bootId: this.#host.bootId });
+          await this.#files.apply(change);
+          this.#writtenMs = this.#nowMs;
+          this.#writtenLsn = Math.max(this.#writtenLsn, change.lsn - 1);
+        }
+        this.#writtenLsn = Math.max(this.#writtenLsn, effects.lsn);
+        isReading = true;
+        // between two frames all that was open is known
+        if (this.#closing) return;
       }
-      this.#writtenLsn = Math.max(this.#writtenLsn, effects.lsn);
-      // between two frames all that was open is known
-      if (this.#closing) return;
+    } catch (error) {
+      if (isReading && error instanceof TidemarkError) await this.#keepWritten();
+      throw error;
+    }
+  }
+
+  /**
+   * What comes next cannot be read, perhaps for long: the image is stamped with what it holds, so that the tries that
+   * follow do not write it again, nor call it a mixture for that.
+   */
+  async #keepWritten(): Promise<void> {
+    await this.#files.sync();
+    this.#applied();
+    const { state, lsn, settleToLsn } = this.#stamp as StandbyStamp;
+    if (state === 'applying') await this.#settle();
+    else if (state === 'settling' && lsn < this.#appliedLsn) {
+      await this.#write({ ...this.#position('settling'), settleToLsn });
     }
   }
 
