@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from 'ava';
 import type { Disk, DiskFile, Host } from '../../journal/host/host.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
-import { encodeDegreeChange } from '../../journal/record-bodies.ts';
+import { encodeDegreeChange, encodeSeedEnd } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { readStamp, type StandbyStamp, writeStamp } from '../../replica/standby/standby-stamp.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
@@ -475,6 +475,45 @@ test('before a frame that cannot be read the image is exact, is not written agai
     await next.close();
   }
   t.true(broken >= 3, `${broken} frames`);
+});
+
+test('while a volume is seeded anew no stamp of the image calls it a point, whenever a kill comes', async (t) => {
+  const below = new MemoryDisk();
+  const kills: MemoryDisk[] = [];
+  const host = { ...memoryHost(20, below), disk: watched(below, () => kills.push(below.moment())) };
+  const history = new History(20);
+  history.addVolumes();
+  history.fill(40);
+  const seedFrom = history.lastLsn + 1;
+  for (let sector = 0; sector < 80; sector += 8) {
+    const payload = new Uint8Array(8 * SECTOR).map(() => history.random.below(256));
+    history.push(RecordKind.seed, { volume: 1, sector, sectors: 8, payload });
+  }
+  const seedEnd = history.push(RecordKind.seedEnd, { payload: encodeSeedEnd({ volume: 1 }) });
+  history.fill(70);
+  // no stamp comes by itself, or one as soon as nothing is to be written
+  for (const settleMs of [1e9, 0]) {
+    const [group, source] = await opened(host, { standbyTimes: { roundMs: 1e9, settleMs, retryMs: 10 } });
+    for (const frame of seal(history, { recordsPerFrame: () => 7 })) {
+      source.push(frame);
+      await group.idle();
+      await applied(memoryClock(host), group);
+    }
+    await group.close();
+    let seen = 0;
+    for (const [index, disk] of kills.splice(0).entries()) {
+      const stamp = await stampOf(disk);
+      if (stamp?.state !== 'applying' && stamp?.state !== 'settled') continue;
+      const at = positionOf(disk, stamp.volumes, history, stamp.lsn);
+      if (at < seedFrom || at >= seedEnd) continue;
+      seen++;
+      t.is(stamp.volumes[0]?.unsettled, 'seeding', `kill ${index}, ${stamp.state} at ${at}, stamp of ${stamp.lsn}`);
+    }
+    t.true(seen > 10, `${seen} kills`);
+    t.is((await stampOf(below))?.volumes[0]?.unsettled, '');
+    for (const path of [...below.files.keys()]) below.unlink(path);
+    below.locked.clear();
+  }
 });
 
 async function reasonOf(group: ReplicaGroup): Promise<string> {
