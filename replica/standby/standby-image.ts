@@ -248,14 +248,13 @@ export class StandbyImage {
     const isNews = volumes.some(({ unsettled }, index) => unsettled !== before.volumes[index]?.unsettled);
     if (volumes.length !== before.volumes.length || (isNews && before.state === 'applying'))
       await this.#write({ volumes });
+    const begun = { state: 'applying', bootId: this.#host.bootId, volumes } as const;
     let isReading = true;
     try {
       for await (const changes of effects.upTo(toLsn)) {
         isReading = false;
         for (const change of changes) {
-          if (this.#stamp?.state === 'settled') {
-            await this.#write({ state: 'applying', bootId: this.#host.bootId, volumes });
-          }
+          if (this.#stamp?.state === 'settled') await this.#write(begun);
           await this.#files.apply(change);
           this.#writtenMs = this.#nowMs;
           this.#writtenLsn = Math.max(this.#writtenLsn, change.lsn - 1);

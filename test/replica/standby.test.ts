@@ -511,7 +511,7 @@ test('while a volume is seeded anew no stamp of the image calls it a point, when
     }
     t.true(seen > 10, `${seen} kills`);
     t.is((await stampOf(below))?.volumes[0]?.unsettled, '');
-    for (const path of [...below.files.keys()]) below.unlink(path);
+    for (const path of below.files.keys()) below.unlink(path);
     below.locked.clear();
   }
 });
