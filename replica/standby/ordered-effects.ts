@@ -32,6 +32,7 @@ export class OrderedEffects {
   readonly #frames: FrameReader;
   readonly #pieces = new PieceAssembler<Place>();
   #nextLsn: Lsn;
+  #readFromLsn: Lsn;
   readonly #afterLsn: Lsn;
 
   /** Records from `readFromLsn` on are looked at; what takes effect at or below `afterLsn` is left out. */
@@ -39,6 +40,7 @@ export class OrderedEffects {
     this.#store = store;
     this.#frames = frames;
     this.#nextLsn = readFromLsn;
+    this.#readFromLsn = readFromLsn;
     this.#afterLsn = afterLsn;
   }
 
@@ -49,7 +51,7 @@ export class OrderedEffects {
 
   /** Where somebody who begins anew behind `lsn` has to read from. */
   get readFromLsn(): Lsn {
-    return Math.min(this.#pieces.oldestOpen() ?? this.#nextLsn, this.#nextLsn);
+    return this.#readFromLsn;
   }
 
   /** Up to `toLsn`, which is durable, a frame at a time. Throws what reading throws; then this object is finished. */
@@ -68,6 +70,7 @@ export class OrderedEffects {
         }
       }
       this.#nextLsn = Math.min(toLsn, layout.lastLsn) + 1;
+      this.#readFromLsn = Math.min(this.#pieces.oldestOpen() ?? this.#nextLsn, this.#nextLsn);
       yield effects;
     }
     if (this.#nextLsn <= toLsn) throw gone(this.#nextLsn, toLsn);

@@ -256,19 +256,46 @@ export class StandbyImage {
 
   async #applyTo(toLsn: Lsn): Promise<void> {
     const effects = this.#effects as OrderedEffects;
-    const volumes = this.#volumesAt(toLsn);
+    const before = this.#stamp as StandbyStamp;
+    // a kill leaves any position from the stamp's on: what is no point at one of them is called none before
+    const volumes = this.#volumesAt(toLsn, before.lsn);
     for (const volume of volumes) await this.#files.open(volume);
-    if (volumes.length !== this.#stamp?.volumes.length) await this.#write({ volumes });
-    for await (const changes of effects.upTo(toLsn)) {
-      for (const change of changes) {
-        if (this.#stamp?.state === 'settled') await this.#write({ state: 'applying', bootId: this.#host.bootId });
-        await this.#files.apply(change);
-        this.#writtenMs = this.#nowMs;
-        this.#writtenLsn = Math.max(this.#writtenLsn, change.lsn - 1);
+    const isNews = volumes.some(({ unsettled }, index) => unsettled !== before.volumes[index]?.unsettled);
+    if (volumes.length !== before.volumes.length || (isNews && before.state === 'applying'))
+      await this.#write({ volumes });
+    const begun = { state: 'applying', bootId: this.#host.bootId, volumes } as const;
+    let isReading = true;
+    try {
+      for await (const changes of effects.upTo(toLsn)) {
+        isReading = false;
+        for (const change of changes) {
+          if (this.#stamp?.state === 'settled') await this.#write(begun);
+          await this.#files.apply(change);
+          this.#writtenMs = this.#nowMs;
+          this.#writtenLsn = Math.max(this.#writtenLsn, change.lsn - 1);
+        }
+        this.#writtenLsn = Math.max(this.#writtenLsn, effects.lsn);
+        isReading = true;
+        // between two frames all that was open is known
+        if (this.#closing) return;
       }
-      this.#writtenLsn = Math.max(this.#writtenLsn, effects.lsn);
-      // between two frames all that was open is known
-      if (this.#closing) return;
+    } catch (error) {
+      if (isReading && error instanceof TidemarkError) await this.#keepWritten();
+      throw error;
+    }
+  }
+
+  /**
+   * What comes next cannot be read, perhaps for long: the image is stamped with what it holds, so that the tries that
+   * follow do not write it again, nor call it a mixture for that.
+   */
+  async #keepWritten(): Promise<void> {
+    await this.#files.sync();
+    this.#applied();
+    const { state, lsn, settleToLsn } = this.#stamp as StandbyStamp;
+    if (state === 'applying') await this.#settle();
+    else if (state === 'settling' && lsn < this.#appliedLsn) {
+      await this.#write({ ...this.#position('settling'), settleToLsn });
     }
   }
 
@@ -313,7 +340,8 @@ export class StandbyImage {
     this.#release = release;
   }
 
-  #volumesAt(lsn: Lsn): StandbyVolume[] {
+  /** `unsettled`: at some position from `fromLsn` to `lsn`. */
+  #volumesAt(lsn: Lsn, fromLsn = lsn): StandbyVolume[] {
     return this.#parts
       .catalog()
       .volumes.filter(({ addedLsn }) => addedLsn <= lsn)
@@ -322,7 +350,8 @@ export class StandbyImage {
         name,
         file: `${name}.raw`,
         sizeBytes: sizes.at(-1)?.size ?? 0,
-        unsettled: unsettled.find(({ fromLsn, toLsn }) => lsn >= fromLsn && (toLsn === 0 || lsn < toLsn))?.reason ?? '',
+        unsettled:
+          unsettled.find((one) => one.fromLsn <= lsn && (one.toLsn === 0 || fromLsn < one.toLsn))?.reason ?? '',
       }));
   }
 

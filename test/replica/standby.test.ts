@@ -1,7 +1,7 @@
 import test, { type ExecutionContext } from 'ava';
 import type { Disk, DiskFile, Host } from '../../journal/host/host.ts';
-import { RecordKind } from '../../journal/record.ts';
-import { encodeDegreeChange } from '../../journal/record-bodies.ts';
+import { RecordFlag, RecordKind } from '../../journal/record.ts';
+import { encodeDegreeChange, encodeSeedEnd } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { readStamp, type StandbyStamp, writeStamp } from '../../replica/standby/standby-stamp.ts';
 import { GROUP, HandSource, History, Model, seal, VOLUMES } from './support/history.ts';
@@ -407,6 +407,113 @@ test('history that is gone with its segment is not stepped over: the image stays
   t.is(await reasonOf(again), '');
   t.true(isAt(disk, history, history.lastLsn));
   await again.close();
+});
+
+test('before a frame that cannot be read the image is exact, is not written again by each try, and goes on from there', async (t) => {
+  t.timeout(120_000);
+  const below = new MemoryDisk();
+  const history = new History(17);
+  history.addVolumes();
+  while (history.lastLsn < 250) {
+    const lsn = history.lastLsn + 1;
+    const payload = new Uint8Array(4 * SECTOR).map(() => history.random.below(256));
+    const place = { volume: 1 + (lsn % 2), sectors: 4, payload, sector: 4 * lsn };
+    // a request in two pieces over each border of frames
+    const opens = lsn % 5 === 0;
+    const closes = lsn % 5 === 1 && lsn > 15;
+    const flags = opens ? RecordFlag.piece : closes ? RecordFlag.piece | RecordFlag.closes : 0;
+    history.push(RecordKind.write, { ...place, flags, requestId: opens ? lsn : closes ? lsn - 1 : 0 });
+  }
+  const [plain, source] = await opened(memoryHost(17, below), { apply: 'off' });
+  const frames = seal(history, { recordsPerFrame: () => 5 });
+  for (const frame of frames) {
+    source.push(frame);
+    await plain.idle();
+  }
+  await plain.close();
+  below.locked.clear();
+  const at = { lsn: 0, readFromLsn: 1, settleToLsn: 0, copied: {}, bootId: 'b'.repeat(36), volumes: [] };
+  const whole = below.copy();
+  let broken = 0;
+  for (const [index, frame] of frames.entries()) {
+    const disk = whole.copy();
+    // exact, or what a kill left: that is a mixture until all of it was written again
+    const [before, after] = index % 4 < 2 ? (['settled', 'settled'] as const) : (['applying', 'settling'] as const);
+    await writeStamp(disk, STANDBY, { format: 1, groupId: GROUP, state: before, ...at });
+    const file = disk.files.get('/replica/segments/000000000002.seg')!;
+    const offset = file.bytes.indexOf(frame.bytes);
+    if (offset < 0) continue;
+    broken++;
+    const { firstLsn: lsn } = frame;
+    const place = offset + (index % 2 === 0 ? 120 : frame.bytes.length >> 1);
+    file.bytes[place] = file.bytes[place]! ^ 1;
+    const host = memoryHost(18, disk);
+    const [group] = await opened(host);
+    await until(host, 'it says why', async () => /damaged/.test(await reasonOf(group)));
+    const stamp = (await stampOf(disk))!;
+    t.like(stamp, { state: after, lsn: lsn - 1 });
+    t.true(isAt(disk, history, lsn - 1), `before LSN ${lsn}`);
+    const files = ['system', 'data'].map((name) => fileOf(disk, name));
+    const contents = files.map((content) => Buffer.from(content));
+    for (const content of files) content.fill(0xee);
+    for (let turn = 0; turn < 400; turn++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      if (turn % 10 === 0) host.clock.advance(5);
+    }
+    t.true(
+      files.every((content) => content.every((byte) => byte === 0xee)),
+      'nothing is written again',
+    );
+    for (const [volume, content] of contents.entries()) files[volume]!.set(content);
+    await group.close();
+    disk.locked.clear();
+    file.bytes[place] = file.bytes[place]! ^ 1;
+    const again = memoryHost(19, disk);
+    const [next] = await opened(again);
+    await applied(again, next);
+    t.true(isAt(disk, history, history.lastLsn), `put back at LSN ${lsn}`);
+    await next.close();
+  }
+  t.true(broken >= 3, `${broken} frames`);
+});
+
+test('while a volume is seeded anew no stamp of the image calls it a point, whenever a kill comes', async (t) => {
+  const below = new MemoryDisk();
+  const kills: MemoryDisk[] = [];
+  const host = { ...memoryHost(20, below), disk: watched(below, () => kills.push(below.moment())) };
+  const history = new History(20);
+  history.addVolumes();
+  history.fill(40);
+  const seedFrom = history.lastLsn + 1;
+  for (let sector = 0; sector < 80; sector += 8) {
+    const payload = new Uint8Array(8 * SECTOR).map(() => history.random.below(256));
+    history.push(RecordKind.seed, { volume: 1, sector, sectors: 8, payload });
+  }
+  const seedEnd = history.push(RecordKind.seedEnd, { payload: encodeSeedEnd({ volume: 1 }) });
+  history.fill(70);
+  // no stamp comes by itself, or one as soon as nothing is to be written
+  for (const settleMs of [1e9, 0]) {
+    const [group, source] = await opened(host, { standbyTimes: { roundMs: 1e9, settleMs, retryMs: 10 } });
+    for (const frame of seal(history, { recordsPerFrame: () => 7 })) {
+      source.push(frame);
+      await group.idle();
+      await applied(memoryClock(host), group);
+    }
+    await group.close();
+    let seen = 0;
+    for (const [index, disk] of kills.splice(0).entries()) {
+      const stamp = await stampOf(disk);
+      if (stamp?.state !== 'applying' && stamp?.state !== 'settled') continue;
+      const at = positionOf(disk, stamp.volumes, history, stamp.lsn);
+      if (at < seedFrom || at >= seedEnd) continue;
+      seen++;
+      t.is(stamp.volumes[0]?.unsettled, 'seeding', `kill ${index}, ${stamp.state} at ${at}, stamp of ${stamp.lsn}`);
+    }
+    t.true(seen > 10, `${seen} kills`);
+    t.is((await stampOf(below))?.volumes[0]?.unsettled, '');
+    for (const path of below.files.keys()) below.unlink(path);
+    below.locked.clear();
+  }
 });
 
 async function reasonOf(group: ReplicaGroup): Promise<string> {
