@@ -131,11 +131,15 @@ function isLost({ state }: DegreeStanding, { positionLsn, heldLsn, answeredLsn, 
 }
 
 function decide(standing: DegreeStanding, policy: DegreePolicy, sight: DegreeSight): DegreeChange | undefined {
-  const { state, levelSinceMs, resumeMs } = standing;
+  const { state, brokenFromLsn, levelSinceMs, resumeMs } = standing;
   // it is only about to promise something
   if (state === 'off') return undefined;
   const levelMs = levelSinceMs === null ? -1 : sight.nowMs - levelSinceMs;
-  if (state === 'in-sync') return stall(standing, policy, sight);
+  if (state === 'in-sync') {
+    const stalled = stall(standing, policy, sight);
+    // a start waits again, for what had been lost before it too
+    if (stalled !== undefined || brokenFromLsn === 0 || levelMs < resumeMs) return stalled;
+  }
   if (levelMs >= (state === 'blocked' ? Math.min(UNBLOCK_MS, resumeMs) : resumeMs)) {
     return { to: 'in-sync', brokenFromLsn: 0, reason: 'the far side keeps up' };
   }

@@ -213,3 +213,15 @@ test('a replica that lost what was answered breaks the promise at once, from the
   t.is(blocked!.to, 'blocked');
   t.is(blocked!.after.brokenFromLsn, 5, 'it says what is not there');
 });
+
+test('what was lost before a start is over when the far side has kept up, as the promise itself', (t) => {
+  const begun = standingAt('in-sync', 5, 0, RESUME_MS);
+  const level = (nowMs: number) => ({ ...SIGHT, nowMs, positionLsn: 9, durableLsn: 9, earlierLsn: 9, answeredLsn: 9 });
+  const [first, second, third] = follow(POLICY, begun, [level(0), level(RESUME_MS - 1), level(RESUME_MS)]);
+  t.is(first!.to, undefined);
+  t.is(second!.to, undefined);
+  t.is(third!.to, 'in-sync');
+  t.is(third!.after.brokenFromLsn, 0);
+  const lost = { ...level(RESUME_MS), positionLsn: 4 };
+  t.is(follow(POLICY, begun, [lost])[0]!.to, 'degraded');
+});
