@@ -102,7 +102,10 @@ export const GIVE_UP_BUGS: readonly PlantedBug[] = [
         replace: '      time,',
       },
     ],
-    noticedBy: KILLED,
+    noticedBy: {
+      test: 'test/journal/mend.test.ts',
+      title: 'at the beginning of the oldest file no time is known but that of its header',
+    },
   },
   {
     name: 'any seed that ends behind a gap makes points of what follows',
