@@ -17,7 +17,7 @@ const SIZE = 8 * MIB;
 const NAMES = ['a', 'b'] as const;
 
 /** A disk that is taken for the same wherever a copy of it lies, whenever it was made. */
-function copied(bench: GroupBench, name: string): Backing {
+function copied(bench: GroupBench, name: string, writeMs: number): Backing {
   const backing = bench.backing(name);
   const identity = async () => ({
     ...(await FileBacking.prototype.identity.call(backing)),
@@ -26,15 +26,20 @@ function copied(bench: GroupBench, name: string): Backing {
   });
   // slow, so that who does not wait for what is written out reads something else
   const write = async (offset: number, from: Uint8Array): Promise<void> => {
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, writeMs));
     await FileBacking.prototype.write.call(backing, offset, from);
   };
   return Object.assign(backing, { identity, write, writeMany: undefined });
 }
 
-function options(bench: GroupBench, budgetBytes = 64 * MIB, change: Partial<GroupOptions> = {}): GroupOptions {
+function options(
+  bench: GroupBench,
+  budgetBytes = 64 * MIB,
+  change: Partial<GroupOptions> = {},
+  writeMs = 20,
+): GroupOptions {
   const { journal } = bench.options([]);
-  const volumes = NAMES.map((name) => ({ name, backing: copied(bench, `${name}.raw`), seed: true }));
+  const volumes = NAMES.map((name) => ({ name, backing: copied(bench, `${name}.raw`, writeMs), seed: true }));
   return bench.options(volumes, { journal: { ...journal, fileBytes: MIB, budgetBytes }, ...change });
 }
 
@@ -119,7 +124,7 @@ async function check(t: ExecutionContext, bench: GroupBench, models: Record<'a' 
 test('seeded anew: what the journal alone holds goes into the disks first, zeroes are told before the first block, the disks stay as they are', async (t) => {
   const { bench, models } = await written(t);
   await seedAllAnew(bench);
-  const group = await bench.open(options(bench));
+  const group = await bench.open(options(bench, 64 * MIB, {}, 250));
   t.is(group.status().state, 'seeding');
   t.throws(() => new HandClient(group.exports('local')[0]!), { code: 'precondition-failed' });
   await seeded(bench, group);
