@@ -112,4 +112,53 @@ export const STANDBY_BUGS: readonly PlantedBug[] = [
         'an image that begins late is copied at first, from the base and history, and goes on where a kill stopped it',
     },
   },
+  {
+    name: 'a standby image steps over history that is gone',
+    rules: [],
+    invariant: 'B2',
+    changes: [
+      {
+        file: 'replica/standby/ordered-effects.ts',
+        find: 'if (layout.firstLsn > this.#nextLsn) await',
+        replace: 'if (layout.firstLsn < 0) await',
+      },
+    ],
+    noticedBy: {
+      test: TEST,
+      title: 'history that is gone with its segment is not stepped over: the image stays before it and says so',
+    },
+  },
+  {
+    name: 'a standby image forgets the request that a damaged frame closes',
+    rules: [],
+    invariant: 'B2',
+    changes: [
+      {
+        file: 'replica/standby/ordered-effects.ts',
+        find: '    return this.#readFromLsn;',
+        replace: '    return Math.min(this.#pieces.oldestOpen() ?? this.#nextLsn, this.#nextLsn);',
+      },
+    ],
+    noticedBy: {
+      test: TEST,
+      title:
+        'before a frame that cannot be read the image is exact, is not written again by each try, and goes on from there',
+    },
+  },
+  {
+    name: 'a standby image calls a volume a point that is being seeded',
+    rules: [],
+    invariant: 'B2',
+    changes: [
+      {
+        file: 'replica/standby/standby-image.ts',
+        find: 'one.fromLsn <= lsn &&',
+        replace: 'one.fromLsn <= fromLsn &&',
+      },
+    ],
+    noticedBy: {
+      test: TEST,
+      title: 'while a volume is seeded anew no stamp of the image calls it a point, whenever a kill comes',
+    },
+  },
 ];
