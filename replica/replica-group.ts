@@ -167,7 +167,7 @@ export class ReplicaGroup {
 
   /** What would be lost if the source were gone now. */
   get rpoClaim(): RpoClaim {
-    return this.#promise.claim(this.#book.open.length > 0);
+    return this.#promise.claim(this.headLsn, this.#book.open.length > 0);
   }
 
   /** Begins to receive. */

@@ -1,4 +1,5 @@
 import type { Host } from '../../journal/host/host.ts';
+import type { Lsn } from '../../journal/position.ts';
 import type { StateName } from '../../journal/record-bodies.ts';
 import { type Catalog, WAITING_STATES } from '../catalog/catalog.ts';
 
@@ -56,8 +57,11 @@ export class PromiseOfSource {
     return { run: this.#run, sentMs: this.#host.clock.monotonicMs() };
   }
 
-  /** `damaged`: something of what was acknowledged cannot be read here now. */
-  claim(damaged: boolean): RpoClaim {
+  /**
+   * `durableLsn`: up to here nothing is lost with this machine. `damaged`: something of that cannot be read here now.
+   * A promise begins with the record that makes it: what was answered before may be on its way, or in memory here.
+   */
+  claim(durableLsn: Lsn, damaged: boolean): RpoClaim {
     const { degree, lease } = this.#known();
     if (degree === undefined || degree.state === 'off') {
       return unknown('', 'the source answers its guests without waiting for anybody');
@@ -67,6 +71,8 @@ export class PromiseOfSource {
     if (!WAITING_STATES.has(degree.state)) {
       return unknown(promise, `the source has answered without the far side since LSN ${degree.brokenFromLsn}`);
     }
+    if (durableLsn < degree.lsn)
+      return unknown(promise, `it begins at LSN ${degree.lsn}, and that is not durable here yet`);
     if (damaged) return unknown(promise, 'some of what was acknowledged is damaged here');
     const heard = lease?.heard[this.#replica];
     if (lease === undefined || heard === undefined) return unknown(promise, 'the source has not vouched for it yet');

@@ -92,6 +92,22 @@ export const DEGREE_BUGS: readonly PlantedBug[] = [
     noticedBy: { simulation: both(striking('partition', 'partition-one-way'), inSync) },
   },
   {
+    name: 'a promise is believed before the record that makes it is durable',
+    rules: [1],
+    invariant: 'P6',
+    changes: [
+      {
+        file: 'replica/receive/promise-of-source.ts',
+        find: '    if (durableLsn < degree.lsn)',
+        replace: '    if (durableLsn < 0)',
+      },
+    ],
+    noticedBy: {
+      test: 'test/replica/promise.test.ts',
+      title: 'a promise counts from when the record that makes it is durable',
+    },
+  },
+  {
     name: 'a lease counts from when it came',
     rules: [],
     invariant: 'P6',

@@ -2,7 +2,7 @@ import test from 'ava';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeDegreeChange, encodeGap, encodeHeartbeat, type LeaseBody } from '../../journal/record-bodies.ts';
 import { CatalogBuilder, clipCatalog, EMPTY_CATALOG } from '../../replica/catalog/catalog.ts';
-import { PromiseOfSource } from '../../replica/receive/promise-of-source.ts';
+import { PromiseOfSource, type RpoClaim } from '../../replica/receive/promise-of-source.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { GROUP, HandSource, History, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
@@ -27,6 +27,10 @@ class Said {
     this.#record(RecordKind.heartbeat, encodeHeartbeat({ monotonicMs: 1, wallMicros: 1, lease }));
   }
 
+  claim(damaged = false, durableLsn = this.lsn): RpoClaim {
+    return this.promise.claim(durableLsn, damaged);
+  }
+
   gap(): void {
     this.#record(RecordKind.gap, encodeGap({ fromLsn: 1, toLsn: 2, reason: 'no room' }), this.lsn - 1);
   }
@@ -44,17 +48,29 @@ test('a replica claims that nothing is missing while a lease that names a state 
   said.host.clock.advance(500);
   const sent = said.promise.nameState()!;
   said.host.clock.advance(100);
-  t.is(said.promise.claim(false).rpo, 'unknown', 'nobody has vouched for it');
+  t.is(said.claim().rpo, 'unknown', 'nobody has vouched for it');
   said.lease(sent);
-  t.like(said.promise.claim(false), { rpo: 'zero', promise: 'replica at flush', sureForMs: 9_800 });
-  t.like(said.promise.claim(true), { rpo: 'unknown' }, 'what cannot be read is not here');
+  t.like(said.claim(), { rpo: 'zero', promise: 'replica at flush', sureForMs: 9_800 });
+  t.like(said.claim(true), { rpo: 'unknown' }, 'what cannot be read is not here');
   said.host.clock.advance(9_799);
-  t.is(said.promise.claim(false).rpo, 'zero');
+  t.is(said.claim().rpo, 'zero');
   said.host.clock.advance(2);
-  t.is(said.promise.claim(false).rpo, 'unknown', 'counted from when it was sent, not from when the lease came');
-  t.regex(said.promise.claim(false).reason, /^for 9\.9 s the source has not said/);
+  t.is(said.claim().rpo, 'unknown', 'counted from when it was sent, not from when the lease came');
+  t.regex(said.claim().reason, /^for 9\.9 s the source has not said/);
   said.lease(said.promise.nameState()!);
-  t.is(said.promise.claim(false).rpo, 'zero');
+  t.is(said.claim().rpo, 'zero');
+});
+
+test('a promise counts from when the record that makes it is durable: what was answered before it may only be in memory here', (t) => {
+  const said = new Said();
+  said.degree('in-sync');
+  const beginLsn = said.lsn;
+  said.lease(said.promise.nameState()!);
+  t.like(said.claim(false, beginLsn - 1), {
+    rpo: 'unknown',
+    reason: `it begins at LSN ${beginLsn}, and that is not durable here yet`,
+  });
+  t.is(said.claim(false, beginLsn).rpo, 'zero');
 });
 
 test('a lease of another run or for another replica says nothing, and whatever takes the promise back ends it', (t) => {
@@ -62,28 +78,28 @@ test('a lease of another run or for another replica says nothing, and whatever t
   said.degree('in-sync');
   const sent = said.promise.nameState()!;
   said.lease({ ...sent, run: '0'.repeat(16) });
-  t.is(said.promise.claim(false).rpo, 'unknown');
+  t.is(said.claim().rpo, 'unknown');
   said.lease(sent, 10_000, 'r2');
-  t.is(said.promise.claim(false).rpo, 'unknown');
+  t.is(said.claim().rpo, 'unknown');
   said.lease(sent);
-  t.is(said.promise.claim(false).rpo, 'zero');
+  t.is(said.claim().rpo, 'zero');
   said.degree('blocked');
-  t.is(said.promise.claim(false).rpo, 'zero', 'who waits is not answered');
+  t.is(said.claim().rpo, 'zero', 'who waits is not answered');
   said.degree('degraded', { brokenFromLsn: 9 });
-  t.like(said.promise.claim(false), {
+  t.like(said.claim(), {
     rpo: 'unknown',
     reason: 'the source has answered without the far side since LSN 9',
   });
   said.degree('in-sync');
-  t.is(said.promise.claim(false).rpo, 'unknown', 'a lease of before says nothing of now');
+  t.is(said.claim().rpo, 'unknown', 'a lease of before says nothing of now');
   said.lease(said.promise.nameState()!);
-  t.is(said.promise.claim(false).rpo, 'zero');
+  t.is(said.claim().rpo, 'zero');
   said.gap();
-  t.is(said.promise.claim(false).rpo, 'unknown', 'records are missing');
+  t.is(said.claim().rpo, 'unknown', 'records are missing');
   said.degree('off', { ack: 'local' });
-  t.like(said.promise.claim(false), { rpo: 'unknown', promise: '' });
+  t.like(said.claim(), { rpo: 'unknown', promise: '' });
   said.degree('in-sync', { ack: 'stream' });
-  t.like(said.promise.claim(false), { rpo: 'unknown', reason: 'the source does not wait for replicas' });
+  t.like(said.claim(), { rpo: 'unknown', reason: 'the source does not wait for replicas' });
 });
 
 test('the timeline says from which record to which a promise was not kept, once however often a start repeats it', (t) => {
