@@ -27,8 +27,9 @@ export async function lostStretches(
   let held = heldLsn;
   for (const { firstLsn, lastLsn } of store.segments) {
     if (lastLsn < firstLsn) continue;
-    if (firstLsn > held + 1 && !(await beginsWithGap(store, frames, firstLsn))) {
-      lost.push({ fromLsn: held + 1, toLsn: firstLsn - 1 });
+    if (firstLsn > held + 1) {
+      const toLsn = (await gapBefore(store, frames, firstLsn)) - 1;
+      if (toLsn > held) lost.push({ fromLsn: held + 1, toLsn });
     }
     held = Math.max(held, lastLsn);
   }
@@ -49,11 +50,12 @@ export async function storedGapBefore(frames: FrameReader, frame: FrameRef, lsn:
   return gap.toLsn === lsn - 1 ? gap : undefined;
 }
 
-async function beginsWithGap(store: SegmentStore, frames: FrameReader, firstLsn: Lsn): Promise<boolean> {
+/** Where the gap begins that the record at `lsn` declares; `lsn` itself when it declares none, or cannot be read. */
+async function gapBefore(store: SegmentStore, frames: FrameReader, lsn: Lsn): Promise<Lsn> {
   try {
-    return (await storedGapBefore(frames, await store.find(firstLsn), firstLsn)) !== undefined;
+    return (await storedGapBefore(frames, await store.find(lsn), lsn))?.fromLsn ?? lsn;
   } catch (error) {
     if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
-    return false;
+    return lsn;
   }
 }

@@ -1,5 +1,7 @@
 import test from 'ava';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import { RecordKind } from '../../journal/record.ts';
+import { encodeGap } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost } from './support/memory-host.ts';
@@ -162,4 +164,35 @@ test('an error of the medium that passes is no damage: nothing is named, and not
   t.deepEqual((await group.status()).damage, []);
   t.true(failures > 20, `${failures}`);
   await group.close();
+});
+
+test('a segment that is gone right before a gap that the source declared is lost, and not a part of the gap', async (t) => {
+  const history = madeHistory();
+  const at = history.lastLsn;
+  for (let lsn = at + 1; lsn <= at + 2; lsn++) {
+    history.push(RecordKind.heartbeat, { payload: new Uint8Array([0xc0]) });
+  }
+  history.push(RecordKind.gap, { payload: encodeGap({ fromLsn: at + 1, toLsn: at + 2, reason: 'out of room' }) });
+  history.fill(at + 40);
+  const host = memoryHost(22);
+  const oneFrameEach = { ...small, segmentBytes: 4096 };
+  const group = await ReplicaGroup.open(host, oneFrameEach);
+  const source = new HandSource();
+  group.start(source);
+  const before = seal(history, { toLsn: at });
+  for (const frame of [...before, ...seal(history, { fromLsn: at + 3 })]) source.push(frame);
+  await group.idle();
+  await group.close();
+  const { firstLsn } = before.at(-1)!;
+  const files = [...host.disk.files.keys()].filter((path) => path.endsWith('.seg'));
+  const gone = files.find((path) => Number(host.disk.files.get(path)!.bytes.readBigUInt64LE(40)) === firstLsn);
+  if (gone === undefined) return t.fail('the last frame before the gap has no segment of its own');
+  host.disk.files.delete(gone);
+  const again = await ReplicaGroup.open(host, oneFrameEach);
+  t.deepEqual(
+    (await again.status()).damage.map(({ fromLsn, toLsn }) => [fromLsn, toLsn]),
+    [[firstLsn, at]],
+  );
+  t.is(again.headLsn, history.lastLsn);
+  await again.close();
 });
