@@ -107,8 +107,12 @@ export interface FrameSink {
    * stream, whichever is more. Rejects with stream-unavailable after `timeoutMs`.
    */
   settle(timeoutMs: number): Promise<{ highestLsn: Lsn }>;
-  /** The far side's frames from this LSN on, for records that were lost here but not there (rule 4, invariant R4). */
-  fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /**
+   * The far side's frames from this LSN on, for records that were lost here but not there (rule 4, invariant R4).
+   * `writtenBy`: the incarnation that wrote the first of them, when this journal goes on behind them; frames of later
+   * ones are as good. Left out: they are this journal's end, and only what the newest start sent counts.
+   */
+  fetch(fromLsn: Lsn, signal: AbortSignal, writtenBy?: number): AsyncIterable<Uint8Array>;
   /** The far side may drop what is at or below `lsn`: every registered replica holds it (rule 21). */
   trim(lsn: Lsn): void;
   status(): StreamStatus;

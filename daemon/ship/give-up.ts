@@ -197,7 +197,7 @@ async function fill(
 ): Promise<void> {
   let { time, epoch } = whenLost(asking.journal, stretch);
   if (sink !== undefined && proven !== undefined) {
-    const part = { fromLsn: stretch.fromLsn, toLsn: heldLsn };
+    const part = { ...stretch, toLsn: heldLsn };
     for await (const view of readAgain(host, asking, sink, part, proven)) {
       addRecords(writer, view, part);
       time = Math.max(time, view.lastTime);

@@ -86,7 +86,7 @@ export async function proveRecords(
   stretch: DamagedStretch,
   toLsn: Lsn = stretch.toLsn,
 ): Promise<Proven> {
-  const { fromLsn, before } = stretch;
+  const { fromLsn, before, incarnation } = stretch;
   const after = toLsn === stretch.toLsn ? stretch.after : undefined;
   const ours = await chainBefore(options, stretch);
   const first = ours === undefined && before !== undefined ? fromLsn - 1 : fromLsn;
@@ -101,7 +101,7 @@ export async function proveRecords(
     witnesses++;
   };
   let covered = first - 1;
-  for await (const view of fetchFrames(host, options, sink, first, last)) {
+  for await (const view of fetchFrames(host, options, sink, { fromLsn: first, toLsn: last, incarnation })) {
     if (ours !== undefined && view.firstLsn <= fromLsn && view.lastLsn >= fromLsn) {
       compare(`history up to record ${fromLsn - 1}`, sameChain(view.chainAt(fromLsn - 1), ours));
     }
@@ -144,10 +144,10 @@ export async function* readAgain(
   host: Host,
   options: MendOptions,
   sink: FrameSink,
-  { fromLsn, toLsn }: Pick<DamagedStretch, 'fromLsn' | 'toLsn'>,
+  stretch: Pick<DamagedStretch, 'fromLsn' | 'toLsn' | 'incarnation'>,
   proven: Proven,
 ): AsyncGenerator<FrameView> {
-  for await (const view of fetchFrames(host, options, sink, fromLsn, toLsn)) {
+  for await (const view of fetchFrames(host, options, sink, stretch)) {
     const chain = proven.get(view.lastLsn);
     if (chain === undefined || !sameChain(chain, view.chainAfter)) {
       throw new TidemarkError('divergence', `the far side sent other records up to ${view.lastLsn} than before`);
@@ -161,15 +161,14 @@ async function* fetchFrames(
   host: Host,
   { groupId, journal, timeoutMs }: MendOptions,
   sink: FrameSink,
-  fromLsn: Lsn,
-  toLsn: Lsn,
+  { fromLsn, toLsn, incarnation }: Pick<DamagedStretch, 'fromLsn' | 'toLsn' | 'incarnation'>,
 ): AsyncGenerator<FrameView> {
   const abort = new AbortController();
   let timer = host.clock.after(timeoutMs, () => abort.abort());
   let next = fromLsn;
   let chain: Chain | undefined;
   try {
-    for await (const bytes of sink.fetch(fromLsn, abort.signal)) {
+    for await (const bytes of sink.fetch(fromLsn, abort.signal, incarnation)) {
       timer.cancel();
       const view = FrameView.open(bytes);
       if (view.groupId !== groupId) {

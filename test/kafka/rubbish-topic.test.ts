@@ -36,7 +36,7 @@ test('frames of another group and rubbish among ours are passed over, at the end
   t.is(tail.highestLsn, last.lastLsn);
   for (const from of [1, FrameView.open(frames[31] as Uint8Array).firstLsn]) {
     let next = from;
-    for await (const bytes of framesFrom(reader, ours.groupId, from, [], new AbortController().signal)) {
+    for await (const bytes of framesFrom(reader, ours.groupId, from, {}, new AbortController().signal)) {
       const frame = FrameView.open(bytes);
       t.is(frame.groupId, ours.groupId);
       t.true(frame.firstLsn <= next);
@@ -69,7 +69,26 @@ test('frames that come after one of a later start say nothing of what a topic ho
 
   const mixed = topicOf(frames.flatMap((bytes, index) => [bytes, late[index + 1] as Uint8Array]));
   const read: Uint8Array[] = [];
-  for await (const bytes of framesFrom(mixed.reader, ours.groupId, 1, [], new AbortController().signal))
+  for await (const bytes of framesFrom(mixed.reader, ours.groupId, 1, {}, new AbortController().signal))
     read.push(bytes);
   t.deepEqual(read, frames);
+});
+
+test('what an earlier start wrote is given back though replicas have seen a later one; what a start before the writer sent is not', async (t) => {
+  const next = { ...ours, incarnation: { counter: 2, nonce: '2'.repeat(16) } };
+  const tail = FrameView.open(frames.at(-1) as Uint8Array);
+  const more = sealFrames(next, 5, 4096, { lsn: tail.lastLsn + 1, chain: tail.chainAfter }).map(({ bytes }) => bytes);
+  const { reader } = topicOf([...late.slice(0, 12), ...frames, ...more]);
+  const lsns = async (starts: Parameters<typeof framesFrom>[3]): Promise<number> => {
+    let covered = 0;
+    for await (const bytes of framesFrom(reader, ours.groupId, 1, starts, new AbortController().signal)) {
+      const frame = FrameView.open(bytes);
+      t.true(frame.incarnation.counter >= 1, 'none of the start before');
+      covered = frame.lastLsn;
+    }
+    return covered;
+  };
+  t.is(await lsns({ writtenBy: 1 }), FrameView.open(more.at(-1) as Uint8Array).lastLsn);
+  const seen = [{ epoch: ours.epoch, incarnation: 2 }];
+  await t.throwsAsync(lsns({ seen }), { code: 'trimmed' }, 'at the end of a journal only the newest start counts');
 });

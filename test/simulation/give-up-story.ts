@@ -75,7 +75,7 @@ export class GiveUpStory {
     if (refused.includes('held')) await this.#refuseHeld();
     const rotten = await this.#lose();
     if (rotten.length === 0) return;
-    if (this.#options.beginsHeld && this.#options.nobodyBy === 'topic-expires') {
+    if (this.#isUnreachable(rotten)) {
       await this.#refuseUnreachable();
       return;
     }
@@ -119,6 +119,17 @@ export class GiveUpStory {
     if (nobodyBy === 'topic-expires') await this.#expireWhatComesLate();
     this.#comeBack();
     return rotten;
+  }
+
+  /** Over Kafka the topic gives records back, not the replica: it may have lost some that the replica holds. */
+  #isUnreachable(rotten: readonly RottenBatch[]): boolean {
+    const { replica, options } = this.#world;
+    if (!this.#options.beginsHeld || options.stream.kind !== 'kafka') return false;
+    const inTopic = this.#inTopic();
+    for (let lsn = Math.min(...rotten.map(({ fromLsn }) => fromLsn)); lsn <= replica.durableLsn; lsn++) {
+      if (!inTopic.some(({ fromLsn, toLsn }) => fromLsn <= lsn && lsn <= toLsn)) return true;
+    }
+    return false;
   }
 
   #expireTopic(): void {

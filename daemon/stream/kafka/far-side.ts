@@ -35,10 +35,12 @@ export class FarSide {
     return Math.max(inTopic, ...[...this.#feedback.states.values()].map((feedback) => feedback.durableLsn));
   }
 
-  async *frames(fromLsn: Lsn, giveUp: AbortSignal): AsyncIterable<Uint8Array> {
+  /** As `FrameSink.fetch`. */
+  async *frames(fromLsn: Lsn, giveUp: AbortSignal, writtenBy?: number): AsyncIterable<Uint8Array> {
     const reader = this.#reader(giveUp);
     try {
-      yield* framesFrom(reader, this.#groupId, fromLsn, this.#feedback.states.values(), giveUp);
+      const starts = writtenBy === undefined ? { seen: [...this.#feedback.states.values()] } : { writtenBy };
+      yield* framesFrom(reader, this.#groupId, fromLsn, starts, giveUp);
     } finally {
       reader.close();
     }

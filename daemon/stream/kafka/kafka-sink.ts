@@ -180,8 +180,8 @@ export class KafkaSink implements FrameSink {
     }
   }
 
-  fetch(fromLsn: Lsn, signal: AbortSignal): AsyncIterable<Uint8Array> {
-    return this.#farSide.frames(fromLsn, AbortSignal.any([signal, this.#ending.signal]));
+  fetch(fromLsn: Lsn, signal: AbortSignal, writtenBy?: number): AsyncIterable<Uint8Array> {
+    return this.#farSide.frames(fromLsn, AbortSignal.any([signal, this.#ending.signal]), writtenBy);
   }
 
   #bounded<T>(timeoutMs: number, late: string, asking: Promise<T>): Promise<T> {

@@ -94,7 +94,7 @@ export class KafkaSource implements FrameSource {
     const giveUp = AbortSignal.any([signal, closing.signal]);
     const reader = new PatientReader(this.#host, this.#cluster.reader(this.#options.topic), giveUp);
     try {
-      yield* framesFrom(reader, this.#groupId, fromLsn, [], giveUp);
+      yield* framesFrom(reader, this.#groupId, fromLsn, {}, giveUp);
     } finally {
       reader.close();
     }

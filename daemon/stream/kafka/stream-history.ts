@@ -6,6 +6,14 @@ import { LateFrames, openFrame, readRange, type SourceStart, TAIL_FRAMES } from 
 /** Frames that arrived before their turn and wait for it. */
 const HELD_MAX = 16;
 
+/** Which starts of the source count; all, in the order of the topic, when nothing is said. */
+interface WantedStarts {
+  /** Starts that replicas have seen: what one before them sent is late, wherever it stands. */
+  readonly seen?: Iterable<SourceStart>;
+  /** The incarnation that wrote the first record: no start before it had it to send. */
+  readonly writtenBy?: number;
+}
+
 /**
  * The group's frames in the topic from an LSN on, in LSN order and without repeats, up to the end as it is at the call;
  * rubbish and late frames between them are passed over. Throws `trimmed` when the topic begins later, `gap` when a frame is missing inside.
@@ -14,7 +22,7 @@ export async function* framesFrom(
   reader: LogReader,
   groupId: string,
   fromLsn: Lsn,
-  seen: Iterable<SourceStart>,
+  { seen = [], writtenBy = 0 }: WantedStarts,
   signal: AbortSignal,
 ): AsyncIterable<Uint8Array> {
   const bounds = await reader.bounds();
@@ -28,6 +36,7 @@ export async function* framesFrom(
     if (signal.aborted) throw new TidemarkError('cancelled', 'reading the stream was cancelled');
     const frame = openFrame(record.value);
     if (frame?.groupId !== groupId || late.isLate(frame) || frame.lastLsn < next) continue;
+    if (frame.incarnation.counter < writtenBy) continue;
     held.set(frame.firstLsn, record.value);
     if (held.size > HELD_MAX) break;
     for (let ready = takeReady(held, next); ready !== undefined; ready = takeReady(held, next)) {

@@ -13,7 +13,7 @@ export function notingSent(sink: FrameSink, sent: (lastLsn: Lsn) => void): Frame
       sink.send(frame);
     },
     settle: (timeoutMs) => sink.settle(timeoutMs),
-    fetch: (fromLsn, signal) => sink.fetch(fromLsn, signal),
+    fetch: (fromLsn, signal, writtenBy) => sink.fetch(fromLsn, signal, writtenBy),
     trim: (lsn) => sink.trim(lsn),
     status: () => sink.status(),
     close: () => sink.close(),
