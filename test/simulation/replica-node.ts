@@ -34,6 +34,7 @@ export class ReplicaNode {
   readonly #seams: Seams;
   #group: ReplicaGroup | undefined;
   /** Its clean stop began last, and no start since. */
+  #heldBefore: Lsn = 0;
   #stopping: ReplicaGroup | undefined;
   #reopens = false;
   #stream: { close(): Promise<void> } | undefined;
@@ -78,6 +79,8 @@ export class ReplicaNode {
   async start(): Promise<void> {
     const { host, process } = this.machine.start();
     this.host = host;
+    // a start that is killed before it is through leaves the image as the stop before it did
+    this.#heldBefore = this.#heldLsn;
     this.#stopping = undefined;
     this.starts++;
     const { historyBytes, replicaFills } = this.#options.life;
@@ -177,7 +180,7 @@ export class ReplicaNode {
 
   /** Durable there: during a clean stop more than what it said last, and the image may have it. */
   get #heldLsn(): Lsn {
-    return Math.max(this.#durableLsn, this.#stopping?.headLsn ?? 0);
+    return Math.max(this.#durableLsn, this.#heldBefore, this.#stopping?.headLsn ?? 0);
   }
 
   /** Whether a volume that began with content of its own is whole at this LSN: it is no point before. */
