@@ -39,11 +39,21 @@ export class StandbyFiles {
     const fits = file.size() === size;
     if (!fits) file.truncate(size);
     // one that does not fit was made by a run that was killed before it had done this
-    if (isNew || !fits) {
+    if (isNew || !fits) await this.#makeDurable(id, file);
+    return file;
+  }
+
+  /** A length whose sync failed is in the page cache only: it is taken back, so that the next try sets and syncs it again. */
+  async #makeDurable(id: number, file: DiskFile): Promise<void> {
+    try {
       await file.dataSync();
       await this.#host.disk.syncDirectory(this.#directory);
+    } catch (error) {
+      this.#open.delete(id);
+      file.truncate(0);
+      await file.close();
+      throw error;
     }
-    return file;
   }
 
   async apply({ volume, sector, sectors, bytes }: OrderedEffect): Promise<void> {
