@@ -90,7 +90,8 @@ export class DegreeKeeper {
     const reason = isNew ? 'the far side has not caught up yet' : 'start of the source';
     const keeper = new DegreeKeeper(parts, before, reason);
     parts.gate.begin(journal.lastLsn);
-    if (before.state !== 'off') {
+    // a start says again what is so: the run before may have ended between the file and the record
+    if (before.state !== 'off' || !isNew) {
       await keeper.#save({});
       keeper.#sinceLsn = keeper.#append(isNew ? 'off' : before.state, before, reason);
       keeper.#promisedLsn = keeper.#sinceLsn;

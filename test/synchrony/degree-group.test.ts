@@ -482,3 +482,24 @@ test('a change that was written down and could not be journalled is tried again,
   t.is(rig.group.degree.status.next, undefined);
   await rig.close();
 });
+
+test('a start says that nothing is promised any more, when the run before was killed before it could', async (t) => {
+  const rig = new Rig(t);
+  await rig.openInSync(REPLICA);
+  const { journal } = rig.group;
+  const append = journal.append.bind(journal);
+  let refused = 0;
+  journal.append = (kind, options) => {
+    if (kind !== RecordKind.degreeChange) return append(kind, options);
+    refused += 1;
+    throw new TidemarkError('journal-full', 'for the test');
+  };
+  await rig.group.degree.change(LOCAL_POLICY, false);
+  await until(() => refused > 0);
+  await rig.restart(REPLICA);
+  rig.far.stand();
+  t.like(rig.group.degree.status, { state: 'off', policy: LOCAL_POLICY });
+  t.is(await rig.write(1, true), 'ok', 'answered alone');
+  t.like((await rig.said()).at(-1), { to: 'off', ack: 'local' }, 'and the replica can know it');
+  await rig.close();
+});
