@@ -53,6 +53,8 @@ export class DegreeKeeper {
   readonly #parts: KeeperParts;
   /** As it stands in the file. */
   #record: DegreeRecord;
+  /** False: the last write of the file failed, and nobody knows what a start would find there. */
+  #isFiled = true;
   /** What answers go by: changed in the turn in which the gate is. */
   #policy: DegreePolicy;
   #standing: DegreeStanding;
@@ -120,7 +122,8 @@ export class DegreeKeeper {
     const policy = this.#policy;
     const nowMs = this.#nowMs;
     const relied = policy.ack === 'replica' || policy.ack === 'applied';
-    const holds = state === 'in-sync' && this.#standing.state === 'in-sync' && this.#changing === undefined;
+    const isSettled = this.#isFiled && this.#changing === undefined;
+    const holds = isSettled && state === 'in-sync' && this.#standing.state === 'in-sync';
     // a far side that stands still is not told that it is waited for: it could not be let go of any more
     const moves = nowMs - this.#standing.movedMs <= policy.stallAfterMs / 4;
     if (!relied || !holds || !moves || this.#next !== undefined || this.#stopped) return undefined;
@@ -202,8 +205,8 @@ export class DegreeKeeper {
         this.#begin(() => this.#follow(next));
       } else if (this.#changing === undefined && change !== undefined) {
         this.#begin(() => this.#bring(change));
-      } else if (this.#changing === undefined && this.#record.state !== standing.state) {
-        // a change was written down and then did not come about
+      } else if (this.#changing === undefined && (this.#record.state !== standing.state || !this.#isFiled)) {
+        // a change was written down, or may have been, and then did not come about
         const { state, brokenFromLsn } = standing;
         this.#begin(() => this.#save({ state, brokenFromLsn }));
       }
@@ -349,7 +352,9 @@ export class DegreeKeeper {
     const leaseMs = Math.ceil(Math.max(0, this.#leasedUntilMs - this.#nowMs));
     const record = { ...this.#record, ...edit };
     const kept = { ...record, leaseMs: Math.max(leaseMs, record.policy.stallAfterMs) };
+    this.#isFiled = false;
     await writeDegree(this.#parts.host, this.#parts.place, kept);
+    this.#isFiled = true;
     this.#record = { ...kept, stretches: this.#record.stretches };
   }
 }

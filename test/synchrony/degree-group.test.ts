@@ -2,6 +2,7 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Shipper } from '../../daemon/ship/shipper.ts';
+import { readDegree } from '../../daemon/synchrony/degree-file.ts';
 import { type DegreePolicy, LOCAL_POLICY } from '../../daemon/synchrony/degree-policy.ts';
 import type { FarSide } from '../../daemon/synchrony/far-side.ts';
 import type { ProtectedGroup } from '../../daemon/volume/protected-group.ts';
@@ -501,5 +502,35 @@ test('a start says that nothing is promised any more, when the run before was ki
   t.like(rig.group.degree.status, { state: 'off', policy: LOCAL_POLICY });
   t.is(await rig.write(1, true), 'ok', 'answered alone');
   t.like((await rig.said()).at(-1), { to: 'off', ack: 'local' }, 'and the replica can know it');
+  await rig.close();
+});
+
+test('a change whose file may be there or not is taken back in the file before a replica may rely on what holds', async (t) => {
+  const rig = new Rig(t);
+  const real = realHost();
+  const place = { directory: rig.bench.journalDirectory, groupId: rig.bench.groupId };
+  const filed = (): object | undefined => readDegree(real, place);
+  let failing = false;
+  const disk = Object.create(real.disk) as Host['disk'];
+  disk.syncDirectory = (path) => {
+    const isOurs = failing && JSON.stringify(filed()).includes('"state":"degraded"');
+    if (!isOurs) return real.disk.syncDirectory(path);
+    failing = false;
+    // and at this very moment the far side comes back
+    rig.far.follows = rig.group;
+    return Promise.reject(new TidemarkError('sync-failed', 'for the test'));
+  };
+  await rig.open(REPLICA, { ...real, disk });
+  rig.far.follows = rig.group;
+  await until(() => rig.group.degree.status.holds === true);
+  const { sinceLsn } = rig.group.degree.status;
+  rig.far.stand();
+  failing = true;
+  await rig.write(1);
+  await until(() => !failing);
+  rig.far.heard = [{ replica: 'site-b', sent: { run: 'ab'.repeat(8), sentMs: 5 }, takenMs: 0 }];
+  await until(() => rig.group.degree.lease() !== undefined);
+  t.like(rig.group.degree.status, { state: 'in-sync', sinceLsn });
+  t.like(filed(), { state: 'in-sync', brokenFromLsn: 0 });
   await rig.close();
 });
