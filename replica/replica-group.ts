@@ -378,7 +378,7 @@ export class ReplicaGroup {
       catalog: () => this.catalog,
       headLsn: () => this.headLsn,
       floorLsn: () => this.floorLsn,
-      openFromLsn: () => this.#feed.openFromLsn,
+      openFromLsn: () => this.#receiver.status().openFromLsn,
       onApplied: () => {
         if (mode === 'sync' && this.#promise.waitsForApplied) this.#receiver.tell();
       },

@@ -64,6 +64,8 @@ export interface ReceiverStatus {
   readonly lost: string;
   readonly headLsn: Lsn;
   readonly durable: DurablePosition;
+  /** Where a request began that is open at the durable end, perhaps closed by now in memory; the LSN behind when none is. */
+  readonly openFromLsn: Lsn;
   readonly missingFrom: Lsn;
   readonly earlyFrames: number;
   readonly queuedBytes: number;

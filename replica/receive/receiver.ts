@@ -44,6 +44,7 @@ export class Receiver {
   /** What is appended, durable or not yet. */
   #head: DurablePosition;
   #durable: DurablePosition;
+  #openFromLsn: Lsn;
   #unsyncedBytes = 0;
   #unsyncedFrames = 0;
   readonly #notes: ControlNote[] = [];
@@ -62,6 +63,7 @@ export class Receiver {
     this.#options = options;
     this.#head = position;
     this.#durable = position;
+    this.#openFromLsn = parts.feed.openFromLsn;
     this.#early = new EarlyFrames(options.earlyBytesMax, options.earlyFramesMax);
     this.#feedback = new FeedbackPacer(host.clock, options.feedbackIntervalMs, options.feedbackBytes, () => {
       const damagedFrom = this.#parts.damagedFrom();
@@ -96,6 +98,7 @@ export class Receiver {
       lost: this.#lost,
       headLsn: this.#head.durableLsn,
       durable: this.#durable,
+      openFromLsn: this.#openFromLsn,
       missingFrom: this.#missingFrom,
       earlyFrames: this.#early.count,
       queuedBytes: this.#queuedBytes,
@@ -369,18 +372,18 @@ export class Receiver {
   }
 
   async #syncGroup(): Promise<void> {
-    const { space } = this.#parts;
-    const bytes = this.#unsyncedBytes;
-    const frames = this.#unsyncedFrames;
+    const { openFromLsn } = this.#parts.feed;
+    const [bytes, frames] = [this.#unsyncedBytes, this.#unsyncedFrames];
     this.#unsyncedBytes = 0;
     this.#unsyncedFrames = 0;
     const began = this.#host.clock.monotonicMs();
     const durable = await commitGroup(this.#parts, this.#head, this.#notes);
     this.#durable = durable;
+    this.#openFromLsn = openFromLsn;
     this.#head = { ...this.#head, heartbeatMs: durable.heartbeatMs };
     const durationMs = this.#host.clock.monotonicMs() - began;
     syncChannel.publish({ group: this.#options.groupId, durableLsn: durable.durableLsn, bytes, frames, durationMs });
-    space.check();
+    this.#parts.space.check();
     this.#feedback.after(bytes, this.#parts.promise.isWaitedFor);
     for (const run of this.#durableListeners) run(durable.durableLsn);
   }
