@@ -8,10 +8,13 @@ import {
   readEntry,
   SMALL_CLASSES,
 } from './entry-format.ts';
-import type { LookupWindow, VersionPart } from './lookup-window.ts';
+import { LookupWindow, type VersionPart, WINDOW_SECTORS_MAX } from './lookup-window.ts';
 import type { Memtable } from './memtable.ts';
 import { entryOffset, type RunFile } from './run-file.ts';
 import { ENTRIES_PER_PAGE } from './run-format.ts';
+
+/** Step over large zeroes: 64 GiB. */
+const STEP_SECTORS = 2 ** 27;
 
 /** Entries in sorted order, wherever they are: what a survey walks. */
 export interface SortedEntries {
@@ -114,7 +117,7 @@ function hasLarge(source: SortedEntries): boolean {
 }
 
 /** Stretches of [sector, end) zeroed by entries of the large classes, sorted and disjoint: [first, behind] pairs. */
-export async function largeZeroes(
+async function largeZeroes(
   sources: readonly SortedEntries[],
   volume: number,
   sector: number,
@@ -163,4 +166,28 @@ export function* emptyParts(sector: number, end: number, zeroes: readonly [numbe
     at = to;
   }
   if (at < end) yield { kind: 'base', sector: at, sectors: end - at };
+}
+
+/** The newest version at or below `atLsn` of [sector, end), part by part, in order and without holes. */
+export async function* surveyed(
+  sources: readonly SortedEntries[],
+  volume: number,
+  sector: number,
+  end: number,
+  atLsn: Lsn,
+  floorLsn: Lsn,
+): AsyncGenerator<VersionPart> {
+  const cursors = new SmallCursors(sources, volume);
+  for (let at = sector; at < end; ) {
+    const next = await cursors.next(at, Math.min(end, at + STEP_SECTORS));
+    if (next > at) {
+      yield* emptyParts(at, next, await largeZeroes(sources, volume, at, next, atLsn, floorLsn));
+      at = next;
+    } else {
+      const window = new LookupWindow(at, Math.min(end - at, WINDOW_SECTORS_MAX));
+      at += window.sectors;
+      for (const source of cursors.relevant(sources, at)) await source.paint(window, volume, atLsn, floorLsn);
+      yield* window.parts();
+    }
+  }
 }

@@ -12,7 +12,7 @@ import { PageCache } from './page-cache.ts';
 import { RunFile } from './run-file.ts';
 import { PAGE_BYTES, parseRunName } from './run-format.ts';
 import { paintNow, type Version } from './searched.ts';
-import { emptyParts, largeZeroes, SmallCursors, type SortedEntries, sortedMemtable, sortedRun } from './survey.ts';
+import { sortedMemtable, sortedRun, surveyed } from './survey.ts';
 
 export interface VersionIndexOptions {
   readonly directory: string;
@@ -28,9 +28,6 @@ export interface VersionIndexOptions {
   /** Entries in memory before they become a run: about 45 bytes each, twice (one being written). */
   readonly memtableEntries: number;
 }
-
-/** Step of a survey over large zeroes: 64 GiB. */
-const SURVEY_STEP_SECTORS = 2 ** 27;
 
 /**
  * Which bytes are the newest version of a range at or before a position: a log-structured merge tree whose levels are
@@ -205,28 +202,24 @@ export class VersionIndex {
 
   /** As `lookup` for a range of any length, part by part; empty stretches of any size cost one step each. */
   async *survey(volume: number, sector: number, sectors: number, atLsn: Lsn): AsyncGenerator<VersionPart> {
-    const version = this.#acquire();
-    const floorLsn = this.#floorLsn;
-    try {
-      const sources: SortedEntries[] = [sortedMemtable(version.active)];
-      if (version.frozen !== undefined) sources.push(sortedMemtable(version.frozen));
-      for (const run of version.runs) if (run.footer.baseLsn < atLsn) sources.push(sortedRun(run));
-      const end = sector + sectors;
-      const cursors = new SmallCursors(sources, volume);
-      for (let at = sector; at < end; ) {
-        const next = await cursors.next(at, Math.min(end, at + SURVEY_STEP_SECTORS));
-        if (next > at) {
-          yield* emptyParts(at, next, await largeZeroes(sources, volume, at, next, atLsn, floorLsn));
-          at = next;
-        } else {
-          const window = new LookupWindow(at, Math.min(end - at, WINDOW_SECTORS_MAX));
-          at += window.sectors;
-          for (const source of cursors.relevant(sources, at)) await source.paint(window, volume, atLsn, floorLsn);
-          yield* window.parts();
+    const end = sector + sectors;
+    for (let at = sector; at < end; ) {
+      const version = this.#acquire();
+      const { active, frozen, runs } = version;
+      try {
+        const sources = [sortedMemtable(active), ...(frozen === undefined ? [] : [sortedMemtable(frozen)])];
+        for (const run of runs) if (run.footer.baseLsn < atLsn) sources.push(sortedRun(run));
+        for await (const part of surveyed(sources, volume, at, end, atLsn, this.#floorLsn)) {
+          yield part;
+          at = part.sector + part.sectors;
         }
+      } catch (error) {
+        const damaged = damagedOf(runs, error);
+        if (damaged === undefined) throw error;
+        await this.#repair(damaged, error);
+      } finally {
+        await this.#release(version);
       }
-    } finally {
-      await this.#release(version);
     }
   }
 
@@ -333,7 +326,7 @@ export class VersionIndex {
         this.mergeFailure = '';
       },
       (error: unknown) => {
-        const damaged = picked.find((run) => hasCode(error, 'journal-damaged') && error.message.startsWith(run.path));
+        const damaged = damagedOf(picked, error);
         if (damaged === undefined) throw error;
         return this.#rebuildRun(damaged);
       },
@@ -395,4 +388,8 @@ export class VersionIndex {
     assert(built.at(-1)?.footer.lastLsn === gap.lastLsn, 'a rebuilt run ends elsewhere');
     return built;
   }
+}
+
+function damagedOf(runs: readonly RunFile[], error: unknown): RunFile | undefined {
+  return runs.find((run) => hasCode(error, 'journal-damaged') && error.message.startsWith(run.path));
 }

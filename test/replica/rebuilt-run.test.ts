@@ -273,3 +273,28 @@ test('a floor does not move over records that the index comes to lack meanwhile'
   t.deepEqual(await readAt(group, history, history.lastLsn), { right: 96, refused: 0, wrong: 0 });
   await group.close();
 });
+
+test('pages of index runs that rotted hold back neither a floor nor what tells where data lies', async (t) => {
+  const { host, history } = await stopped(39);
+  spoilRuns(host);
+  const extents = async (group: ReplicaGroup): Promise<unknown[]> => {
+    const view = group.openView({ lsn: history.lastLsn, owner: 'test', scratchBytesMax: 0 });
+    const told = [];
+    for (const { volume, device } of view.volumes) told.push(await device.extents(0, volume.size));
+    await group.views.close(view.id);
+    return told;
+  };
+  const copy = memoryHost(77, host.disk.copy());
+  for (const name of copy.disk.list(INDEX)) copy.disk.unlink(`${INDEX}/${name}`);
+  const whole = await open(copy);
+  const group = await open(memoryHost(78, host.disk.copy()));
+  t.deepEqual(await extents(group), await extents(whole));
+  await whole.close();
+  await group.close();
+  const moving = await open(host, { policy: { windowMs: 100, bytesMax: 0 } });
+  await moving.retain();
+  t.true(moving.floorLsn > 0);
+  t.is(host.disk.list(INDEX).length, 1);
+  t.like(await readAt(moving, history, moving.floorLsn), { refused: 0, wrong: 0 });
+  await moving.close();
+});

@@ -278,6 +278,28 @@ test('a run that turns out damaged is built again from what it stands for, for w
   await later.close();
 });
 
+test('a survey that meets damaged runs builds them again, and tells every part once', async (t) => {
+  const host = memoryHost(19);
+  const asked: string[] = [];
+  await (await withRuns(host, [10, 20, 30])).close();
+  // the second only in a page that is met when parts were told
+  for (const name of [runName(0, 10), runName(20, 30)]) {
+    host.disk.files.get(`${DIRECTORY}/${name}`)!.bytes[100]! ^= 4;
+  }
+  const index = await openIndex(host, {}, asked);
+  let next = 0;
+  const lsns: number[] = [];
+  for await (const part of index.survey(1, 0, 8 * 40, 30)) {
+    t.is(part.sector, next);
+    next += part.sectors;
+    if (part.kind === 'data') lsns.push(part.segment);
+  }
+  t.is(next, 8 * 40);
+  t.deepEqual(lsns, range(1, 30));
+  t.deepEqual(asked.toSorted(), ['0-10 from 0', '20-30 from 16']);
+  await index.close();
+});
+
 test('gaps are filled in their place, in whatever order', async (t) => {
   const host = memoryHost(10);
   await (await withRuns(host, [10, 20, 30, 40, 50])).close();
