@@ -2,6 +2,7 @@ import test from 'ava';
 import { encodeFeedback, feedbackKey } from '../../daemon/stream/kafka/feedback-codec.ts';
 import { FeedbackReader } from '../../daemon/stream/kafka/feedback-reader.ts';
 import type { LogReader, LogRecord } from '../../daemon/stream/kafka/log-ports.ts';
+import { TidemarkError } from '../../journal/base/errors.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import type { ReplicaFeedback } from '../../journal/stream.ts';
 
@@ -45,5 +46,32 @@ test('an old state in the topic is never told: the topic is read to its end firs
   reader.subscribe(({ replica, durableLsn }: ReplicaFeedback) => told.push(`${replica} ${durableLsn}`));
   await reader.readToEnd();
   t.deepEqual(told.toSorted(), ['dr1 40', 'dr2 7']);
+  reader.close();
+});
+
+test('what was read before a broker failed on the way to the end of the topic is not forgotten', async (t) => {
+  const log = [record(0, 'dr1', 100), record(1, 'dr2', 7), record(2, 'dr2', 8)];
+  let closed = (): void => undefined;
+  const stuck = new Promise<void>((resolve) => {
+    closed = resolve;
+  });
+  let failures = 1;
+  const topic: LogReader = {
+    bounds: () => Promise.resolve({ start: 0n, end: 3n, topicId: 'a'.repeat(32) }),
+    read: async (from) => {
+      if (from === 3n) await stuck;
+      if (from === 1n && failures-- > 0) throw new TidemarkError('stream-unavailable', 'for the test');
+      return { records: log.slice(Number(from), Number(from) + 1), end: 3n };
+    },
+    reset: () => undefined,
+    close: () => closed(),
+  };
+  const alive = setInterval(() => undefined, 1_000);
+  t.teardown(() => clearInterval(alive));
+  const reader = new FeedbackReader(realHost(), topic, GROUP_ID);
+  const told: string[] = [];
+  reader.subscribe(({ replica, durableLsn }: ReplicaFeedback) => told.push(`${replica} ${durableLsn}`));
+  await reader.readToEnd();
+  t.deepEqual(told.toSorted(), ['dr1 100', 'dr2 8']);
   reader.close();
 });

@@ -19,6 +19,8 @@ export class FeedbackReader {
   readonly #reader: LogReader;
   readonly #groupId: string;
   readonly #states = new Map<string, ReplicaFeedback>();
+  /** Read, and not known to be the newest yet; a turn that fails leaves them to the next, which goes on behind them. */
+  #fresh = new Map<string, ReplicaFeedback>();
   #onFeedback: (feedback: ReplicaFeedback) => void = () => {};
   /** Who waits for the end; a turn that succeeds serves those that waited when it began. */
   readonly #waiting: (() => void)[] = [];
@@ -114,19 +116,20 @@ export class FeedbackReader {
       this.#lastCheckMs = now;
       end = bounds.end;
     }
-    const fresh = new Map<string, ReplicaFeedback>();
     do {
       const answer = await this.#reader.read(this.#next, READ_BYTES, this.#next < end ? 0 : WAIT_MS);
       if (answer.end > end) end = answer.end;
       for (const record of answer.records) {
         this.#next = record.offset + 1n;
         const feedback = decodeFeedback(record.key, record.value, this.#groupId);
-        if (feedback !== undefined) fresh.set(feedback.replica, feedback);
+        if (feedback !== undefined) this.#fresh.set(feedback.replica, feedback);
       }
       if (answer.records.length === 0 && this.#next < end) {
         throw new TidemarkError('stream-unavailable', `the broker gives no feedback at offset ${this.#next} of ${end}`);
       }
     } while (this.#next < end && !this.#closed);
+    const fresh = this.#fresh;
+    this.#fresh = new Map();
     for (const feedback of fresh.values()) {
       this.#states.set(feedback.replica, feedback);
       this.#onFeedback(feedback);
