@@ -69,7 +69,13 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   });
   const place = { where: `${directory}/segments`, reason: GONE };
   // A segment below the floor is kept only for a request that was open at the floor.
-  const gone = await lostStretches(store, frames, Math.min(state.floorLsn, state.oldestNeededLsn - 1));
+  const missing: FrameRef[] = [];
+  const heldLsn = Math.min(state.floorLsn, state.oldestNeededLsn - 1);
+  const gone = await lostStretches(store, frames, heldLsn, async (frame, { message }) => {
+    missing.push(frame);
+    // as if the index lacked it: when it was put back the group has to be opened anew, to see the gap
+    await book.note(frame, true, message);
+  });
   await book.lose(
     gone.map((stretch) => ({ ...stretch, ...place })),
     state.catalog.upToLsn,
@@ -80,7 +86,6 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
     clipCatalog(state.catalog, Math.min(headLsn, (uncataloguedFrom ?? headLsn + 1) - 1)),
   );
   const told = catalog.upToLsn;
-  const missing: FrameRef[] = [];
   // Durable before a run of the index is: after a kill nothing else tells that the run lacks these records.
   const onMissing: OnMissing = async (frame, { message }) => {
     missing.push(frame);

@@ -211,13 +211,15 @@ export class FrameRepair {
     }
   }
 
-  /** The chain value after a record of the frame before. */
+  /** The chain value after a record of the frame before; nothing behind a gap, or where its segment is gone. */
   async #chainAfter(lsn: Lsn, ref: FrameRef): Promise<Chain | undefined> {
     const { store, frames } = this.#parts;
     if (lsn < store.oldestLsn) return undefined;
-    const before = await store.find(lsn);
-    if (before.segment === ref.segment && before.offset === ref.offset) return undefined;
-    return orUndefined(async () => (await frames.layout(before)).chainAt(lsn));
+    return orUndefined(async () => {
+      const before = await store.find(lsn);
+      const isItself = before.segment === ref.segment && before.offset === ref.offset;
+      return isItself ? undefined : (await frames.layout(before)).chainAt(lsn);
+    });
   }
 
   /** The chain value after the frame: by what follows it, by the position when nothing does, or by its own header. */

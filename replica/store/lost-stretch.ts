@@ -16,19 +16,20 @@ export interface LostStretch extends Damage {
 
 /**
  * The records above `heldLsn` whose segments are gone, up to the newest segment, in order. What the source declared to be
- * a gap is not lost.
+ * a gap is not lost; `onUnread` is told of the frame that would say so and cannot be read: until it is put back, it is.
  */
 export async function lostStretches(
   store: SegmentStore,
   frames: FrameReader,
   heldLsn: Lsn,
+  onUnread: (frame: FrameRef, error: TidemarkError) => Promise<void>,
 ): Promise<{ readonly fromLsn: Lsn; readonly toLsn: Lsn }[]> {
   const lost: { fromLsn: Lsn; toLsn: Lsn }[] = [];
   let held = heldLsn;
   for (const { firstLsn, lastLsn } of store.segments) {
     if (lastLsn < firstLsn) continue;
     if (firstLsn > held + 1) {
-      const toLsn = (await gapBefore(store, frames, firstLsn)) - 1;
+      const toLsn = (await gapBefore(store, frames, firstLsn, onUnread)) - 1;
       if (toLsn > held) lost.push({ fromLsn: held + 1, toLsn });
     }
     held = Math.max(held, lastLsn);
@@ -51,11 +52,19 @@ export async function storedGapBefore(frames: FrameReader, frame: FrameRef, lsn:
 }
 
 /** Where the gap begins that the record at `lsn` declares; `lsn` itself when it declares none, or cannot be read. */
-async function gapBefore(store: SegmentStore, frames: FrameReader, lsn: Lsn): Promise<Lsn> {
+async function gapBefore(
+  store: SegmentStore,
+  frames: FrameReader,
+  lsn: Lsn,
+  onUnread: (frame: FrameRef, error: TidemarkError) => Promise<void>,
+): Promise<Lsn> {
+  let frame: FrameRef | undefined;
   try {
-    return (await storedGapBefore(frames, await store.find(lsn), lsn))?.fromLsn ?? lsn;
+    frame = await store.find(lsn);
+    return (await storedGapBefore(frames, frame, lsn))?.fromLsn ?? lsn;
   } catch (error) {
     if (!(error instanceof TidemarkError) || !DAMAGE.includes(error.code)) throw error;
+    if (frame !== undefined) await onUnread(frame, error);
     return lsn;
   }
 }

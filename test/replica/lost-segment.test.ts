@@ -1,5 +1,6 @@
 import test from 'ava';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
+import { FrameLayout } from '../../journal/frame-layout.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeGap } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
@@ -196,3 +197,53 @@ test('a segment that is gone right before a gap that the source declared is lost
   t.is(again.headLsn, history.lastLsn);
   await again.close();
 });
+
+for (const segmentBytes of [small.segmentBytes, 4096]) {
+  test(`the declaration of a gap has rotted, in segments of ${segmentBytes}: it is put back, and the gap is one again`, async (t) => {
+    const history = madeHistory();
+    const at = history.lastLsn;
+    for (let lsn = at + 1; lsn <= at + 2; lsn++) {
+      history.push(RecordKind.heartbeat, { payload: new Uint8Array([0xc0]) });
+    }
+    history.push(RecordKind.gap, { payload: encodeGap({ fromLsn: at + 1, toLsn: at + 2, reason: 'out of room' }) });
+    history.fill(at + 40);
+    const host = memoryHost(23);
+    const group = await ReplicaGroup.open(host, { ...small, segmentBytes });
+    const source = new HandSource();
+    group.start(source);
+    const behind = seal(history, { fromLsn: at + 3 });
+    for (const frame of [...seal(history, { toLsn: at }), ...behind]) source.push(frame);
+    await group.idle();
+    await group.close();
+    const first = behind[0]!.bytes;
+    const layout = FrameLayout.parse(first);
+    const { storedOffset } = layout.chunkRange(layout.record(0).payloadOffset, 1);
+    for (const { bytes } of host.disk.files.values()) {
+      const frameAt = bytes.indexOf(first.subarray(0, 200));
+      if (frameAt > 0) bytes.writeUInt8(bytes.readUInt8(frameAt + storedOffset) ^ 4, frameAt + storedOffset);
+    }
+    let asked = 0;
+    const onReopen = (): void => {
+      asked += 1;
+    };
+    const again = await ReplicaGroup.open(host, { ...small, segmentBytes, onReopen });
+    again.start(
+      Object.assign(new HandSource(), {
+        async *fetch(fromLsn: number): AsyncGenerator<Uint8Array> {
+          await Promise.resolve();
+          if (fromLsn <= at + 2) throw new TidemarkError('trimmed', 'given up');
+          for (const frame of behind) if (frame.lastLsn >= fromLsn) yield frame.bytes;
+        },
+      }),
+    );
+    for (let round = 0; round < 30; round += 1) {
+      host.clock.advance(1000);
+      for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+    }
+    t.true(asked > 0, 'the group has to be opened anew');
+    await again.close();
+    const last = await open(host);
+    t.deepEqual((await last.status()).damage, []);
+    await last.close();
+  });
+}
