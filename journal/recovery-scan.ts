@@ -45,6 +45,8 @@ export interface LogRun {
 export interface LogScan {
   /** In address order, at least one; every later one begins at or behind the LSN the one before ends with. */
   readonly runs: LogRun[];
+  /** Whole batches between them that a later incarnation took the place of: what stood there had been cut. */
+  readonly displaced: readonly LogRun[];
   /** Bytes of a batch at the very end that was begun and is not whole; 0: the log ends cleanly. */
   readonly tornBytes: number;
 }
@@ -82,6 +84,7 @@ export function scanLog(reads: FileReads, shape: JournalShape, start: JournalFil
   };
   const base = run;
   const runs = [run];
+  const displaced: LogRun[] = [];
   while (true) {
     const step = walk.step(end);
     if (typeof step === 'object') {
@@ -99,14 +102,14 @@ export function scanLog(reads: FileReads, shape: JournalShape, start: JournalFil
     });
     if (found === undefined) break;
     // a later incarnation gave these LSNs anew: what stood there before it had been cut
-    while (runs.length > 1 && (runs.at(-1)?.nextLsn ?? 0) > found.firstLsn) runs.pop();
+    while (runs.length > 1 && (runs.at(-1)?.nextLsn ?? 0) > found.firstLsn) displaced.push(...runs.splice(-1));
     const before = runs.at(-1) ?? base;
     run = { ...before, from: found.address, firstLsn: found.firstLsn, durableLsn: 0, bytes: 0, notes: [] };
     runs.push(run);
     walk.take(found);
     absorb(run, found, fileBytes);
   }
-  return { runs, tornBytes: tornBytes(window, run, end) };
+  return { runs, displaced, tornBytes: tornBytes(window, run, end) };
 }
 
 function absorb(run: LogRun, batch: BatchView, fileBytes: number): void {

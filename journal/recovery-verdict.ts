@@ -8,6 +8,8 @@ import type { LogRun, LogScan } from './recovery-scan.ts';
 export interface RecoveryVerdict {
   /** The stretches that stay, in order. */
   readonly kept: readonly LogRun[];
+  /** Those behind the cut. */
+  readonly dropped: readonly LogRun[];
   readonly damage: readonly DamagedRange[];
   readonly cut?: JournalCut;
   /** Highest LSN proven durable by any witness. */
@@ -28,7 +30,12 @@ export interface RecoveryVerdict {
  * batch in flight may be torn, with nothing whole behind it; anything else is damage even without a witness.
  * A place that the medium cannot read is damage wherever it lies.
  */
-export function judge(scan: LogScan, witnessedLsn: Lsn, bootId: string, fileBytes: number): RecoveryVerdict {
+export function judge(
+  scan: Pick<LogScan, 'runs' | 'tornBytes'>,
+  witnessedLsn: Lsn,
+  bootId: string,
+  fileBytes: number,
+): RecoveryVerdict {
   const { runs } = scan;
   const provenLsn = Math.max(witnessedLsn, ...runs.map((run) => run.durableLsn));
   const lastBoot = runs.at(-1)?.bootId ?? '';
@@ -45,16 +52,17 @@ export function judge(scan: LogScan, witnessedLsn: Lsn, bootId: string, fileByte
     kept.push(run);
     previous = run;
   }
-  const dropped = runs.slice(kept.length).reduce((sum, run) => sum + run.bytes, 0) + scan.tornBytes;
+  const dropped = runs.slice(kept.length);
+  const droppedBytes = dropped.reduce((sum, run) => sum + run.bytes, 0) + scan.tornBytes;
   const endDamaged = previous !== undefined && (previous.nextLsn <= provenLsn || previous.endReason === UNREADABLE);
   if (previous !== undefined && endDamaged)
     damage.push(damagedRange(previous, Math.max(provenLsn, previous.nextLsn - 1), previous.end, fileBytes));
   const lastLsn = Math.max((previous?.nextLsn ?? 1) - 1, provenLsn);
   const cut =
-    dropped > 0 && previous !== undefined
-      ? { cut: { afterLsn: lastLsn, droppedBytes: dropped, reason: previous.endReason } }
+    droppedBytes > 0 && previous !== undefined
+      ? { cut: { afterLsn: lastLsn, droppedBytes, reason: previous.endReason } }
       : {};
-  return { kept, damage, ...cut, provenLsn, lastLsn, endDamaged, bootChanged };
+  return { kept, dropped, damage, ...cut, provenLsn, lastLsn, endDamaged, bootChanged };
 }
 
 function damagedRange(before: LogRun, toLsn: Lsn, resumeAddress: JournalAddress, fileBytes: number): DamagedRange {

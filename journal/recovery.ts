@@ -1,5 +1,5 @@
 import { hasCode, TidemarkError } from './base/errors.ts';
-import { BatchWindow } from './batch-window.ts';
+import { BatchWindow, UNREADABLE } from './batch-window.ts';
 import { findStretch, type StretchSearch } from './damaged-stretch.ts';
 import { FileReads, journalFileName, listSequences } from './file-reads.ts';
 import { goneFiles, type NeededPlace, standIn } from './gone-files.ts';
@@ -11,7 +11,7 @@ import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn }
 import type { DamagedRange, RecoveryReport } from './recovery-report.ts';
 import { type LogRun, scanLog } from './recovery-scan.ts';
 import { judge, type RecoveryVerdict } from './recovery-verdict.ts';
-import { rewriteUnproven } from './rewrite-tail.ts';
+import { clearCut, rewriteUnproven } from './rewrite-tail.ts';
 import { readStopMark, type StopMark, writeStopMark } from './stop-mark.ts';
 import type { Incarnation } from './stream.ts';
 import { assertUnborn } from './unborn-journal.ts';
@@ -22,7 +22,8 @@ import { assertUnborn } from './unborn-journal.ts';
  *   2. begin at the newest file before which everything is proven durable and nothing is needed: what is older needs no
  *      looking at
  *   3. read on from there, find every whole batch, tell torn tail from damage (recovery-verdict.ts)
- *   4. make files behind a cut unused, so that their stale headers are never believed; what only they prove is kept first
+ *   4. make files behind a cut unused, and whole batches that nothing will be written over, so that they are never
+ *      believed again; what only they prove is kept first
  *   5. write everything unproven again from checked bytes and sync it (the page cache may lie after a failed sync)
  *   6. write what a repair had put back and perhaps not synced once more (mending-note.ts)
  * Nothing is given a new LSN before all of it is done.
@@ -134,9 +135,16 @@ async function recoverFiles(
   const tailSequence = Math.floor(endAddress / fileBytes);
   const proof = { ...options, lastLsn: verdict.provenLsn, incarnation: last.incarnation };
   const isWitnessAtRisk = verdict.damage.length > 0 || files.live.some(({ sequence }) => sequence > tailSequence);
-  if (isWitnessAtRisk && verdict.provenLsn > (stop?.lastLsn ?? 0)) await keepProof(host, proof);
-  await wipeBehind(host, options.directory, files.live, tailSequence);
+  const isProofKept = verdict.provenLsn <= (stop?.lastLsn ?? 0) || (isWitnessAtRisk && (await keepProof(host, proof)));
   const window = new BatchWindow(reads, fileBytes, newest.salt);
+  const runs = verdict.endDamaged ? [...scan.displaced, ...verdict.dropped] : scan.displaced;
+  const isUnreadableEnd = last.endReason === UNREADABLE && last.nextLsn > verdict.provenLsn;
+  const unreadable = isUnreadableEnd ? last.end : undefined;
+  // a journal without room for the proof keeps what else tells of it
+  await clearCut(host, options.directory, fileBytes, window, { runs: isProofKept ? runs : [], unreadable });
+  const isCut = ({ sequence, firstLsn }: JournalFileHeader): boolean =>
+    sequence > tailSequence || (isProofKept && verdict.endDamaged && firstLsn > verdict.lastLsn + 1);
+  await wipeHeaders(host, options.directory, files.live.filter(isCut));
   const rewrittenBytes =
     (await rewriteUnproven(host, options.directory, fileBytes, window, verdict)) +
     (await rewriteNoted(host.disk, options.directory, fileBytes, options.groupId));
@@ -209,7 +217,7 @@ function untouchedFile(reads: FileReads, newest: number, furthest: LogRun, fileB
 
 /**
  * What is proven may be said by nothing but the header of a file that is about to be wiped, or by batches that are about to
- * be cut. A power loss after that, before damage is put back, would leave it for a torn tail.
+ * be cut. A power loss after that, before damage is put back, would leave it for a torn tail. False: there was no room.
  */
 async function keepProof(
   host: Host,
@@ -219,26 +227,23 @@ async function keepProof(
     readonly lastLsn: Lsn;
     readonly incarnation: Incarnation;
   },
-): Promise<void> {
+): Promise<boolean> {
   const { directory, groupId, lastLsn } = proof;
   const { counter, nonce } = proof.incarnation;
   try {
     // no log ends at address 0: it is a proof, and not a clean stop
     await writeStopMark(host.disk, directory, { groupId, incarnation: counter, nonce, lastLsn, endAddress: 0 });
+    return true;
   } catch (error) {
     // a full disk keeps nobody from starting
     if (!hasCode(error, 'no-space') && !hasCode(error, 'short-write')) throw error;
+    return false;
   }
 }
 
-async function wipeBehind(
-  host: Host,
-  directory: string,
-  live: readonly JournalFileHeader[],
-  tailSequence: number,
-): Promise<void> {
+async function wipeHeaders(host: Host, directory: string, cut: readonly JournalFileHeader[]): Promise<void> {
   const zeroes = new Uint8Array(FILE_HEADER_BYTES);
-  for (const { sequence } of live.filter((header) => header.sequence > tailSequence).toReversed()) {
+  for (const { sequence } of cut.toReversed()) {
     const name = journalFileName(sequence);
     const file = host.disk.open(`${directory}/${name}`, 'write');
     try {

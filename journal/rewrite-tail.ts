@@ -1,4 +1,6 @@
 import { TidemarkError } from './base/errors.ts';
+import { BATCH_HEADER_BYTES } from './batch-codec.ts';
+import type { BatchView } from './batch-view.ts';
 import type { BatchWindow } from './batch-window.ts';
 import { journalFileName } from './file-reads.ts';
 import type { DiskFile, Host } from './host/host.ts';
@@ -6,6 +8,8 @@ import { FILE_HEADER_BYTES } from './journal-file-header.ts';
 import type { JournalAddress } from './position.ts';
 import type { LogRun } from './recovery-scan.ts';
 import type { RecoveryVerdict } from './recovery-verdict.ts';
+
+const PAGE_BYTES = 4096;
 
 /**
  * Writes every kept batch that nothing proves durable once more, at its own place and from bytes whose crcs were just
@@ -24,26 +28,11 @@ export async function rewriteUnproven(
   let bytes = 0;
   try {
     for (const run of verdict.kept) {
-      let address = firstCandidate(run, verdict.provenLsn);
-      while (address < run.end) {
-        const next = skipBorder(address, fileBytes);
-        if (next !== address) {
-          address = next;
-          continue;
-        }
-        const batch = window.batch(address, run.end);
-        if (typeof batch === 'string') {
-          throw new TidemarkError(
-            'device-failed',
-            `journal address ${address} changed while it was recovered: ${batch}`,
-          );
-        }
+      for (const batch of batchesOf(window, fileBytes, run, firstCandidate(run, verdict.provenLsn))) {
         // an empty batch is as durable as the record behind it
-        if (batch.firstLsn + Math.max(batch.header.count, 1) - 1 > verdict.provenLsn) {
-          const file = await open(host, directory, address, fileBytes, files);
-          bytes += await rewrite(file, window.bytesOf(batch), address % fileBytes);
-        }
-        address = batch.header.closesFile ? address - (address % fileBytes) + fileBytes : batch.header.nextAddress;
+        if (batch.firstLsn + Math.max(batch.header.count, 1) - 1 <= verdict.provenLsn) continue;
+        const file = await open(host, directory, batch.address, fileBytes, files);
+        bytes += await rewrite(file, window.bytesOf(batch), batch.address % fileBytes);
       }
     }
     // a header that nothing stands behind yet is all that the next batch has
@@ -55,6 +44,68 @@ export async function rewriteUnproven(
     for (const file of files.values()) await file.close();
   }
   return bytes;
+}
+
+/**
+ * Clears what is cut and what nothing will be written over, because the log goes on in a file of its own: the headers of
+ * whole batches in `runs`, which who looks for what stands behind damage would take for records of the log, and the page of
+ * `unreadable`, a place that the medium cannot read: once it can, the batch there would continue a log that has given its
+ * LSNs again.
+ */
+export async function clearCut(
+  host: Host,
+  directory: string,
+  fileBytes: number,
+  window: BatchWindow,
+  { runs, unreadable }: { readonly runs: readonly LogRun[]; readonly unreadable: JournalAddress | undefined },
+): Promise<void> {
+  const files = new Map<number, DiskFile>();
+  const fileOf = (address: JournalAddress): DiskFile => {
+    const sequence = Math.floor(address / fileBytes);
+    const file = files.get(sequence) ?? host.disk.open(`${directory}/${journalFileName(sequence)}`, 'write');
+    files.set(sequence, file);
+    return file;
+  };
+  const zeroes = new Uint8Array(PAGE_BYTES);
+  try {
+    for (const run of runs) {
+      for (const { address } of batchesOf(window, fileBytes, run, run.from)) {
+        await rewrite(fileOf(address), zeroes.subarray(0, BATCH_HEADER_BYTES), address % fileBytes);
+      }
+    }
+    if (unreadable !== undefined) {
+      // a whole page, or what cannot be read would have to be read first
+      const page = zeroes.subarray(0, PAGE_BYTES - (unreadable % PAGE_BYTES));
+      await rewrite(fileOf(unreadable), page, unreadable % fileBytes);
+    }
+    for (const file of files.values()) await file.dataSync();
+  } finally {
+    for (const file of files.values()) await file.close();
+  }
+}
+
+/** Whole batches of a run in order, as they were found by the scan. A view is valid until the next step. */
+function* batchesOf(
+  window: BatchWindow,
+  fileBytes: number,
+  run: LogRun,
+  from: JournalAddress,
+): Generator<BatchView, void, undefined> {
+  let address = from;
+  while (address < run.end) {
+    const next = skipBorder(address, fileBytes);
+    if (next !== address) {
+      address = next;
+      continue;
+    }
+    const batch = window.batch(address, run.end);
+    if (typeof batch === 'string') {
+      throw new TidemarkError('device-failed', `journal address ${address} changed while it was recovered: ${batch}`);
+    }
+    const { closesFile, nextAddress } = batch.header;
+    yield batch;
+    address = closesFile ? address - (address % fileBytes) + fileBytes : nextAddress;
+  }
 }
 
 /** Before every empty batch behind the last proven record: the mark at a file's end has the LSN of the file behind it. */

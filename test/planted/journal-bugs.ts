@@ -258,8 +258,8 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'journal/rewrite-tail.ts',
-        find: '          bytes += await rewrite(file, window.bytesOf(batch), address % fileBytes);',
-        replace: '          bytes += file.path.length;',
+        find: '        bytes += await rewrite(file, window.bytesOf(batch), batch.address % fileBytes);',
+        replace: '        bytes += file.path.length;',
       },
     ],
     noticedBy: {
@@ -273,8 +273,8 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'journal/rewrite-tail.ts',
-        find: '    for (const file of files.values()) await file.dataSync();\n',
-        replace: '',
+        find: '    for (const file of files.values()) await file.dataSync();\n    if (files.size > 0) await host',
+        replace: '    if (files.size > 0) await host',
       },
     ],
     noticedBy: {
@@ -305,7 +305,7 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'journal/recovery.ts',
-        find: '  await wipeBehind(host, options.directory, files.live, tailSequence);\n',
+        find: '  await wipeHeaders(host, options.directory, files.live.filter(isCut));\n',
         replace: '',
       },
     ],
