@@ -148,9 +148,16 @@ export class ReplicaRegistry {
     return this.#least(this.replicas);
   }
 
-  /** As far as `lsn` nothing is needed any more, but for what is asked for again and is at or above `oldestLsn`. */
-  keptFor(lsn: Lsn, oldestLsn: Lsn): Lsn {
-    return this.replicas.reduce(
+  /**
+   * As far as `lsn` nothing is needed any more, but for what is asked for again and is at or above `oldestLsn`: by one of
+   * the required replicas, for no other keeps room in the journal, or by `whose`.
+   */
+  keptFor(
+    lsn: Lsn,
+    oldestLsn: Lsn,
+    whose: readonly KnownReplica[] = this.replicas.filter(({ required }) => required),
+  ): Lsn {
+    return whose.reduce(
       (least, { damagedFrom }) =>
         damagedFrom >= oldestLsn && damagedFrom > 0 ? Math.min(least, damagedFrom - 1) : least,
       lsn,

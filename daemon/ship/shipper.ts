@@ -283,7 +283,7 @@ export class Shipper {
     // what a replica asks for again is kept as long as it is there
     const { oldestLsn } = this.#options.journal;
     this.#release.upTo(this.#registry.keptFor(replicated, oldestLsn));
-    const everywhere = this.#registry.keptFor(this.#registry.everywhereLsn, 1);
+    const everywhere = this.#registry.keptFor(this.#registry.everywhereLsn, 1, this.#registry.replicas);
     if (everywhere > 0) for (const lane of this.#lanes) lane.sink.trim(everywhere);
     this.#heartbeats.dropBelow(everywhere);
   }

@@ -29,7 +29,11 @@ interface Rig {
   readonly shipper: Shipper;
 }
 
-async function openRig(t: ExecutionContext, directory?: string): Promise<Rig> {
+async function openRig(
+  t: ExecutionContext,
+  directory?: string,
+  replicas = [{ name: 'dr1', required: true }],
+): Promise<Rig> {
   const place = directory ?? mkdtempSync(join(tmpdir(), 'tidemark-mend-'));
   t.teardown(() => rmSync(place, { recursive: true, force: true }));
   const journal = await openJournal(place);
@@ -47,7 +51,7 @@ async function openRig(t: ExecutionContext, directory?: string): Promise<Rig> {
       frameVersion: FRAME_VERSION,
     },
     sinks: [sink],
-    replicas: [{ name: 'dr1', required: true }],
+    replicas,
     sealer: { targetBytes: 64 * 1024 },
   });
   t.teardown(async () => {
@@ -352,4 +356,22 @@ test('what a replica asks for again is kept in the journal and in the topic unti
   sink.hold(lastLsn);
   t.is(sink.trimmedLsn, lastLsn);
   await until('it is given free', () => journal.marks.address('shipped') > journal.addressOf(lastLsn - 15));
+});
+
+test('what a replica asks for that is not required is kept in the topic; the journal waits for it no more than for its acknowledgements', async (t) => {
+  const optional = { name: 'dr2', required: false };
+  const rig = await openRig(t, undefined, [{ name: 'dr1', required: true }, optional]);
+  const { journal, sink } = rig;
+  sink.seek(1);
+  for (let round = 0; round < 10; round++) {
+    await write(rig, 15);
+    await sink.sent(journal.lastLsn);
+  }
+  const lastLsn = journal.lastLsn;
+  // and is never heard again
+  sink.hold(lastLsn, { replica: 'dr2', damagedFrom: 40 });
+  sink.hold(lastLsn);
+  t.is(sink.trimmedLsn, 39);
+  await until('it is given free', () => journal.marks.address('shipped') > journal.addressOf(lastLsn - 15));
+  t.is(sink.trimmedLsn, 39);
 });
