@@ -162,7 +162,7 @@ export const STREAM_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'daemon/stream/kafka/feedback-reader.ts',
-        find: '        if (feedback !== undefined) fresh.set(feedback.replica, feedback);',
+        find: '        if (feedback !== undefined) this.#fresh.set(feedback.replica, feedback);',
         replace: '        if (feedback !== undefined) this.#onFeedback(feedback);',
       },
     ],
