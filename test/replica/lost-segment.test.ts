@@ -247,3 +247,45 @@ for (const segmentBytes of [small.segmentBytes, 4096]) {
     await last.close();
   });
 }
+
+test('the last point before a gap is found, by its LSN, by its time and by a time within the gap', async (t) => {
+  const history = madeHistory();
+  const at = history.lastLsn;
+  for (let lsn = at + 1; lsn <= at + 2; lsn++) {
+    history.push(RecordKind.heartbeat, { payload: new Uint8Array([0xc0]) });
+  }
+  history.push(RecordKind.gap, { payload: encodeGap({ fromLsn: at + 1, toLsn: at + 2, reason: 'out of room' }) });
+  history.fill(at + 40);
+  const group = await open(memoryHost(24));
+  const source = new HandSource();
+  group.start(source);
+  for (const frame of [...seal(history, { toLsn: at }), ...seal(history, { fromLsn: at + 3 })]) source.push(frame);
+  await group.idle();
+  const timeOf = (lsn: number): number => history.records[lsn - 1]!.time;
+  const before = await group.resolve({ kind: 'lsn', lsn: at, epoch: undefined });
+  t.like(before, { lsn: at, at: { lsn: at, time: timeOf(at) }, after: undefined });
+  for (const micros of [timeOf(at), timeOf(at + 1), timeOf(at + 3) - 1]) {
+    t.is((await group.resolve({ kind: 'time', micros })).lsn, at);
+  }
+  t.is((await group.resolve({ kind: 'time', micros: timeOf(at + 3) })).lsn, at + 3);
+  t.like(await group.resolve({ kind: 'lsn', lsn: at + 3, epoch: undefined }), { lsn: at + 3, before: undefined });
+  await group.close();
+});
+
+test('a point is found though the record before it, or the one behind it, stands in a damaged frame', async (t) => {
+  const history = madeHistory();
+  const host = await received(history);
+  const frames = seal(history);
+  const { firstLsn, lastLsn, bytes: stored } = frames[4]!;
+  for (const { bytes } of host.disk.files.values()) {
+    const frameAt = bytes.indexOf(stored.subarray(0, 200));
+    if (frameAt > 0) bytes.writeUInt8(bytes.readUInt8(frameAt + 170) ^ 4, frameAt + 170);
+  }
+  const group = await open(host);
+  for (const lsn of [firstLsn - 1, lastLsn + 1]) {
+    t.like(await group.resolve({ kind: 'lsn', lsn, epoch: undefined }), { lsn, at: { lsn } });
+  }
+  const { time } = history.records[firstLsn - 2]!;
+  t.is((await group.resolve({ kind: 'time', micros: time })).lsn, firstLsn - 1);
+  await group.close();
+});
