@@ -378,6 +378,7 @@ export class ReplicaGroup {
       catalog: () => this.catalog,
       headLsn: () => this.headLsn,
       floorLsn: () => this.floorLsn,
+      lostToLsn: () => Math.max(0, ...this.#keeper.state.damage.map(({ toLsn }) => toLsn)),
       openFromLsn: () => this.#receiver.status().openFromLsn,
       onApplied: () => {
         if (mode === 'sync' && this.#promise.waitsForApplied) this.#receiver.tell();

@@ -24,8 +24,8 @@ export async function copyVolumes(parts: CopyParts): Promise<void> {
   const { files, history, atLsn } = parts;
   const buffer = new Uint8Array(CHUNK_BYTES);
   for (const volume of parts.volumes) {
-    const file = await files.open(volume);
     let kept = parts.copied[volume.id] ?? 0;
+    const file = await files.open(volume, kept > 0);
     const from = kept;
     if (from >= volume.sizeBytes) continue;
     for await (const { offset, length, data } of history.stretches(volume.id, atLsn, from, volume.sizeBytes - from)) {

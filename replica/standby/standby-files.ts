@@ -28,32 +28,35 @@ export class StandbyFiles {
     return this.#dirty.size > 0;
   }
 
-  /** Opens the file of a volume; makes it, sparse and as large as the volume, when it is not there. */
-  async open({ id, file: name, sizeBytes: size }: StandbyVolume): Promise<DiskFile> {
+  /**
+   * Opens the file of a volume. `isBegun`: it was durable, and something may stand in it. Otherwise it is made, sparse and
+   * as large as the volume: what is there was made by a run that was killed, or could not sync it, before any stamp
+   * relied on it.
+   */
+  async open(volume: StandbyVolume, isBegun: boolean): Promise<DiskFile> {
+    const { id, file: name, sizeBytes: size } = volume;
     const known = this.#open.get(id);
     if (known !== undefined) return known.file;
     const path = `${this.#directory}/${name}`;
-    const isNew = !this.#host.disk.exists(path);
-    const file = this.#host.disk.open(path, isNew ? 'create' : 'write');
+    const isThere = this.#host.disk.exists(path);
+    if (isBegun && !isThere) throw new TidemarkError('not-found', `${path} was taken away`);
+    const file = this.#host.disk.open(path, isThere ? 'write' : 'create');
     this.#open.set(id, { file, size });
-    const fits = file.size() === size;
-    if (!fits) file.truncate(size);
-    // one that does not fit was made by a run that was killed before it had done this
-    if (isNew || !fits) await this.#makeDurable(id, file);
-    return file;
-  }
-
-  /** A length whose sync failed is in the page cache only: it is taken back, so that the next try sets and syncs it again. */
-  async #makeDurable(id: number, file: DiskFile): Promise<void> {
+    const before = isBegun ? file.size() : 0;
+    if (before === size) return file;
+    // a length whose sync failed is in the page cache only: it is set anew, so that it is written
+    file.truncate(before);
+    file.truncate(size);
     try {
       await file.dataSync();
       await this.#host.disk.syncDirectory(this.#directory);
     } catch (error) {
       this.#open.delete(id);
-      file.truncate(0);
+      file.truncate(before);
       await file.close();
       throw error;
     }
+    return file;
   }
 
   async apply({ volume, sector, sectors, bytes }: OrderedEffect): Promise<void> {

@@ -10,7 +10,7 @@ import type { HistoryReader } from '../view/history-reader.ts';
 import { OrderedEffects } from './ordered-effects.ts';
 import { copyVolumes } from './standby-copy.ts';
 import { StandbyFiles } from './standby-files.ts';
-import { readStamp, type StandbyStamp, type StandbyState, type StandbyVolume, writeStamp } from './standby-stamp.ts';
+import { lacksFile, readStamp, type StandbyStamp, type StandbyState, writeStamp } from './standby-stamp.ts';
 
 /** `sync`: what is durable is applied at once, and the source may wait for it; `async`: once a second. */
 export type ApplyMode = 'async' | 'sync';
@@ -39,6 +39,8 @@ export interface StandbyParts {
   readonly catalog: () => Catalog;
   readonly headLsn: () => Lsn;
   readonly floorLsn: () => Lsn;
+  /** What was durable here, with files that are gone, went up to here; 0: nothing is gone. */
+  readonly lostToLsn: () => Lsn;
   /** Where a request began that is open at the head; the LSN behind the head when none is. */
   readonly openFromLsn: () => Lsn;
   /** More was applied and synced. */
@@ -152,19 +154,18 @@ export class StandbyImage {
     this.#host.disk.makeDirectory(directory);
     this.#stamp = await readStamp(this.#host.disk, directory, groupId);
     // records that aged out meanwhile stand in the base; those of requests that were open at the floor are kept beside it
-    if (this.#stamp === undefined || this.#stamp.lsn < this.#parts.floorLsn() || this.#lacksFile(this.#stamp)) {
-      await this.#stampAnew();
-    } else {
-      this.#hold(this.#stamp.lsn);
-    }
-    const isExact = this.#stamp?.state === 'settled';
+    if (this.#stamp !== undefined && this.#canGoOn(this.#stamp)) this.#hold(this.#stamp.lsn);
+    else await this.#stampAnew();
+    const began = this.#stamp?.state;
     if (this.#stamp?.state === 'copying') await this.#copy(this.#stamp);
     const { lsn, readFromLsn } = this.#stamp as StandbyStamp;
     this.#writtenLsn = lsn;
     this.#appliedLsn = lsn;
     this.#effects = new OrderedEffects(store, frames, readFromLsn, lsn);
-    if (isExact) return;
-    const settleToLsn = Math.max(this.#parts.headLsn(), this.#stamp?.settleToLsn ?? 0);
+    if (began === 'settled') return;
+    // how far the run before came no stamp of a point says: as far as history that is gone since
+    const wroteToLsn = began === 'applying' ? this.#parts.lostToLsn() : (this.#stamp?.settleToLsn ?? 0);
+    const settleToLsn = Math.max(this.#parts.headLsn(), wroteToLsn);
     if (lsn < settleToLsn) {
       await this.#write({ state: 'settling', settleToLsn });
       await this.#applyTo(settleToLsn);
@@ -177,13 +178,11 @@ export class StandbyImage {
     await this.#write(this.#position('applying'));
   }
 
-  /** What was in a file that somebody took away would stay zeroes for good. */
-  #lacksFile({ state, copied, volumes }: StandbyStamp): boolean {
-    const { disk } = this.#host;
-    return volumes.some(({ id, file }) => {
-      const isBegun = state !== 'copying' || (copied[id] ?? 0) > 0;
-      return isBegun && !disk.exists(`${this.#parts.directory}/${file}`);
-    });
+  #canGoOn(stamp: StandbyStamp): boolean {
+    const { floorLsn, headLsn, directory } = this.#parts;
+    // a copy goes on with blocks of the head: they are older than it where the newest history is gone
+    const isBehind = stamp.state === 'copying' && stamp.lsn > headLsn();
+    return stamp.lsn >= floorLsn() && !isBehind && !lacksFile(this.#host.disk, directory, stamp);
   }
 
   /** Nothing that is here can be gone on from. Files of volumes are begun again; those of others are not touched. */
@@ -217,7 +216,9 @@ export class StandbyImage {
   /** Blocks of any position behind the stamp's will do: what was written since is written again. */
   async #copy(stamp: StandbyStamp): Promise<void> {
     const atLsn = this.#parts.headLsn();
-    if (atLsn > stamp.settleToLsn) await this.#write({ settleToLsn: atLsn });
+    const settleToLsn = Math.max(atLsn, stamp.settleToLsn);
+    // also when it is the same: the name of a stamp that was read may not be durable, and another calls the files a point
+    await this.#write({ settleToLsn });
     await copyVolumes({
       files: this.#files,
       history: this.#parts.history,
@@ -231,7 +232,7 @@ export class StandbyImage {
       },
     });
     await this.#files.sync();
-    await this.#write({ state: 'settling', settleToLsn: atLsn });
+    await this.#write({ state: 'settling', settleToLsn });
   }
 
   async #follow(): Promise<void> {
@@ -259,7 +260,8 @@ export class StandbyImage {
     const before = this.#stamp as StandbyStamp;
     // a kill leaves any position from the stamp's on: what is no point at one of them is called none before
     const volumes = this.#volumesAt(toLsn, before.lsn);
-    for (const volume of volumes) await this.#files.open(volume);
+    const stamped = new Set(before.volumes.map(({ id }) => id));
+    for (const volume of volumes) await this.#files.open(volume, stamped.has(volume.id));
     const isNews = volumes.some(({ unsettled }, index) => unsettled !== before.volumes[index]?.unsettled);
     if (volumes.length !== before.volumes.length || (isNews && before.state === 'applying'))
       await this.#write({ volumes });
@@ -341,7 +343,7 @@ export class StandbyImage {
   }
 
   /** `unsettled`: at some position from `fromLsn` to `lsn`. */
-  #volumesAt(lsn: Lsn, fromLsn = lsn): StandbyVolume[] {
+  #volumesAt(lsn: Lsn, fromLsn = lsn): StandbyStamp['volumes'] {
     return this.#parts
       .catalog()
       .volumes.filter(({ addedLsn }) => addedLsn <= lsn)

@@ -64,6 +64,14 @@ export async function readStamp(disk: Disk, directory: string, groupId: string):
   return value;
 }
 
+/** What was in a file that somebody took away would stay zeroes for good. */
+export function lacksFile(disk: Disk, directory: string, { state, copied, volumes }: StandbyStamp): boolean {
+  return volumes.some(({ id, file }) => {
+    const isBegun = state !== 'copying' || (copied[id] ?? 0) > 0;
+    return isBegun && !disk.exists(`${directory}/${file}`);
+  });
+}
+
 /** Durable when it resolves. */
 export function writeStamp(disk: Disk, directory: string, stamp: StandbyStamp): Promise<void> {
   const line = JSON.stringify(stamp);

@@ -1,6 +1,8 @@
 import test from 'ava';
+import { TidemarkError } from '../../journal/base/errors.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
+import { readStamp } from '../../replica/standby/standby-stamp.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
 import { type MemoryDisk, type MemoryHost, memoryHost } from './support/memory-host.ts';
 
@@ -73,4 +75,212 @@ test('an image begun while the end of a request is appended and not durable has 
   await until(host, 'applied', async () => (await group.status()).standby?.appliedLsn === history.lastLsn);
   t.true(isAt(host.disk, history, history.lastLsn));
   await group.close();
+});
+
+async function opened(
+  host: MemoryHost,
+  change: Partial<ReplicaGroupOptions> = {},
+): Promise<[ReplicaGroup, HandSource]> {
+  const group = await ReplicaGroup.open(host, { ...OPTIONS, ...change });
+  const source = new HandSource();
+  group.start(source);
+  return [group, source];
+}
+
+async function applied(host: MemoryHost, group: ReplicaGroup, lsn: number): Promise<void> {
+  await until(host, 'all of it is applied', async () => {
+    const { standby } = await group.status();
+    return standby?.appliedLsn === lsn && standby.state !== 'settling' && standby.state !== 'copying';
+  });
+}
+
+test('begun anew, no byte of an exact image is written over before the name of the stamp that says so is durable', async (t) => {
+  const host = memoryHost(32);
+  const history = new History(32);
+  history.addVolumes();
+  history.fill(300);
+  const frames = seal(history, { recordsPerFrame: () => 15 });
+  const [group, source] = await opened(host);
+  for (const frame of frames.slice(0, 2)) source.push(frame);
+  await group.idle();
+  await applied(host, group, group.headLsn);
+  await group.close();
+  const [plain, behind] = await opened(host, { apply: 'off', policy: { windowMs: 1, bytesMax: 0 } });
+  for (const frame of frames.slice(2)) {
+    behind.push(frame);
+    await plain.idle();
+  }
+  await plain.retain();
+  await plain.close();
+  t.is((await readStamp(host.disk, STANDBY, GROUP))?.state, 'settled');
+  let failures = 2;
+  let isDurable = true;
+  const { disk } = host;
+  const [open, rename] = [disk.open.bind(disk), disk.rename.bind(disk)];
+  disk.rename = (from, to) => {
+    rename(from, to);
+    if (to.startsWith(STANDBY)) isDurable = false;
+  };
+  disk.syncDirectory = (path?: string) => {
+    if (path !== STANDBY) return Promise.resolve();
+    if (failures-- > 0) return Promise.reject(new TidemarkError('sync-failed', STANDBY));
+    isDurable = true;
+    return Promise.resolve();
+  };
+  let writes = 0;
+  disk.open = (path, mode) => {
+    const file = open(path, mode);
+    if (!path.endsWith('.raw')) return file;
+    const [write, truncate, punch] = [file.write.bind(file), file.truncate.bind(file), file.punchHole.bind(file)];
+    const look = (): void => {
+      writes++;
+      t.true(isDurable, 'the stamp on the medium is the exact one');
+    };
+    file.write = (...args) => {
+      look();
+      return write(...args);
+    };
+    file.truncate = (...args) => {
+      look();
+      return truncate(...args);
+    };
+    file.punchHole = (...args) => {
+      look();
+      return punch(...args);
+    };
+    return file;
+  };
+  const [next] = await opened(host);
+  await applied(host, next, history.lastLsn);
+  t.true(writes > 0 && failures < 0);
+  t.true(isAt(host.disk, history, history.lastLsn));
+  await next.close();
+});
+
+/** The newest segments are gone, from the one that begins behind `lsn` on. */
+function loseTail(disk: MemoryDisk, lsn: number): void {
+  for (const path of disk.files.keys()) {
+    if (path.endsWith('.seg') && Number(disk.files.get(path)!.bytes.readBigUInt64LE(40)) > lsn) disk.files.delete(path);
+  }
+}
+
+test('when the newest history is gone after a kill, an image that had it is called none until it has come again, or it is begun anew', async (t) => {
+  const first = memoryHost(33);
+  const history = new History(33);
+  history.addVolumes();
+  history.fill(260);
+  const frames = seal(history, { recordsPerFrame: () => 10 });
+  const slow = { standbyTimes: { roundMs: 1e9, settleMs: 1e9, retryMs: 10 } };
+  const [group, source] = await opened(first, slow);
+  for (const frame of frames) {
+    source.push(frame);
+    await group.idle();
+  }
+  await applied(first, group, history.lastLsn);
+  const left = first.disk.copy();
+  await group.close();
+  t.is((await readStamp(left, STANDBY, GROUP))?.state, 'applying');
+  loseTail(left, 60);
+  for (const comes of [true, false]) {
+    const host = memoryHost(34, left.copy());
+    const [next, again] = await opened(host);
+    t.true(next.headLsn < history.lastLsn);
+    for (let turn = 0; turn < 400; turn++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      host.clock.advance(1);
+    }
+    const { state } = (await readStamp(host.disk, STANDBY, GROUP))!;
+    t.is(state, 'settling');
+    t.regex(
+      (await next.status()).standby?.reason ?? '',
+      /are gone from history; needed behind LSN \d+: when nobody has it/,
+    );
+    if (comes) for (const frame of frames) again.push(frame);
+    else for (const name of host.disk.list(STANDBY)) host.disk.unlink(`${STANDBY}/${name}`);
+    await next.idle();
+    await applied(host, next, next.headLsn);
+    t.is(next.headLsn === history.lastLsn, comes);
+    t.true(isAt(host.disk, history, next.headLsn));
+    await next.close();
+  }
+});
+
+test('a copy that was under way when the newest history went away has no block without it', async (t) => {
+  const first = memoryHost(35);
+  const history = new History(35);
+  history.addVolumes();
+  history.fill(260);
+  const frames = seal(history, { recordsPerFrame: () => 10 });
+  const [plain, source] = await opened(first, { apply: 'off' });
+  for (const frame of frames) {
+    source.push(frame);
+    await plain.idle();
+  }
+  await plain.close();
+  const left: MemoryDisk[] = [];
+  const rename = first.disk.rename.bind(first.disk);
+  first.disk.rename = (from, to) => {
+    rename(from, to);
+    if (to.startsWith(STANDBY)) left.push(first.disk.copy());
+  };
+  const [group] = await opened(first);
+  await applied(first, group, history.lastLsn);
+  await group.close();
+  let copies = 0;
+  for (const [index, disk] of left.entries()) {
+    const stamp = await readStamp(disk, STANDBY, GROUP);
+    if (stamp?.state !== 'copying') continue;
+    copies++;
+    loseTail(disk, 60);
+    const host = memoryHost(36 + index, disk);
+    const [next, again] = await opened(host);
+    t.true(next.headLsn < history.lastLsn);
+    for (let turn = 0; turn < 400; turn++) {
+      await new Promise((resolve) => setImmediate(resolve));
+      host.clock.advance(1);
+    }
+    const now = await readStamp(host.disk, STANDBY, GROUP);
+    if (now?.state === 'settled' || now?.state === 'applying') t.true(isAt(disk, history, now.lsn), `copy ${index}`);
+    for (const frame of frames) again.push(frame);
+    await next.idle();
+    await applied(host, next, history.lastLsn);
+    t.true(isAt(disk, history, history.lastLsn), `copy ${index}`);
+    await next.close();
+  }
+  t.true(copies > 1);
+});
+
+test('a file that is taken away while a start has looked already is not made anew as zeroes', async (t) => {
+  const first = memoryHost(45);
+  const history = new History(45);
+  history.addVolumes();
+  history.fill(160);
+  const frames = seal(history, { recordsPerFrame: () => 10 });
+  const slow = { standbyTimes: { roundMs: 1e9, settleMs: 1e9, retryMs: 10 } };
+  const [before, early] = await opened(first);
+  for (const frame of frames.slice(0, 8)) early.push(frame);
+  await before.idle();
+  await applied(first, before, before.headLsn);
+  await before.close();
+  const [group, source] = await opened(first, slow);
+  for (const frame of frames.slice(8)) {
+    source.push(frame);
+    await group.idle();
+  }
+  await applied(first, group, history.lastLsn);
+  const host = memoryHost(46, first.disk.copy());
+  await group.close();
+  const rename = host.disk.rename.bind(host.disk);
+  let isTaken = false;
+  host.disk.rename = (from, to) => {
+    rename(from, to);
+    if (isTaken || !to.startsWith(STANDBY)) return;
+    isTaken = true;
+    for (const name of ['system.raw', 'data.raw']) host.disk.unlink(`${STANDBY}/${name}`);
+  };
+  const [next] = await opened(host);
+  await until(host, 'taken away', () => isTaken);
+  await applied(host, next, history.lastLsn);
+  t.true(isAt(host.disk, history, history.lastLsn));
+  await next.close();
 });
