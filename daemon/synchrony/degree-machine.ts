@@ -145,7 +145,8 @@ function decide(standing: DegreeStanding, policy: DegreePolicy, sight: DegreeSig
   }
   if (state === 'degraded') return undefined;
   const other = stall(standing, policy, sight);
-  return other?.to === state ? undefined : other;
+  // who stood still may come back with less than was answered
+  return other?.to === state && other.brokenFromLsn === brokenFromLsn ? undefined : other;
 }
 
 function stall(standing: DegreeStanding, policy: DegreePolicy, sight: DegreeSight): DegreeChange | undefined {
@@ -155,7 +156,9 @@ function stall(standing: DegreeStanding, policy: DegreePolicy, sight: DegreeSigh
   const reason = lost
     ? `the far side lost what it had acknowledged: it has records up to ${positionLsn}`
     : `nothing has moved at the far side for ${policy.stallAfterMs / 1000} s: it has records up to ${positionLsn}`;
-  const broken = lost ? positionLsn + 1 : standing.brokenFromLsn;
+  const { brokenFromLsn } = standing;
+  const lostFromLsn = brokenFromLsn === 0 ? positionLsn + 1 : Math.min(brokenFromLsn, positionLsn + 1);
+  const broken = lost ? lostFromLsn : brokenFromLsn;
   if (policy.onStall === 'block') return { to: 'blocked', brokenFromLsn: broken, reason };
   if (policy.onStall === 'fail') return { to: 'failing', brokenFromLsn: broken, reason };
   // A replica that relies on the lease must have stopped before anything is answered that it does not hold.

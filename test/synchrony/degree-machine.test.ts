@@ -225,3 +225,24 @@ test('what was lost before a start is over when the far side has kept up, as the
   const lost = { ...level(RESUME_MS), positionLsn: 4 };
   t.is(follow(POLICY, begun, [lost])[0]!.to, 'degraded');
 });
+
+test('who lost what was answered after it had stood still is named, once, as who lost it at once', (t) => {
+  const stood = { ...SIGHT, nowMs: 50_000, positionLsn: 8, durableLsn: 12, earlierLsn: 12, answeredLsn: 8 };
+  const comeBack = { ...stood, positionLsn: 4, lost: true };
+  const onItsWay = { ...comeBack, positionLsn: 6 };
+  for (const [onStall, state] of [
+    ['block', 'blocked'],
+    ['fail', 'failing'],
+  ] as const) {
+    const begun = { ...standing('in-sync'), positionLsn: 8 };
+    const steps = follow({ ...POLICY, onStall }, begun, [stood, comeBack, onItsWay]);
+    t.deepEqual(
+      steps.map(({ to, after }) => [to, after.brokenFromLsn]),
+      [
+        [state, 0],
+        [state, 5],
+        [undefined, 5],
+      ],
+    );
+  }
+});
