@@ -34,6 +34,8 @@ export class BaseImage {
   #file: DiskFile | undefined;
   #map: Uint8Array;
   #mapChanged = false;
+  /** The map as of the last good sync. */
+  #syncedMap: Uint8Array;
   /** The names are durable: that a start found them says it of the page cache only. */
   #named = false;
 
@@ -44,6 +46,7 @@ export class BaseImage {
     this.#volume = volume;
     this.#file = file;
     this.#map = map;
+    this.#syncedMap = Uint8Array.from(map);
   }
 
   /** A volume without a file is all zeroes. Throws `journal-foreign` when the map is another group's. */
@@ -130,7 +133,7 @@ export class BaseImage {
 
   /** The image is durable, then the map and both their names. */
   async sync(): Promise<void> {
-    if (this.#file !== undefined) await this.#file.dataSync();
+    if (this.#file !== undefined) await this.#syncFile(this.#file);
     if (!this.#mapChanged) {
       if (this.#file !== undefined && !this.#named) await this.#host.disk.syncDirectory(this.#directory);
       this.#named = true;
@@ -150,6 +153,17 @@ export class BaseImage {
   async close(): Promise<void> {
     await this.#file?.close();
     this.#file = undefined;
+  }
+
+  /** After a failed sync the medium may still hold what was made zeroes: whoever does it again must not pass it over. */
+  async #syncFile(file: DiskFile): Promise<void> {
+    try {
+      await file.dataSync();
+    } catch (error) {
+      for (const [at, bits] of this.#syncedMap.entries()) this.#map[at] = (this.#map[at] ?? 0) | bits;
+      throw error;
+    }
+    if (this.#mapChanged) this.#syncedMap = Uint8Array.from(this.#map);
   }
 
   async #zeroData(offset: number, length: number): Promise<void> {
