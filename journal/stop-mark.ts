@@ -58,7 +58,7 @@ export async function readStopMark(disk: Disk, directory: string): Promise<StopM
       await file.close();
     }
   } catch (error) {
-    if (hasCode(error, 'not-found')) return undefined;
+    if (hasCode(error, 'not-found') || hasCode(error, 'device-failed')) return undefined;
     throw error;
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, MARK_BYTES);

@@ -117,6 +117,21 @@ test('a stop that tells of another end, another run or another start is none of 
   await more.close();
 });
 
+test('a stop that the medium cannot read says nothing, and the next clean one can be read', async (t) => {
+  const { directory } = await runsOf(t, [3]);
+  const host = testHost();
+  host.disk.badPlace = { name: 'journal.stop', from: 0, to: 64 };
+  const journal = await Journal.open(host, journalOptions(directory));
+  t.false(journal.report.cleanStop);
+  t.is(journal.lastLsn, 31);
+  await journal.begin();
+  await journal.close();
+  // a new file stands on other sectors
+  const again = await Journal.open(testHost(), journalOptions(directory));
+  t.true(again.report.cleanStop);
+  await again.close();
+});
+
 test('what cannot be proven is written again, as many bytes as it has, and nothing else', async (t) => {
   const directory = temporaryDirectory(t);
   const journal = await Journal.open(testHost(), journalOptions(directory));
