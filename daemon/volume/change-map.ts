@@ -88,6 +88,8 @@ export class ChangeMap {
     if (old?.isCurrent === true && sameVolumes(old.volumes, volumes)) {
       const map = new ChangeMap(old.file, groupId, volumes, old.slotBytes);
       map.#restore(old);
+      // what a sync that failed has left in the page cache is believed from here on
+      await map.#write(old.turn, old.givenUp);
       return map;
     }
     await old?.file.close();
@@ -142,6 +144,16 @@ export class ChangeMap {
   /** Durable when the promise resolves; until then the map on disk is the one before. */
   async save(givenUp: GivenUp | undefined): Promise<void> {
     const turn = this.#turn + 1;
+    await this.#write(turn, givenUp);
+    this.#turn = turn;
+    this.#givenUp = givenUp;
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+
+  async #write(turn: number, givenUp: GivenUp | undefined): Promise<void> {
     const slot = Buffer.alloc(this.#slotBytes);
     const view = new DataView(slot.buffer, slot.byteOffset, slot.byteLength);
     view.setUint32(0, MAGIC, true);
@@ -167,12 +179,6 @@ export class ChangeMap {
     const written = await this.#file.write(slot, 0, slot.length, (turn % 2) * this.#slotBytes);
     if (written !== slot.length) throw new TidemarkError('no-space', `${this.#file.path}: the change map has no room`);
     await this.#file.dataSync();
-    this.#turn = turn;
-    this.#givenUp = givenUp;
-  }
-
-  async close(): Promise<void> {
-    await this.#file.close();
   }
 
   #restore(old: StoredMap): void {

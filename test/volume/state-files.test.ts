@@ -11,6 +11,9 @@ import { readStateFile, writeStateFile } from '../../daemon/volume/state-file.ts
 import { VolumeRegistry } from '../../daemon/volume/volume-registry.ts';
 import { realHost } from '../../journal/host/real-host.ts';
 import type { RecoveryReport } from '../../journal/recovery-report.ts';
+import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
+import { SimulatedMachine } from '../doubles/simulated-machine.ts';
+import { Scheduler } from '../simulation/scheduler.ts';
 import { GroupBench, HandClient, MIB } from './support/group-bench.ts';
 
 const host = realHost();
@@ -165,4 +168,41 @@ test('a change map that knows no chain yet is read, and has room for one from th
   t.deepEqual([opened.givenUp, opened.isMarked(1, 0), opened.markedGranules], [{ ...givenUp, end }, true, 1]);
   await opened.close();
   bench.remove();
+});
+
+test('what a start reads of a change map that could not be synced is on the medium when it goes on', async (t) => {
+  const place = { directory: '/source', groupId: 'ab'.repeat(16) };
+  const volumes = [{ id: 1, size: 8 * MIB }];
+  const upTo = (toLsn: number) => ({ fromLsn: 2, toLsn, address: toLsn * 4096, announcedLsn: 0 });
+  for (let seed = 1; seed <= 20; seed++) {
+    const scheduler = new Scheduler(seed);
+    const machine = new SimulatedMachine('source', scheduler, NO_DISK_FAULTS, 1 << 24);
+    const inTime = async <T>(promise: Promise<T>): Promise<T> => {
+      let settled = false;
+      const settle = (): void => void (settled = true);
+      promise.then(settle, settle);
+      await scheduler.runUntil(() => settled, 10_000_000);
+      return promise;
+    };
+    const start = (): Promise<ChangeMap> => {
+      const { disk, ...rest } = machine.start().host;
+      disk.makeDirectory(place.directory);
+      return inTime(ChangeMap.open({ disk, ...rest }, place, volumes));
+    };
+    const map = await start();
+    await inTime(map.save(upTo(5)));
+    machine.disk.faults = { ...NO_DISK_FAULTS, syncFails: 1 };
+    map.mark(1, 0, 8);
+    await t.throwsAsync(inTime(map.save(upTo(9))), { code: 'sync-failed' });
+    machine.disk.faults = NO_DISK_FAULTS;
+    machine.kill();
+    const again = await start();
+    const told = again.givenUp?.toLsn;
+    void again.save(upTo(12));
+    await scheduler.runUntil(() => false, scheduler.random.below(2) * 500);
+    machine.losePower();
+    const last = await start();
+    t.true([told, 12].includes(last.givenUp?.toLsn), `seed ${seed}: ${told}, then ${last.givenUp?.toLsn}`);
+    t.true(last.isMarked(1, 0));
+  }
 });
