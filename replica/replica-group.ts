@@ -22,7 +22,6 @@ import { type ApplyMode, StandbyImage } from './standby/standby-image.ts';
 import { entryAt } from './store/frame-directory.ts';
 import { DAMAGE, type FrameReader } from './store/frame-reader.ts';
 import type { PositionMark } from './store/position-mark.ts';
-import type { RepairedFrames } from './store/repaired-frames.ts';
 import type { StateKeeper } from './store/replica-state.ts';
 import type { SegmentStore } from './store/segment-store.ts';
 import { lastRecordAt, recordsAround } from './timeline/time-lookup.ts';
@@ -46,7 +45,6 @@ export class ReplicaGroup {
   readonly #mark: PositionMark;
   readonly #keeper: StateKeeper;
   readonly #book: DamageBook;
-  readonly #repaired: RepairedFrames;
   readonly #repair: FrameRepair;
   readonly #catalog: CatalogBuilder;
   readonly #frames: FrameReader;
@@ -78,7 +76,6 @@ export class ReplicaGroup {
     this.#savedCatalogAt = opened.keeper.state.catalog.upToLsn;
     const base = (volume: number): Promise<BaseImage> => this.#base(volume);
     this.#book = opened.book;
-    this.#repaired = opened.repaired;
     this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.unindexedFrom);
     opened.frames.onDamage = (segment, offset, reason) => void this.#damaged(segment, offset, reason);
     this.#repair = new FrameRepair(host, {
@@ -103,6 +100,8 @@ export class ReplicaGroup {
       catalog: opened.catalog,
       keeper: opened.keeper,
       leases: this.leases,
+      book: opened.book,
+      repaired: opened.repaired,
       base,
       refuseUncertain: (lsn) => this.history.refuseUncertain(lsn),
     });
@@ -340,9 +339,6 @@ export class ReplicaGroup {
     const certain = decision.floorLsn < (this.#book.unindexedFrom ?? Number.POSITIVE_INFINITY);
     if (certain && decision.floorLsn > this.floorLsn && decision.floorLsn <= this.headLsn) {
       await this.#mover.move(decision.floorLsn);
-      const kept = new Set(this.#store.segments.map(({ sequence }) => sequence));
-      await this.#book.keepOnly(kept);
-      this.#repaired.keepOnly(kept);
     }
     await this.saveCatalog();
     return decision;

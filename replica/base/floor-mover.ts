@@ -4,8 +4,10 @@ import type { Host } from '../../journal/host/host.ts';
 import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import type { CatalogBuilder, CatalogVolume } from '../catalog/catalog.ts';
 import type { VersionIndex } from '../index/version-index.ts';
+import type { DamageBook } from '../repair/damage-book.ts';
 import { replicaChannel } from '../replica-channels.ts';
 import type { FrameReader } from '../store/frame-reader.ts';
+import type { RepairedFrames } from '../store/repaired-frames.ts';
 import type { StateKeeper } from '../store/replica-state.ts';
 import type { SegmentStore } from '../store/segment-store.ts';
 import type { BaseImage } from './base-image.ts';
@@ -18,6 +20,8 @@ export interface FloorParts {
   readonly catalog: CatalogBuilder;
   readonly keeper: StateKeeper;
   readonly leases: Leases;
+  readonly book: DamageBook;
+  readonly repaired: RepairedFrames;
   readonly base: (volume: number) => Promise<BaseImage>;
   /** Throws `frame-damaged` where the index lacks records at or below this LSN. */
   readonly refuseUncertain: (lsn: Lsn) => void;
@@ -151,7 +155,12 @@ export class FloorMover {
 
   async #clean(): Promise<void> {
     const { floorLsn, oldestNeededLsn } = this.#parts.keeper.state;
-    await this.#parts.index.moveFloor(floorLsn);
-    await this.#parts.store.removeBelow(oldestNeededLsn);
+    const { index, store, book, repaired } = this.#parts;
+    await index.moveFloor(floorLsn);
+    await store.removeBelow(oldestNeededLsn);
+    // after a kill, too: nobody can put back what is damaged in a segment that is gone
+    const kept = new Set(store.segments.map(({ sequence }) => sequence));
+    await book.forget(kept, oldestNeededLsn);
+    repaired.keepOnly(kept);
   }
 }

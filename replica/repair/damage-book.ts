@@ -177,13 +177,9 @@ export class DamageBook {
     }
   }
 
-  /** Forgets what has gone below the floor. */
-  keepOnly(segments: ReadonlySet<number>): Promise<void> {
-    return this.#keep(({ segment }) => segments.has(segment));
-  }
-
-  async #keep(wanted: (one: DamagedFrame) => boolean): Promise<void> {
-    const kept = this.#frames.filter(wanted);
+  /** Forgets what retention has taken: records below `neededLsn`, in none of these segments. */
+  async forget(segments: ReadonlySet<number>, neededLsn: Lsn): Promise<void> {
+    const kept = this.#frames.filter(({ segment, toLsn }) => segments.has(segment) || toLsn >= neededLsn);
     if (kept.length === this.#frames.length) return;
     this.#frames = kept;
     await this.#save();

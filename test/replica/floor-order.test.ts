@@ -1,9 +1,10 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import test from 'ava';
+import { RecordKind } from '../../journal/record.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { readReplicaState } from '../../replica/store/replica-state.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
-import { type MemoryHost, memoryHost } from './support/memory-host.ts';
+import { type MemoryDisk, type MemoryHost, memoryHost } from './support/memory-host.ts';
 
 const OPTIONS: ReplicaGroupOptions = {
   ...REPLICA_DEFAULTS,
@@ -130,4 +131,48 @@ test('a floor does not move past what is in use, and not back', async (t) => {
   t.true(group.floorLsn > 150);
   t.is((await group.status()).leases.length, 0);
   await group.close();
+});
+
+test('damage that went below the floor is named no more, also when a kill came right behind the segment that held it', async (t) => {
+  const history = new History(64);
+  history.addVolumes();
+  for (let count = 0; count < 60; count += 1) {
+    const payload = new Uint8Array(4096).map(() => history.random.below(256));
+    history.push(RecordKind.write, { volume: 2, sector: 0, sectors: 8, payload });
+  }
+  history.fill(400);
+  const host = memoryHost(64);
+  const frames = seal(history, { recordsPerFrame: () => 20 });
+  const group = await ReplicaGroup.open(host, OPTIONS);
+  const source = new HandSource();
+  group.start(source);
+  for (const frame of frames) {
+    source.push(frame);
+    await group.idle();
+  }
+  // what the view's last record wrote was written again before any floor
+  const spoilt = frames[1]!;
+  for (const { bytes } of host.disk.files.values()) {
+    const at = bytes.indexOf(spoilt.bytes.subarray(0, 160));
+    if (at > 0) bytes.fill(0, at + spoilt.bytes.length - 5000, at + spoilt.bytes.length);
+  }
+  const view = group.openView({ lsn: spoilt.lastLsn, owner: 't', scratchBytesMax: 0 });
+  const { device } = view.volumes.find(({ volume }) => volume.id === 2)!;
+  await t.throwsAsync(device.read(0, Buffer.alloc(4096)), { code: 'frame-damaged' });
+  await group.views.close(view.id);
+  t.is((await group.status()).damage.length, 1);
+  const segments = host.disk.list('/replica/segments').length;
+  const sync = host.disk.syncDirectory.bind(host.disk);
+  let killed: MemoryDisk | undefined;
+  host.disk.syncDirectory = () => {
+    if (host.disk.list('/replica/segments').length < segments) killed ??= host.disk.copy();
+    return sync();
+  };
+  await group.retain();
+  t.deepEqual((await group.status()).damage, []);
+  await group.close();
+  const again = await ReplicaGroup.open(memoryHost(65, killed), OPTIONS);
+  t.is(again.floorLsn, group.floorLsn);
+  t.deepEqual((await again.status()).damage, []);
+  await again.close();
 });
