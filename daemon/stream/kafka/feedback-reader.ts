@@ -121,7 +121,7 @@ export class FeedbackReader {
       if (answer.end > end) end = answer.end;
       for (const record of answer.records) {
         this.#next = record.offset + 1n;
-        const feedback = decodeFeedback(record.key, record.value, this.#groupId);
+        const feedback = this.#unlessPast(decodeFeedback(record.key, record.value, this.#groupId));
         if (feedback !== undefined) this.#fresh.set(feedback.replica, feedback);
       }
       if (answer.records.length === 0 && this.#next < end) {
@@ -135,6 +135,13 @@ export class FeedbackReader {
       this.#onFeedback(feedback);
     }
     this.#served(waiting);
+  }
+
+  /** What was given up and got into the topic all the same stands behind what was sent after it. */
+  #unlessPast(feedback: ReplicaFeedback | undefined): ReplicaFeedback | undefined {
+    if (feedback?.sent === undefined) return feedback;
+    const { sent: known } = this.#fresh.get(feedback.replica) ?? this.#states.get(feedback.replica) ?? {};
+    return known?.run === feedback.sent.run && feedback.sent.sentMs < known.sentMs ? undefined : feedback;
   }
 
   #served(count: number): void {
