@@ -1,6 +1,6 @@
-import { TidemarkError } from '../../journal/base/errors.ts';
+import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { FRAME_HEADER_BYTES, readFrameHeader } from '../../journal/frame-codec.ts';
-import type { Host } from '../../journal/host/host.ts';
+import type { DiskFile, Host } from '../../journal/host/host.ts';
 import { readFully, replaceFile } from './file-io.ts';
 import type { FrameRef } from './segment-info.ts';
 
@@ -57,9 +57,12 @@ export class RepairedFrames {
     return false;
   }
 
-  /** Bytes of a frame that `size` knows, from `position` of it on. */
+  /**
+   * Bytes of a frame that `size` knew, from `position` of it on. Throws `trimmed` when it has gone below the floor
+   * meanwhile, as a segment does, `journal-damaged` when it is gone otherwise.
+   */
   async read(segment: number, offset: number, position: number, into: Uint8Array): Promise<void> {
-    const file = this.#host.disk.open(this.#path(segment, offset), 'read');
+    const file = this.#opened(segment, offset);
     try {
       await readFully(file, into, position);
     } finally {
@@ -91,6 +94,17 @@ export class RepairedFrames {
       if (segments.has(segment)) continue;
       this.#sizes.delete(key);
       this.#host.disk.unlink(this.#path(segment, offset));
+    }
+  }
+
+  #opened(segment: number, offset: number): DiskFile {
+    const path = this.#path(segment, offset);
+    try {
+      return this.#host.disk.open(path, 'read');
+    } catch (error) {
+      if (!hasCode(error, 'not-found')) throw error;
+      const isGone = this.size(segment, offset) === undefined;
+      throw new TidemarkError(isGone ? 'trimmed' : 'journal-damaged', `${path} is gone`, { cause: error });
     }
   }
 

@@ -251,7 +251,19 @@ test('pieces of frames are read where they stand, checked, and told of when they
   t.is(again.size(third!.segment, third!.offset), undefined);
   repaired.keepOnly(new Set([third!.segment]));
   t.is(repaired.size(third!.segment, third!.offset), stand.bytes.length);
+  // a floor that moves takes it from under a reader: as with a segment, who reads looks again, in the base
+  const reading = [
+    small.whole(third!),
+    large.read(third!.segment, third!.offset, 0, new Uint8Array(payloadPlainBytes)),
+  ];
+  const fresh = new FrameReader(store, repaired, { chunkBytesMax: 4096, layoutBytesMax: 4096 });
+  reading.push(fresh.read(third!.segment, third!.offset, 0, new Uint8Array(8)));
+  const outcomes = Promise.allSettled(reading);
   repaired.keepOnly(new Set([third!.segment + 1]));
+  for (const outcome of await outcomes) {
+    if (outcome.status === 'rejected') t.is(outcome.reason.code, 'trimmed');
+  }
+  t.true((await outcomes).some(({ status }) => status === 'rejected'));
   t.is(repaired.size(third!.segment, third!.offset), undefined);
   t.deepEqual(host.disk.list('/segments/repaired'), []);
   await store.close();
