@@ -40,6 +40,8 @@ export interface RecoveredLog {
   readonly sequences: readonly number[];
   readonly spareSequences: readonly number[];
   readonly index: LsnIndex;
+  /** The highest counter of any run that is known to have begun, also of one of which nothing else is left. */
+  readonly begunCounter: number;
   readonly report: RecoveryReport;
 }
 
@@ -154,6 +156,14 @@ async function recoverFiles(
     stop.endAddress === endAddress &&
     stop.incarnation === last.incarnation.counter &&
     stop.nonce === last.incarnation.nonce;
+  // no two runs may have one counter: the far side may hold frames of one that is lost here
+  const torn = window.header(last.end, scanEnd);
+  const begunCounter = Math.max(
+    stop?.incarnation ?? 0,
+    typeof torn === 'string' ? 0 : torn.incarnation,
+    ...files.live.map(({ incarnation }) => incarnation.counter),
+    ...scan.runs.map(({ incarnation }) => incarnation.counter),
+  );
   const index = buildIndex(files.live, start, verdict, tailSequence, fileBytes);
   const oldestAddress = files.oldest * fileBytes;
   const end = { address: endAddress, chain: last.chain, lastLsn: verdict.lastLsn };
@@ -182,6 +192,7 @@ async function recoverFiles(
     sequences: files.sequences.filter(isLog),
     spareSequences: files.sequences.filter((sequence) => !isLog(sequence)),
     index,
+    begunCounter,
     report,
   };
 }
@@ -299,6 +310,7 @@ export function emptyLog(host: Host, options: RecoveryOptions): RecoveredLog {
     sequences: [],
     spareSequences: listSequences(host.disk, options.directory),
     index: new LsnIndex(options.fileBytes),
+    begunCounter: 0,
     report: {
       lastLsn: LSN_NONE,
       durableLsn: LSN_NONE,

@@ -81,6 +81,28 @@ test('a run whose first record is damaged is known by its number, and what comes
   await again.close();
 });
 
+test('a run of which nothing is left but that it began has its counter for itself', async (t) => {
+  const { directory } = await runsOf(t, [2, 0]);
+  const listed = [...listBatches(testHost(), directory)].filter((one) => 'header' in one);
+  const address = listed.findLast(({ header }) => header.count > 0)!.header.address;
+  const stopped = snapshot(t, directory);
+  const torn = snapshot(t, directory);
+  rmSync(`${torn}/journal.stop`);
+  for (const [place, at] of [
+    [stopped, address],
+    [torn, address + 64 + 30],
+  ] as const) {
+    for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+      const copy = snapshot(t, place);
+      changeAt(copy, FILE_BYTES, at, (bytes) => (bytes[0]! ^= 1));
+      const journal = await Journal.open(testHost(boot), journalOptions(copy));
+      t.is(journal.report.incarnation.counter, 1);
+      t.is((await journal.begin()).counter, 3);
+      await journal.close();
+    }
+  }
+});
+
 test('a stop that tells of another end, another run or another start is none of this log', async (t) => {
   const { directory } = await runsOf(t, [2]);
   const clean = await Journal.open(testHost(), journalOptions(snapshot(t, directory)));
