@@ -161,6 +161,6 @@ export class FloorMover {
     // after a kill, too: nobody can put back what is damaged in a segment that is gone
     const kept = new Set(store.segments.map(({ sequence }) => sequence));
     await book.forget(kept, oldestNeededLsn);
-    repaired.keepOnly(kept);
+    await repaired.keepOnly(kept);
   }
 }

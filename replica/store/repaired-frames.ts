@@ -87,14 +87,10 @@ export class RepairedFrames {
     await this.#host.disk.syncDirectory(this.#directory);
   }
 
-  /** Forgets those of segments that are gone. */
-  keepOnly(segments: ReadonlySet<number>): void {
-    for (const key of this.#sizes.keys()) {
-      const [segment = 0, offset = 0] = key.split(':').map(Number);
-      if (segments.has(segment)) continue;
-      this.#sizes.delete(key);
-      this.#host.disk.unlink(this.#path(segment, offset));
-    }
+  /** Forgets those of segments that are gone, durably: a segment of the same number must not find them. */
+  async keepOnly(segments: ReadonlySet<number>): Promise<void> {
+    const gone = [...this.#sizes.keys()].map((key) => Number(key.split(':')[0])).filter((one) => !segments.has(one));
+    if (gone.length > 0) await this.forget(new Set(gone));
   }
 
   #opened(segment: number, offset: number): DiskFile {

@@ -1,6 +1,7 @@
 import test, { type ExecutionContext } from 'ava';
 import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import type { SealedFrame } from '../../journal/frame-sealer.ts';
+import { RecordKind } from '../../journal/record.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { EPOCH_MICROS, GROUP, HandSource, History, Model, seal } from './support/history.ts';
 import { type MemoryHost, memoryHost, SeededRandom } from './support/memory-host.ts';
@@ -340,4 +341,63 @@ test('a repair that is killed at any moment is done again, and no read between t
     await one.close();
   }
   t.true(unfinished > 0 && unfinished < kills.length, `${unfinished} of ${kills.length} were not finished`);
+});
+
+test('a frame that stood in for one of a segment that is gone does not hide what comes in a segment of that number', async (t) => {
+  const history = new History(91);
+  history.addVolumes();
+  for (let count = 0; count < 120; count += 1) {
+    const payload = new Uint8Array(4096).map(() => history.random.below(256));
+    history.push(RecordKind.write, { volume: 2, sector: 8 * history.random.below(40), sectors: 8, payload });
+  }
+  const host = memoryHost(91);
+  const frames = seal(history, { recordsPerFrame: () => 20 });
+  const one = { segmentBytes: 4096 };
+  const group = await ReplicaGroup.open(host, options(one));
+  const source = new GivingSource();
+  source.frames = frames;
+  group.start(source);
+  for (const frame of frames) {
+    source.push(frame);
+    await group.idle();
+  }
+  const newest = host.disk
+    .list('/replica/segments')
+    .filter((name) => name.endsWith('.seg'))
+    .at(-1)!;
+  const { bytes, length } = host.disk.files.get(`/replica/segments/${newest}`)!;
+  bytes.fill(0, length - 6000, length - 3000);
+  await t.throwsAsync(async () => {
+    const view = group.openView({ lsn: history.lastLsn, owner: 't', scratchBytesMax: 0 });
+    for (const { volume, device } of view.volumes) await device.read(0, Buffer.alloc(volume.size));
+  });
+  await repairing(host, () => Promise.resolve(host.disk.list('/replica/segments/repaired').length === 1));
+  await group.close();
+  host.disk.unlink(`/replica/segments/${newest}`);
+  const synced: string[] = [];
+  const sync = host.disk.syncDirectory.bind(host.disk);
+  host.disk.syncDirectory = (path?: string) => {
+    if (path !== undefined && host.disk.list('/replica/segments/repaired').length === 0) synced.push(path);
+    return sync();
+  };
+  const again = await ReplicaGroup.open(host, options(one));
+  t.true(synced.includes('/replica/segments/repaired'), 'no power loss brings it back');
+  const { firstLsn } = frames.at(-1)!;
+  t.is(again.headLsn, firstLsn - 1);
+  const other = new HandSource();
+  again.start(other);
+  // other borders: it begins before what is missing
+  for (const frame of seal(history, { fromLsn: firstLsn - 5, recordsPerFrame: () => 30 })) other.push(frame);
+  await again.idle();
+  t.is(again.headLsn, history.lastLsn);
+  t.is(await readAll(t, again, history), 0);
+  const model = new Model();
+  model.advance(history, history.lastLsn);
+  const view = again.openView({ lsn: history.lastLsn, owner: 't', scratchBytesMax: 0 });
+  for (const { volume, device } of view.volumes) {
+    const read = Buffer.alloc(volume.size);
+    await device.read(0, read);
+    t.true(read.equals(model.disk(volume.id)), `${volume.name} is as it was`);
+  }
+  await again.close();
 });
