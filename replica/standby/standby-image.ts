@@ -185,15 +185,17 @@ export class StandbyImage {
     return stamp.lsn >= floorLsn() && !isBehind && !lacksFile(this.#host.disk, directory, stamp);
   }
 
-  /** Nothing that is here can be gone on from. Files of volumes are begun again; those of others are not touched. */
+  /** Nothing here can be gone on from. Files of volumes, all of which must be known, are begun again; no others touched. */
   async #stampAnew(): Promise<void> {
     const { directory } = this.#parts;
     const isOurs = this.#stamp !== undefined;
+    this.#stamp = undefined;
     this.#writtenLsn = 0;
     this.#appliedLsn = 0;
     const lsn = this.#parts.headLsn();
     const readFromLsn = Math.min(this.#parts.openFromLsn(), lsn + 1);
     this.#hold(lsn);
+    this.#parts.history.refuseUncertain(lsn);
     const volumes = this.#volumesAt(lsn);
     for (const { file } of isOurs ? [] : volumes) {
       if (!this.#host.disk.exists(`${directory}/${file}`)) continue;
@@ -260,9 +262,9 @@ export class StandbyImage {
     const before = this.#stamp as StandbyStamp;
     // a kill leaves any position from the stamp's on: what is no point at one of them is called none before
     const volumes = this.#volumesAt(toLsn, before.lsn);
-    const stamped = new Set(before.volumes.map(({ id }) => id));
+    const stamped = new Map(before.volumes.map(({ id, unsettled }) => [id, unsettled]));
     for (const volume of volumes) await this.#files.open(volume, stamped.has(volume.id));
-    const isNews = volumes.some(({ unsettled }, index) => unsettled !== before.volumes[index]?.unsettled);
+    const isNews = volumes.some(({ id, unsettled }) => unsettled !== stamped.get(id));
     if (volumes.length !== before.volumes.length || (isNews && before.state === 'applying'))
       await this.#write({ volumes });
     const begun = { state: 'applying', bootId: this.#host.bootId, volumes } as const;
@@ -342,11 +344,11 @@ export class StandbyImage {
     this.#release = release;
   }
 
-  /** `unsettled`: at some position from `fromLsn` to `lsn`. */
+  /** `unsettled`: at some position from `fromLsn` to `lsn`. Who is named stays, though what tells of him may be damaged. */
   #volumesAt(lsn: Lsn, fromLsn = lsn): StandbyStamp['volumes'] {
-    return this.#parts
-      .catalog()
-      .volumes.filter(({ addedLsn }) => addedLsn <= lsn)
+    const { volumes } = this.#parts.catalog();
+    const told = volumes
+      .filter(({ addedLsn }) => addedLsn <= lsn)
       .map(({ id, name, sizes, unsettled }) => ({
         id,
         name,
@@ -355,6 +357,7 @@ export class StandbyImage {
         unsettled:
           unsettled.find((one) => one.fromLsn <= lsn && (one.toLsn === 0 || fromLsn < one.toLsn))?.reason ?? '',
       }));
+    return [...told, ...(this.#stamp?.volumes ?? []).filter(({ id }) => !told.some((one) => one.id === id))];
   }
 
   /** What a person does about history that cannot be read, beside waiting for it. */

@@ -284,3 +284,79 @@ test('a file that is taken away while a start has looked already is not made ane
   t.true(isAt(host.disk, history, history.lastLsn));
   await next.close();
 });
+
+/** Turns a bit in the payload of a frame that is stored; done twice it is whole again. */
+function spoil(disk: MemoryDisk, frame: Uint8Array): void {
+  for (const [path, { bytes }] of disk.files) {
+    const at = path.endsWith('.seg') ? bytes.indexOf(frame.subarray(0, 64)) : -1;
+    if (at < 0) continue;
+    const last = at + frame.length - 1;
+    bytes.writeUInt8(bytes.readUInt8(last) ^ 1, last);
+    return;
+  }
+  throw new Error('it is not there');
+}
+
+async function turns(host: MemoryHost): Promise<void> {
+  for (let turn = 0; turn < 400; turn++) {
+    await new Promise((resolve) => setImmediate(resolve));
+    host.clock.advance(1);
+  }
+}
+
+test('an image that is begun while what tells of a volume is damaged has all of the volume when that was put back', async (t) => {
+  for (const damaged of [0, 1]) {
+    const host = memoryHost(50);
+    const history = new History(50);
+    history.addVolumes();
+    history.fill(100);
+    const frames = seal(history, { recordsPerFrame: () => 1 });
+    const [plain, source] = await opened(host, { apply: 'off' });
+    for (const frame of frames) source.push(frame);
+    await plain.idle();
+    await plain.close();
+    for (const path of host.disk.files.keys()) {
+      if (path.includes('/index/') || path === '/replica/state') host.disk.files.delete(path);
+    }
+    spoil(host.disk, frames[damaged]?.bytes ?? new Uint8Array(0));
+    const [group] = await opened(host);
+    await turns(host);
+    await group.close();
+    spoil(host.disk, frames[damaged]?.bytes ?? new Uint8Array(0));
+    const [next] = await opened(host);
+    await applied(host, next, history.lastLsn);
+    t.true(isAt(host.disk, history, history.lastLsn), `frame ${damaged}`);
+    await next.close();
+  }
+});
+
+test('a volume that a stamp names stays in it, and in its file, while what tells of the volume is damaged', async (t) => {
+  const host = memoryHost(51);
+  const history = new History(51);
+  history.addVolumes();
+  history.fill(140);
+  const frames = seal(history, { recordsPerFrame: () => 1 });
+  const [group, source] = await opened(host);
+  for (const frame of frames.slice(0, 80)) source.push(frame);
+  await group.idle();
+  await applied(host, group, 80);
+  await group.close();
+  for (const path of host.disk.files.keys()) {
+    if (path.includes('/index/') || path === '/replica/state') host.disk.files.delete(path);
+  }
+  spoil(host.disk, frames[1]?.bytes ?? new Uint8Array(0));
+  const [next, more] = await opened(host);
+  for (const frame of frames.slice(80, 120)) more.push(frame);
+  await next.idle();
+  await turns(host);
+  const stamp = await readStamp(host.disk, STANDBY, GROUP);
+  t.deepEqual(stamp?.volumes.map(({ name }) => name).toSorted(), ['data', 'system']);
+  await next.close();
+  spoil(host.disk, frames[1]?.bytes ?? new Uint8Array(0));
+  const [last, rest] = await opened(host);
+  for (const frame of frames.slice(120)) rest.push(frame);
+  await last.idle();
+  await applied(host, last, history.lastLsn);
+  t.true(isAt(host.disk, history, history.lastLsn));
+  await last.close();
+});
