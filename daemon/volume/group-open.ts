@@ -31,6 +31,7 @@ export class OpenedVolumes {
   readonly targets: Map<number, BlockDevice> = new Map();
   /** `openHolds`: requests whose pieces are still arriving are counted. */
   journalPressure: (openHolds: boolean) => number = () => 0;
+  hasRoomForSeed: (bytes: number) => boolean = () => true;
   readonly #byId: Map<number, ProtectedVolume> = new Map();
   readonly #host: Host;
   readonly #options: GroupOptions;

@@ -87,6 +87,13 @@ export class GroupRetention {
     return whole >= GO_ON_BELOW ? whole : part;
   }
 
+  /** False: with `bytes` more history would be given up. A seed waits for that, or it would push out its own beginning. */
+  hasRoomForSeed(bytes: number): boolean {
+    if (this.#options.outOfRoom !== 'stop-protecting') return true;
+    // the end of a file that is too short for them stays empty
+    return this.#part(this.#shippedOrGivenUp, 2 * bytes) < GIVE_UP_FROM;
+  }
+
   /** To be called after any mark moved, when the overlays have forgotten what they must. */
   onMove(): void {
     if (this.#stopped) return;
@@ -120,13 +127,13 @@ export class GroupRetention {
     this.#journal.recycleBelow(Math.min(this.#marks.address('checkpoint'), this.#shippedOrGivenUp));
   }
 
-  #part(heldFrom: JournalAddress): number {
+  #part(heldFrom: JournalAddress, moreBytes = 0): number {
     const { fileBytes } = this.#options;
     // a file system that is smaller than the budget, or filled by others, is the budget
     const roomBytes = Math.min(this.#options.budgetBytes, this.#journal.usedBytes + this.#journal.freeBytes);
     const usable = roomBytes - Math.min(RESERVE_BYTES_MAX, roomBytes / 8);
     const from = Math.max(heldFrom, this.#journal.oldestAddress);
-    return Math.max(0, this.#journal.endAddress - fileBytes * Math.floor(from / fileBytes)) / usable;
+    return Math.max(0, this.#journal.endAddress + moreBytes - fileBytes * Math.floor(from / fileBytes)) / usable;
   }
 
   #mustGiveUp(): boolean {

@@ -5,7 +5,7 @@ import type { Journal } from '../../journal/journal.ts';
 import { RecordKind } from '../../journal/record.ts';
 import type { AckGate } from '../synchrony/ack-gate.ts';
 import { type OpenedVolume, type OpenedVolumes, volumeAddedBody } from './group-open.ts';
-import { seedVolume } from './seeding.ts';
+import { SEED_BYTES_MAX, seedVolume } from './seeding.ts';
 
 const seedingChannel = channel('tidemark:group:seeding');
 
@@ -138,9 +138,8 @@ export class GroupSeeding {
   async #room(wasRefused: boolean): Promise<void> {
     if (wasRefused) await delay(this.#host.clock, POLL_MS);
     const pressure = (): number => Math.max(this.#opened.pressure(), this.#gate.pressure);
-    while (pressure() >= HELD_FROM_PRESSURE && !this.#abort.signal.aborted) {
-      await delay(this.#host.clock, POLL_MS);
-    }
+    const mustWait = (): boolean => pressure() >= HELD_FROM_PRESSURE || !this.#opened.hasRoomForSeed(SEED_BYTES_MAX);
+    while (mustWait() && !this.#abort.signal.aborted) await delay(this.#host.clock, POLL_MS);
     if (this.#abort.signal.aborted) throw new TidemarkError('shutting-down', 'seeding was interrupted');
   }
 

@@ -355,6 +355,7 @@ async function openGroup(host: Host, options: GroupOptions, marks: Marks, journa
     const calls = { beforeGivingUp, onGivenUp: () => throttle.recheck() };
     retention = new GroupRetention(journal, marks, { group: groupName, ...limits, changeMap, ...calls });
     opened.journalPressure = (openHolds) => retention?.pressure(openHolds) ?? 0;
+    opened.hasRoomForSeed = (bytes) => retention?.hasRoomForSeed(bytes) ?? true;
     const { journal: place, degree: configured = LOCAL_POLICY, degreeTimes: times = DEGREE_TIMES } = options;
     const degree = await DegreeKeeper.open({ host, journal, place, group: groupName, gate, configured, times });
     return new ProtectedGroup({

@@ -5,7 +5,8 @@ import { type Lsn, SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeSeedEnd } from '../../journal/record-bodies.ts';
 
-const CHUNK_BYTES = 256 * 1024;
+/** Of one SEED record. */
+export const SEED_BYTES_MAX: number = 256 * 1024;
 /** Zeroes are left out in units of this. */
 const BLOCK_BYTES = 4096;
 const MAP_STRETCH_BYTES = 1024 * 1024 * 1024;
@@ -40,7 +41,7 @@ export interface SeedingOptions {
  */
 export async function seedVolume(options: SeedingOptions): Promise<void> {
   const { journal, volume, device } = options;
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  const buffer = Buffer.allocUnsafe(SEED_BYTES_MAX);
   let kept = options.from;
   const keep = async (reached: number): Promise<void> => {
     await journal.sync();
@@ -94,7 +95,7 @@ async function append(options: SeedingOptions, kind: RecordKind, extent: AppendO
 
 /** True when the whole disk reads as zeroes; holes are not read. */
 export async function isEmpty(device: BlockDevice): Promise<boolean> {
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  const buffer = Buffer.allocUnsafe(SEED_BYTES_MAX);
   for await (const [offset, length] of chunks(device, 0)) {
     const bytes = buffer.subarray(0, length);
     await device.read(offset, bytes);
@@ -109,8 +110,8 @@ async function* chunks(device: BlockDevice, from: number): AsyncGenerator<readon
     let offset = stretch;
     for (const extent of await device.extents(stretch, Math.min(MAP_STRETCH_BYTES, device.size - stretch))) {
       if (extent.kind === 'data') {
-        for (let at = 0; at < extent.length; at += CHUNK_BYTES) {
-          yield [offset + at, Math.min(CHUNK_BYTES, extent.length - at)];
+        for (let at = 0; at < extent.length; at += SEED_BYTES_MAX) {
+          yield [offset + at, Math.min(SEED_BYTES_MAX, extent.length - at)];
         }
       }
       offset += extent.length;
