@@ -1,5 +1,4 @@
-import { UNREADABLE } from './batch-window.ts';
-import { journalFileName } from './file-reads.ts';
+import { journalFileName, UNREADABLE } from './file-reads.ts';
 import type { JournalAddress, Lsn } from './position.ts';
 import type { DamagedRange, JournalCut } from './recovery-report.ts';
 import type { LogRun, LogScan } from './recovery-scan.ts';

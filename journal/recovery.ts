@@ -1,7 +1,7 @@
 import { hasCode, TidemarkError } from './base/errors.ts';
-import { BatchWindow, UNREADABLE } from './batch-window.ts';
+import { BatchWindow } from './batch-window.ts';
 import { findStretch, type StretchSearch } from './damaged-stretch.ts';
-import { FileReads, journalFileName, listSequences } from './file-reads.ts';
+import { FileReads, journalFileName, listSequences, UNREADABLE } from './file-reads.ts';
 import { goneFiles, type NeededPlace, standIn } from './gone-files.ts';
 import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
@@ -81,13 +81,17 @@ interface FoundFiles {
   readonly gone: readonly number[];
   /** Files that were begun, ascending. */
   readonly live: readonly JournalFileHeader[];
+  /** Sequences of files whose headers the medium cannot read. */
+  readonly unreadable: readonly number[];
 }
 
 function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): FoundFiles {
   const sequences = listSequences(host.disk, options.directory);
   const live: JournalFileHeader[] = [];
+  const unreadable: number[] = [];
   for (const sequence of sequences) {
     const header = reads.header(sequence);
+    if (header === UNREADABLE) unreadable.push(sequence);
     if (typeof header === 'string') continue;
     if (header.groupId !== options.groupId) throw foreign(options.directory, header.groupId);
     if (header.fileBytes !== options.fileBytes) {
@@ -107,7 +111,7 @@ function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): Fo
   const gone = goneFiles(sequences, { needed, oldest, newest });
   if (gone.length > 0) oldest = needed;
   const all = [...sequences, ...gone].sort((one, other) => one - other);
-  return { sequences: all, oldest, gone, live: live.filter((header) => header.sequence >= oldest) };
+  return { sequences: all, oldest, gone, unreadable, live: live.filter((header) => header.sequence >= oldest) };
 }
 
 async function recoverFiles(
@@ -183,6 +187,12 @@ async function recoverFiles(
   };
   const firstSpare = endAddress % fileBytes === 0 ? tailSequence : tailSequence + 1;
   const isLog = (sequence: number): boolean => sequence >= files.oldest && sequence < firstSpare;
+  // once it can be read again it would speak of what was cut
+  const unusable = files.unreadable.filter((sequence) => sequence >= firstSpare);
+  for (const sequence of unusable) {
+    reads.drop(sequence);
+    host.disk.unlink(`${options.directory}/${journalFileName(sequence)}`);
+  }
   return {
     salt: newest.salt,
     endAddress,
@@ -190,7 +200,7 @@ async function recoverFiles(
     time: last.time,
     epoch: last.epoch,
     sequences: files.sequences.filter(isLog),
-    spareSequences: files.sequences.filter((sequence) => !isLog(sequence)),
+    spareSequences: files.sequences.filter((sequence) => !isLog(sequence) && !unusable.includes(sequence)),
     index,
     begunCounter,
     report,
