@@ -5,6 +5,7 @@ import { FileReads, journalFileName, listSequences, UNREADABLE } from './file-re
 import { goneFiles, type NeededPlace, standIn } from './gone-files.ts';
 import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
+import type { JournalShape } from './journal-reader.ts';
 import { LsnIndex } from './lsn-index.ts';
 import { rewriteNoted } from './mending-note.ts';
 import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn } from './position.ts';
@@ -136,6 +137,7 @@ async function recoverFiles(
   const verdict = judge(scan, witnessed, host.bootId, fileBytes);
   const last = verdict.kept.at(-1);
   if (last === undefined) throw new TidemarkError('journal-damaged', 'the journal has no readable stretch');
+  if (verdict.endDamaged && last.endReason === UNREADABLE) assertStillUnreadable(reads, newest, last.end, scanEnd);
   const furthest = scan.runs.at(-1) ?? last;
   const endAddress = verdict.endDamaged ? untouchedFile(reads, newest.sequence, furthest, fileBytes) : last.end;
   const tailSequence = Math.floor(endAddress / fileBytes);
@@ -226,6 +228,20 @@ function unreadableFiles(search: StretchSearch, files: FoundFiles, start: Journa
     sequence = Math.max(sequence, Math.ceil(resumeAddress / fileBytes) - 1);
   }
   return found;
+}
+
+/**
+ * What a device could not read for a moment must not end the log: records that were answered may stand there. Throws
+ * `device-failed`; the next start reads it all.
+ */
+function assertStillUnreadable(reads: FileReads, shape: JournalShape, at: JournalAddress, limit: JournalAddress): void {
+  const { fileBytes } = shape;
+  const found =
+    at % fileBytes === 0
+      ? reads.header(at / fileBytes)
+      : new BatchWindow(reads, fileBytes, shape.salt).batch(at, limit);
+  if (found === UNREADABLE) return;
+  throw new TidemarkError('device-failed', `journal address ${at} could not be read, and could a moment later`);
 }
 
 /** Start of the first file that damaged records at the end of the log cannot reach into. */

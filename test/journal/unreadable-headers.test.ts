@@ -164,6 +164,35 @@ test('a journal of one file without a readable header is damaged when it holds a
   await begun.close();
 });
 
+test('a device that could not read the end for a moment may end a start, but not the log', async (t) => {
+  const { directory, lastLsn } = await killed(t);
+  for (const from of [FILE_HEADER_BYTES, 0]) {
+    for (const boot of [FIRST_BOOT, SECOND_BOOT]) {
+      let ended = 0;
+      for (let failing = 1; ; failing++) {
+        const copy = snapshot(t, directory);
+        const host = testHost(boot);
+        let failures = 0;
+        const to = (): number => (failures++ < failing ? FILE_BYTES : 0);
+        host.disk.badPlace = Object.defineProperty({ name: journalFileName(4), from, to: 0 }, 'to', { get: to });
+        const opened = await Journal.open(host, { ...journalOptions(copy), ...ALL }).catch((error: unknown) => error);
+        if (opened instanceof Journal) {
+          await opened.close();
+          // it could not be read when it was looked at again, either
+          if (opened.lastLsn < lastLsn) break;
+        } else {
+          t.like(opened, { code: 'device-failed' });
+          ended++;
+        }
+        const again = await Journal.open(testHost(boot), { ...journalOptions(copy), ...ALL });
+        t.is(again.lastLsn, lastLsn, `${failing} reads, then none`);
+        await again.close();
+      }
+      t.true(ended > 0);
+    }
+  }
+});
+
 test('a file behind a cut whose header cannot be read is not there any more when it could be', async (t) => {
   const directory = temporaryDirectory(t);
   const journal = await Journal.open(testHost(), journalOptions(directory, { syncIntervalMs: 600_000 }));
