@@ -43,6 +43,11 @@ const jumpChannel = channel('tidemark:journal:clock-jump');
  */
 export class Journal {
   readonly report: RecoveryReport;
+  /**
+   * The newest run before this one that is known to have begun. Later than that of the report when all its records are lost
+   * here: others may have heard of it, and no run may have its counter.
+   */
+  readonly begunBefore: Incarnation;
   readonly fileBytes: number;
   readonly marks: Marks;
   readonly #host: Host;
@@ -56,7 +61,6 @@ export class Journal {
   /** Headroom, one record of the largest size, and the padding behind it. */
   readonly #slab: Buffer = Buffer.alloc(BATCH_HEADER_BYTES + RECORD_HEADER_BYTES + RECORD_PAYLOAD_BYTES_MAX + 4096);
   readonly #slabView: DataView;
-  readonly #begunCounter: number;
   #incarnation: Incarnation | undefined;
   #closing: Promise<void> | undefined;
 
@@ -71,7 +75,7 @@ export class Journal {
     this.#slabView = new DataView(this.#slab.buffer, this.#slab.byteOffset, this.#slab.byteLength);
     this.#reads = new FileReads(host.disk, directory);
     this.#index = recovered.index;
-    this.#begunCounter = recovered.begunCounter;
+    this.begunBefore = recovered.begun;
     this.#window = new BatchWindow(this.#reads, fileBytes, recovered.salt);
     const begun = recovered.endAddress % fileBytes !== 0;
     const nextSequence = Math.floor(recovered.endAddress / fileBytes) + (begun ? 1 : 0);
@@ -193,7 +197,7 @@ export class Journal {
     }
     const { state } = this.#writer;
     const nonce = Buffer.from(this.#host.random.bytes(8)).toString('hex');
-    const incarnation = { counter: Math.max(state.incarnation.counter, this.#begunCounter) + 1, nonce };
+    const incarnation = { counter: Math.max(state.incarnation.counter, this.begunBefore.counter) + 1, nonce };
     // what was put back was not cut after all
     const cutAfterLsn = this.report.cut?.afterLsn;
     const cut = cutAfterLsn === this.lastLsn ? { cutAfterLsn } : {};

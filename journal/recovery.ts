@@ -41,8 +41,8 @@ export interface RecoveredLog {
   readonly sequences: readonly number[];
   readonly spareSequences: readonly number[];
   readonly index: LsnIndex;
-  /** The highest counter of any run that is known to have begun, also of one of which nothing else is left. */
-  readonly begunCounter: number;
+  /** The newest run that is known to have begun, also when nothing else is left of it; zeroes for a nonce that is lost. */
+  readonly begun: Incarnation;
   readonly report: RecoveryReport;
 }
 
@@ -164,12 +164,13 @@ async function recoverFiles(
     stop.nonce === last.incarnation.nonce;
   // no two runs may have one counter: the far side may hold frames of one that is lost here
   const torn = window.header(last.end, scanEnd);
-  const begunCounter = Math.max(
-    stop?.incarnation ?? 0,
-    typeof torn === 'string' ? 0 : torn.incarnation,
-    ...files.live.map(({ incarnation }) => incarnation.counter),
-    ...scan.runs.map(({ incarnation }) => incarnation.counter),
-  );
+  const begun = newestOf([
+    last.incarnation,
+    ...scan.runs.map(({ incarnation }) => incarnation),
+    ...files.live.map(({ incarnation }) => incarnation),
+    ...(stop === undefined ? [] : [{ counter: stop.incarnation, nonce: stop.nonce }]),
+    ...(typeof torn === 'string' ? [] : [{ ...NO_INCARNATION, counter: torn.incarnation }]),
+  ]);
   const index = buildIndex(files.live, start, verdict, tailSequence, fileBytes);
   const oldestAddress = files.oldest * fileBytes;
   const end = { address: endAddress, chain: last.chain, lastLsn: verdict.lastLsn };
@@ -204,9 +205,14 @@ async function recoverFiles(
     sequences: files.sequences.filter(isLog),
     spareSequences: files.sequences.filter((sequence) => !isLog(sequence) && !unusable.includes(sequence)),
     index,
-    begunCounter,
+    begun,
     report,
   };
+}
+
+/** Of those with the highest counter the first. */
+function newestOf(runs: readonly Incarnation[]): Incarnation {
+  return runs.reduce((newest, run) => (run.counter > newest.counter ? run : newest), NO_INCARNATION);
 }
 
 function placesOf({ needed, unshipped }: RecoveryOptions): NeededPlace[] {
@@ -336,7 +342,7 @@ export function emptyLog(host: Host, options: RecoveryOptions): RecoveredLog {
     sequences: [],
     spareSequences: listSequences(host.disk, options.directory),
     index: new LsnIndex(options.fileBytes),
-    begunCounter: 0,
+    begun: NO_INCARNATION,
     report: {
       lastLsn: LSN_NONE,
       durableLsn: LSN_NONE,

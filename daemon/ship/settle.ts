@@ -69,7 +69,9 @@ const NOTHING: FrameSinkEvents = {
  */
 export async function settleFarSide(host: Host, options: SettleOptions): Promise<Settled> {
   const { journal, sinks, groupId, groupName, timeoutMs } = options;
-  const { epoch, incarnation } = journal.report;
+  const { epoch } = journal.report;
+  // who has heard of a later run that is lost here would not listen to an earlier one
+  const incarnation = journal.begunBefore;
   for (const sink of sinks) sink.open({ groupId, groupName, epoch, incarnation, frameVersion: FRAME_VERSION }, NOTHING);
   try {
     const answers = await Promise.allSettled(sinks.map((sink) => sink.settle(timeoutMs)));

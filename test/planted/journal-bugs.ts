@@ -171,7 +171,7 @@ export const JOURNAL_BUGS: readonly PlantedBug[] = [
     changes: [
       {
         file: 'journal/journal.ts',
-        find: 'counter: Math.max(state.incarnation.counter, this.#begunCounter) + 1, nonce',
+        find: 'counter: Math.max(state.incarnation.counter, this.begunBefore.counter) + 1, nonce',
         replace: 'counter: Math.max(1, state.incarnation.counter), nonce',
       },
     ],

@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -8,6 +8,7 @@ import { DirectListener } from '../../daemon/stream/direct/direct-listener.ts';
 import { DirectSink } from '../../daemon/stream/direct/direct-sink.ts';
 import { TcpDialer, TcpListener } from '../../daemon/stream/direct/tcp-wire.ts';
 import { CHAIN_START, type Chain, chainString, sameChain } from '../../journal/chain.ts';
+import { journalFileName } from '../../journal/file-reads.ts';
 import { FRAME_VERSION } from '../../journal/frame-codec.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import { realHost } from '../../journal/host/real-host.ts';
@@ -188,7 +189,8 @@ function temporaryDirectory(t: ExecutionContext): string {
   return directory;
 }
 
-test('a source that was cut while nobody could be asked: the replica beyond it is never followed, both positions are told', async (t) => {
+/** A source and a real replica, each of which comes and goes; the replica listens on as long as the machine it is on runs. */
+async function pair(t: ExecutionContext) {
   const replicaDirectory = temporaryDirectory(t);
   const openJournal = (directory: string): Promise<Journal> =>
     Journal.open(host, {
@@ -224,14 +226,19 @@ test('a source that was cut while nobody could be asked: the replica beyond it i
     group.start(listener.source({ groupName: 'cut', groupId: GROUP_ID }));
     return group;
   };
-  const write = async (journal: Journal, count: number): Promise<Lsn> => {
-    for (let i = 0; i < count; i++) {
-      journal.append(RecordKind.write, { volume: 1, sector: i, sectors: 1, body: new Uint8Array(512).fill(count) });
-    }
-    await journal.sync();
-    return journal.lastLsn;
-  };
+  return { openJournal, listener, newSink, ship, openReplica };
+}
 
+async function write(journal: Journal, count: number): Promise<Lsn> {
+  for (let i = 0; i < count; i++) {
+    journal.append(RecordKind.write, { volume: 1, sector: i, sectors: 1, body: new Uint8Array(512).fill(count) });
+  }
+  await journal.sync();
+  return journal.lastLsn;
+}
+
+test('a source that was cut while nobody could be asked: the replica beyond it is never followed, both positions are told', async (t) => {
+  const { openJournal, listener, newSink, ship, openReplica } = await pair(t);
   const whole = temporaryDirectory(t);
   const before = await openJournal(whole);
   await before.begin();
@@ -280,6 +287,40 @@ test('a source that was cut while nobody could be asked: the replica beyond it i
   t.is(replica.headLsn, held);
   t.is(journal.marks.address('shipped'), 0);
   await shipper.close();
+  await replica.close();
+  await listener.close();
+  await journal.close();
+});
+
+test('what the journal lost of a run, and all that named it in the log, is given back by a replica that has heard of that run', async (t) => {
+  const { openJournal, listener, newSink, ship, openReplica } = await pair(t);
+  const directory = temporaryDirectory(t);
+  const first = await openJournal(directory);
+  await first.begin();
+  await write(first, 20);
+  await first.close();
+  const second = await openJournal(directory);
+  const { endAddress } = second;
+  await second.begin();
+  const replica = await openReplica();
+  const shipper = await ship(second, directory);
+  const { lastLsn } = second;
+  await until(
+    () => replica.headLsn === lastLsn,
+    () => `the replica holds ${replica.headLsn}`,
+  );
+  await shipper.close();
+  await second.close();
+  const path = join(directory, journalFileName(0));
+  writeFileSync(path, readFileSync(path).fill(0, endAddress));
+
+  const journal = await openJournal(directory);
+  t.is(journal.lastLsn, lastLsn, 'the stop proves it');
+  t.is(journal.report.incarnation.counter, 1);
+  const group = { groupId: GROUP_ID, groupName: 'cut' };
+  const settled = await settleFarSide(host, { journal, directory, ...group, sinks: [newSink()], timeoutMs: 2000 });
+  t.like(settled, { answered: 1, mended: 1, unmended: [] });
+  t.is((await journal.begin(settled)).counter, 3);
   await replica.close();
   await listener.close();
   await journal.close();
