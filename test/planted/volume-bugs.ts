@@ -370,6 +370,22 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
     },
   },
   {
+    name: 'a seed gives history up, its own first',
+    rules: [11, 13],
+    invariant: 'P3',
+    changes: [
+      {
+        file: 'daemon/volume/group-retention.ts',
+        find: "if (this.#options.outOfRoom !== 'stop-protecting') return true;",
+        replace: 'if (this.#options.outOfRoom !== undefined) return true;',
+      },
+    ],
+    noticedBy: {
+      test: ROOM,
+      title: 'a seed with the policy stop-protecting waits for the stream: it gives up no history, its own least of all',
+    },
+  },
+  {
     name: 'a group that failed by its surroundings is not started again',
     rules: [14],
     invariant: 'D4',
