@@ -91,7 +91,10 @@ export class Throttle {
    * they do not come then either, its connection is closed: the request has no effect, and the others go on.
    */
   recheck(): void {
-    if (this.#stopped.size === 0) return;
+    if (this.#stopped.size === 0) {
+      this.#waitingSinceMs = undefined;
+      return;
+    }
     if (!this.#pacer.mustStop(this.#gauges.pressure())) {
       this.#waitingSinceMs = undefined;
       for (const client of this.#stopped.keys()) this.#letGo(client);

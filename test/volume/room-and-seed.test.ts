@@ -506,6 +506,38 @@ test('who begins a request that comes to hold all of the room and stops sending 
   bench.remove();
 });
 
+// The time since somebody held the room and left counted against the next one who did, who was closed at once.
+test('the time for who holds all of the room begins anew when nobody waited in between', async (t) => {
+  t.timeout(60_000);
+  const bench = new GroupBench();
+  bench.disk('a.raw', SIZE);
+  const volumes = [{ name: 'a', backing: bench.backing('a.raw') }];
+  const change = small(bench, { flushAgeMs: 1, heartbeatMs: 20, holderPatience: { silentMs: 60_000, slowMs: 2000 } });
+  const group = await bench.open(bench.options(volumes, change));
+  const ship = setInterval(() => bench.marks.advanceAddress('shipped', bench.marks.address('durable')), 2);
+  const piece = (client: HandClient, part: number, at: number) =>
+    client.submit([{ do: 'write', offset: (at * 65_536) % SIZE, bytes: pattern(65_536, at), part }])[0];
+  /** Its request fills the journal, and it goes on with it. */
+  const hold = async (client: HandClient): Promise<void> => {
+    for (let at = 0; group.status().clientsHeldBack === 0; at++) {
+      await client.ready();
+      void piece(client, WindowPart.more, at);
+    }
+    await client.ready();
+  };
+  const first = new HandClient(group.exports('local')[0]!);
+  await hold(first);
+  first.client.detach();
+  await new Promise((resolve) => setTimeout(resolve, 2500));
+  const second = new HandClient(group.exports('local')[0]!);
+  await hold(second);
+  t.is(second.closedBy, undefined);
+  t.is(await piece(second, WindowPart.last, 0), 'ok');
+  clearInterval(ship);
+  await group.close();
+  bench.remove();
+});
+
 test('what was given up right before a kill is told by the next start, once, however often that cannot be noted', async (t) => {
   const bench = new GroupBench();
   bench.disk('a.raw', SIZE);
