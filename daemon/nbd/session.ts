@@ -89,7 +89,9 @@ export class NbdSession {
   /** Closes the connection when a request has begun and not grown for too long. */
   checkProgress(now: number): void {
     const transmission = this.#transmission;
-    if (this.#phase !== 'serving' || transmission === undefined || transmission.blocked) return;
+    if (this.#phase !== 'serving' || transmission === undefined) return;
+    // what nobody takes cannot grow: its time begins when it may go on
+    if (transmission.blocked) this.#lastBytesAt = now;
     if (!transmission.midRequest || now - this.#lastBytesAt < this.#around.limits.requestProgressMs) return;
     this.#fail('a request stopped in the middle');
   }

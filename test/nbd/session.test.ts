@@ -589,6 +589,29 @@ test('a slow handshake and a request that stops in the middle are cut off', asyn
   await Promise.all([progress!.stop(), handshake!.stop()]);
 });
 
+// A guest that had waited for room in the middle of a long write lost its connection when it was let go on.
+test('a long write that had to wait longer than it may stand still goes on where it was', async (t) => {
+  const scripted = new ScriptedExport();
+  const reasons: string[] = [];
+  const limits = { requestProgressMs: 800, windowBytes: 8192 };
+  const onDisconnect = (_client: unknown, reason: string) => void reasons.push(reason);
+  const server = await startServer({ exports: [scripted], limits, onDisconnect });
+  const client = new RawClient(server.socketPath);
+  await client.go('scripted');
+  while (scripted.replies === undefined) await new Promise(setImmediate);
+  client.write(request(1, 1, 0, 16_384, { payload: Buffer.alloc(8192) }));
+  while (scripted.submitted.length === 0) await new Promise(setImmediate);
+  scripted.replies.pause();
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+  scripted.replies.resume();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  t.deepEqual(reasons, []);
+  client.write(Buffer.alloc(8192));
+  t.deepEqual(await client.simpleReply(), { errno: 0, cookie: 1 });
+  client.socket.destroy();
+  await server.stop();
+});
+
 test('the unix socket: mode 0660, its directory 0750; stale ones are removed, live and foreign ones are not', async (t) => {
   const root = mkdtempSync(join(tmpdir(), 'tidemark-nbd-'));
   const path = join(root, 'own', 's');
