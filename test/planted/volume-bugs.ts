@@ -382,7 +382,8 @@ export const VOLUME_BUGS: readonly PlantedBug[] = [
     ],
     noticedBy: {
       test: ROOM,
-      title: 'a seed with the policy stop-protecting waits for the stream: it gives up no history, its own least of all',
+      title:
+        'a seed with the policy stop-protecting waits for the stream: it gives up no history, its own least of all',
     },
   },
   {
