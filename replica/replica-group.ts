@@ -354,7 +354,7 @@ export class ReplicaGroup {
     if (info === undefined) return;
     try {
       const entry = entryAt(await this.#store.directory(info), offset);
-      await this.#book.note({ segment, ...entry }, false, reason);
+      if (entry !== undefined) await this.#book.note({ segment, ...entry }, false, reason);
     } catch (error) {
       ignoreOperatingError(error);
     }

@@ -63,6 +63,8 @@ export async function recoverGroup(host: Host, options: ReplicaGroupOptions): Pr
   }
   const book = new DamageBook(groupId, keeper, store.lastLsn);
   const repaired = new RepairedFrames(host, `${directory}/segments`);
+  const newest = store.segments.at(-1);
+  await repaired.cutAt(newest?.sequence ?? 0, newest?.bytes ?? 0);
   const frames = new FrameReader(store, repaired, {
     chunkBytesMax: options.chunkCacheBytesMax,
     layoutBytesMax: options.layoutCacheBytesMax,

@@ -133,8 +133,13 @@ export class FrameRepair {
     const ref = await store.find(damaged.toLsn);
     if (ref.segment !== damaged.segment || ref.offset !== damaged.offset) return book.repaired(damaged);
     if (!(await this.#isWhole(ref))) {
-      const frame = await this.#fetch(ref.lastLsn - ref.records + 1, ref.lastLsn);
+      // as many records as the index was built with, though the directory that says so may have rotted since
+      const records = damaged.toLsn === ref.lastLsn ? Math.max(damaged.records, ref.records) : ref.records;
+      const frame = await this.#fetch(ref.lastLsn - records + 1, ref.lastLsn);
       await this.#prove(frame, ref);
+      // Others than the index was built with may come to stand here: whoever looked into it for them got other bytes.
+      const isOther = ref.guessed === true || this.#parts.repaired.size(ref.segment, ref.offset) !== undefined;
+      if (isOther) await book.note(ref, true, 'other frames may have stood here');
       await frames.replace(ref.segment, ref.offset, frame.bytes);
     }
     return book.repaired(damaged);

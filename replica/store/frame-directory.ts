@@ -11,6 +11,8 @@ export interface FrameEntry {
   readonly records: number;
   readonly firstTime: JournalTime;
   readonly lastTime: JournalTime;
+  /** No header tells what stands here: it may be several frames, or one with more records than are counted. Not stored. */
+  readonly guessed?: boolean;
 }
 
 /**
@@ -23,6 +25,8 @@ export const DIRECTORY_ENTRY_BYTES = 48;
 export class FrameDirectory {
   #bytes: Buffer;
   #view: DataView;
+  /** Where an entry is `guessed`. */
+  readonly #guessed = new Set<number>();
   count: number;
 
   constructor(bytes: Buffer = Buffer.alloc(0)) {
@@ -51,20 +55,23 @@ export class FrameDirectory {
     writeU64(this.#view, at + 24, entry.firstTime);
     writeU64(this.#view, at + 32, entry.lastTime);
     this.#view.setUint32(at + 40, entry.records, true);
+    if (entry.guessed === true) this.#guessed.add(entry.offset);
     this.count += 1;
   }
 
   entry(index: number): FrameEntry {
     assert(index >= 0 && index < this.count, `no frame ${index} in the directory`);
     const at = index * DIRECTORY_ENTRY_BYTES;
+    const offset = this.#view.getUint32(at + 16, true);
     return {
       firstLsn: readU64(this.#view, at, 'directory first LSN'),
       lastLsn: readU64(this.#view, at + 8, 'directory last LSN'),
-      offset: this.#view.getUint32(at + 16, true),
+      offset,
       bytes: this.#view.getUint32(at + 20, true),
       firstTime: readU64(this.#view, at + 24, 'directory first time'),
       lastTime: readU64(this.#view, at + 32, 'directory last time'),
       records: this.#view.getUint32(at + 40, true),
+      ...(this.#guessed.has(offset) && { guessed: true }),
     };
   }
 
@@ -101,11 +108,11 @@ export class FrameDirectory {
   }
 }
 
-/** The entry of the frame that stands at a byte. */
-export function entryAt(directory: FrameDirectory, offset: number): FrameEntry {
-  for (let index = directory.count - 1; index > 0; index -= 1) {
+/** The entry of the frame, or of the damage, in which a byte stands; nothing where no frame is. */
+export function entryAt(directory: FrameDirectory, offset: number): FrameEntry | undefined {
+  for (let index = directory.count - 1; index >= 0; index -= 1) {
     const entry = directory.entry(index);
-    if (entry.offset === offset) return entry;
+    if (entry.offset <= offset) return offset < entry.offset + Math.max(entry.bytes, 1) ? entry : undefined;
   }
-  return directory.entry(0);
+  return undefined;
 }

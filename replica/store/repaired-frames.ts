@@ -93,6 +93,20 @@ export class RepairedFrames {
     if (gone.length > 0) await this.forget(new Set(gone));
   }
 
+  /** Forgets those from this place on, durably: what is written there from now on must not be hidden by them. */
+  async cutAt(segment: number, offset: number): Promise<void> {
+    const isBehind = ([one = 0, at = 0]: readonly number[]): boolean =>
+      one > segment || (one === segment && at >= offset);
+    const behind = [...this.#sizes.keys()].filter((key) => isBehind(key.split(':').map(Number)));
+    if (behind.length === 0) return;
+    for (const key of behind) {
+      const [one = 0, at = 0] = key.split(':').map(Number);
+      this.#sizes.delete(key);
+      this.#host.disk.unlink(this.#path(one, at));
+    }
+    await this.#host.disk.syncDirectory(this.#directory);
+  }
+
   #opened(segment: number, offset: number): DiskFile {
     const path = this.#path(segment, offset);
     try {

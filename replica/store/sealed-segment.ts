@@ -65,6 +65,7 @@ export async function directoryOf(file: DiskFile, groupId: string, info: Segment
       offset: end,
       bytes: Math.max(0, info.bytes - end),
       records: info.lastLsn - firstLsn + 1,
+      guessed: true,
       firstTime: last?.lastTime ?? info.firstTime,
       lastTime: info.lastTime,
     });

@@ -121,7 +121,7 @@ class SegmentOpening implements OpenedSegments {
       framesEnd: footer?.directoryOffset,
     });
     const { directory, end, holes, endedByMark } = scanned;
-    for (const offset of holes) this.holes.push({ segment: sequence, ...entryAt(directory, offset) });
+    for (const offset of holes) this.holes.push({ segment: sequence, ...entryAt(directory, offset)! });
     const last = directory.count === 0 ? undefined : directory.entry(directory.count - 1);
     const lastLsn = last?.lastLsn ?? firstLsn - 1;
     const place = { directory: this.#options.directory, durableLsn: endLsn };

@@ -173,6 +173,7 @@ export async function scanSegment(
         offset: at,
         bytes: behind.at - at,
         records: behind.records ?? behind.firstLsn - nextLsn,
+        guessed: behind.records === undefined,
         firstTime: before?.lastTime ?? behind.time,
         lastTime: Math.max(before?.lastTime ?? 0, behind.time),
       });
