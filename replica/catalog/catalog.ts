@@ -88,6 +88,8 @@ export interface Catalog {
   readonly bookmarks: readonly CatalogBookmark[];
   readonly events: readonly CatalogEvent[];
   readonly heartbeat: { readonly lsn: Lsn; readonly time: JournalTime; readonly monotonicMs: number } | undefined;
+  /** The newest one that was ever compared with the one before it: what is cut off and comes again is not compared again. */
+  readonly compared?: Catalog['heartbeat'];
   readonly epoch: Epoch;
   /** In order of LSN; absent in a state that an older program wrote. */
   readonly unvouched?: readonly UnvouchedTime[];
@@ -115,31 +117,6 @@ const UNVOUCHED_MICROS_MIN = 1_000_000;
 /** States of a degree in which the source answers nothing that the far side does not have. */
 export const WAITING_STATES: ReadonlySet<string> = new Set(['in-sync', 'blocked', 'failing']);
 
-/** What the catalog said at `lsn`, when it has gone further than what is held (damage was cut off). */
-export function clipCatalog(catalog: Catalog, lsn: Lsn): Catalog {
-  if (catalog.upToLsn <= lsn) return catalog;
-  return {
-    upToLsn: lsn,
-    volumes: catalog.volumes
-      .filter((volume) => volume.addedLsn <= lsn)
-      .map((volume) => ({
-        ...volume,
-        sizes: volume.sizes.filter((change) => change.fromLsn <= lsn),
-        unsettled: volume.unsettled
-          .filter((stretch) => stretch.fromLsn <= lsn)
-          .map((stretch) => (stretch.toLsn > lsn ? { ...stretch, toLsn: 0 } : stretch))
-          .map((stretch) => ((stretch.blankLsn ?? 0) > lsn ? { ...stretch, blankLsn: 0 } : stretch)),
-      })),
-    bookmarks: catalog.bookmarks.filter((bookmark) => bookmark.lsn <= lsn),
-    events: catalog.events.filter((event) => event.lsn <= lsn),
-    heartbeat: catalog.heartbeat === undefined || catalog.heartbeat.lsn > lsn ? undefined : catalog.heartbeat,
-    epoch: catalog.epoch,
-    unvouched: (catalog.unvouched ?? []).filter((stretch) => stretch.lsn <= lsn),
-    degree: catalog.degree === undefined || catalog.degree.lsn > lsn ? undefined : catalog.degree,
-    lease: catalog.lease === undefined || catalog.lease.lsn > lsn ? undefined : catalog.lease,
-  };
-}
-
 export function isControl(kind: number): boolean {
   return kind >= RecordKind.bookmark && kind !== RecordKind.seed;
 }
@@ -151,6 +128,7 @@ export class CatalogBuilder {
   #bookmarks: CatalogBookmark[];
   #events: CatalogEvent[];
   #heartbeat: Catalog['heartbeat'];
+  #compared: Catalog['heartbeat'];
   #epoch: Epoch;
   #unvouched: UnvouchedTime[];
   #degree: Catalog['degree'];
@@ -164,6 +142,7 @@ export class CatalogBuilder {
     this.#bookmarks = [...from.bookmarks];
     this.#events = [...from.events];
     this.#heartbeat = from.heartbeat;
+    this.#compared = from.compared ?? from.heartbeat;
     this.#epoch = from.epoch;
     this.#unvouched = [...(from.unvouched ?? [])];
     this.#degree = from.degree;
@@ -193,6 +172,7 @@ export class CatalogBuilder {
       bookmarks: [...this.#bookmarks],
       events: [...this.#events],
       heartbeat: this.#heartbeat,
+      compared: this.#compared,
       epoch: this.#epoch,
       unvouched: [...this.#unvouched],
       degree: this.#degree,
@@ -338,7 +318,9 @@ export class CatalogBuilder {
 
   /** Compares journal time with the source's monotonic clock since the last heartbeat; a new start has another clock. */
   #vouch(lsn: Lsn, time: JournalTime, monotonicMs: number): void {
-    const last = this.#heartbeat;
+    const last = this.#compared;
+    if (last !== undefined && lsn <= last.lsn) return;
+    this.#compared = { lsn, time, monotonicMs };
     if (last === undefined) return;
     const started = this.#events.findLast((event) => event.kind === 'incarnation')?.lsn ?? 0;
     const ranMicros = started > last.lsn ? 0 : Math.max(0, (monotonicMs - last.monotonicMs) * 1000);

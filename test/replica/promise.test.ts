@@ -1,7 +1,8 @@
 import test from 'ava';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeDegreeChange, encodeGap, encodeHeartbeat, type LeaseBody } from '../../journal/record-bodies.ts';
-import { CatalogBuilder, clipCatalog, EMPTY_CATALOG } from '../../replica/catalog/catalog.ts';
+import { CatalogBuilder, EMPTY_CATALOG } from '../../replica/catalog/catalog.ts';
+import { clipCatalog } from '../../replica/catalog/clip-catalog.ts';
 import { PromiseOfSource, type RpoClaim } from '../../replica/receive/promise-of-source.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { GROUP, HandSource, History, seal } from './support/history.ts';

@@ -2,6 +2,7 @@ import test from 'ava';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeHeartbeat, encodeIncarnation } from '../../journal/record-bodies.ts';
 import { CatalogBuilder, EMPTY_CATALOG } from '../../replica/catalog/catalog.ts';
+import { clipCatalog } from '../../replica/catalog/clip-catalog.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
 import { EPOCH_MICROS, GROUP, HandSource, History, seal } from './support/history.ts';
 import { memoryHost } from './support/memory-host.ts';
@@ -121,4 +122,25 @@ test('a clock that runs too fast, and time while no source ran, age nothing; wha
   t.is(passed(), (105 + 30_000) * SECOND, 'of many stretches none is forgotten');
   builder.trim(lsn);
   t.deepEqual(builder.unvouched, []);
+});
+
+test('a step of the clock ages nothing when what showed it is cut off and comes again', (t) => {
+  const jumpAt = 11;
+  const feed = (builder: CatalogBuilder, fromLsn: number, toLsn: number): void => {
+    for (let lsn = fromLsn; lsn <= toLsn; lsn++) {
+      const time = lsn * SECOND + (lsn >= jumpAt ? WEEK : 0);
+      const body = encodeHeartbeat({ monotonicMs: lsn * 1000, wallMicros: time });
+      builder.control(RecordKind.heartbeat, lsn, time, body);
+      builder.advance(lsn);
+    }
+  };
+  for (let cutTo = 1; cutTo <= 15; cutTo++) {
+    const whole = new CatalogBuilder(EMPTY_CATALOG);
+    feed(whole, 1, 15);
+    // as it is read from the state
+    const cut = new CatalogBuilder(clipCatalog(JSON.parse(JSON.stringify(whole.snapshot())), cutTo));
+    feed(cut, cutTo + 1, 20);
+    t.deepEqual(cut.unvouched, [{ lsn: jumpAt, micros: WEEK }], `cut to ${cutTo}`);
+    t.is(cut.heartbeat?.lsn, 20);
+  }
 });

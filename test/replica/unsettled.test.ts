@@ -1,7 +1,8 @@
 import test from 'ava';
 import { RecordKind } from '../../journal/record.ts';
 import { encodeBookmark, encodeGap, encodeSeedEnd, encodeVolumeAdded } from '../../journal/record-bodies.ts';
-import { CatalogBuilder, clipCatalog, EMPTY_CATALOG } from '../../replica/catalog/catalog.ts';
+import { CatalogBuilder, EMPTY_CATALOG } from '../../replica/catalog/catalog.ts';
+import { clipCatalog } from '../../replica/catalog/clip-catalog.ts';
 import { volumeAt } from '../../replica/catalog/volume-at.ts';
 import { applyNote } from '../../replica/receive/record-feed.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup } from '../../replica/replica-group.ts';
