@@ -344,20 +344,20 @@ export class StandbyImage {
     this.#release = release;
   }
 
-  /** `unsettled`: at some position from `fromLsn` to `lsn`. Who is named stays, though what tells of him may be damaged. */
+  /** `unsettled`: at some position from `fromLsn` to `lsn`. What was said stays while what tells of it may be damaged. */
   #volumesAt(lsn: Lsn, fromLsn = lsn): StandbyStamp['volumes'] {
-    const { volumes } = this.#parts.catalog();
-    const told = volumes
-      .filter(({ addedLsn }) => addedLsn <= lsn)
-      .map(({ id, name, sizes, unsettled }) => ({
-        id,
-        name,
-        file: `${name}.raw`,
-        sizeBytes: sizes.at(-1)?.size ?? 0,
-        unsettled:
-          unsettled.find((one) => one.fromLsn <= lsn && (one.toLsn === 0 || fromLsn < one.toLsn))?.reason ?? '',
-      }));
-    return [...told, ...(this.#stamp?.volumes ?? []).filter(({ id }) => !told.some((one) => one.id === id))];
+    const before = this.#stamp?.volumes ?? [];
+    const told = this.#parts
+      .catalog()
+      .volumes.filter(({ addedLsn }) => addedLsn <= lsn)
+      .map((volume) => {
+        const { id, name, sizes, unsettled } = volume;
+        const open = unsettled.find((one) => one.fromLsn <= lsn && (one.toLsn === 0 || fromLsn < one.toLsn));
+        const said = this.#parts.history.isCertain(lsn) ? undefined : before.find((one) => one.id === id);
+        const sizeBytes = sizes.at(-1)?.size ?? 0;
+        return { id, name, file: `${name}.raw`, sizeBytes, unsettled: open?.reason ?? said?.unsettled ?? '' };
+      });
+    return [...told, ...before.filter(({ id }) => !told.some((one) => one.id === id))];
   }
 
   /** What a person does about history that cannot be read, beside waiting for it. */

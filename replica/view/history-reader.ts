@@ -55,8 +55,7 @@ export class HistoryReader {
 
   /** As `read` when nothing has to be waited for; false: ask `read`, which says what is wrong, too. */
   readNow(volume: number, atLsn: Lsn, offset: number, into: Uint8Array): boolean {
-    const uncertain = this.#uncertainFrom();
-    if (uncertain !== undefined && uncertain <= atLsn) return false;
+    if (!this.isCertain(atLsn)) return false;
     for (let done = 0; done < into.length; ) {
       const sectors = Math.min((into.length - done) / SECTOR_BYTES, WINDOW_SECTORS_MAX);
       const sector = (offset + done) / SECTOR_BYTES;
@@ -97,6 +96,12 @@ export class HistoryReader {
       extents.push({ length: stretch.length, kind: stretch.data ? 'data' : 'hole' });
     }
     return extents;
+  }
+
+  /** False: records that are damaged, or gone, may matter. */
+  isCertain(atLsn: Lsn): boolean {
+    const from = this.#uncertainFrom();
+    return from === undefined || from > atLsn;
   }
 
   /** Throws `frame-damaged` where records that are damaged, or gone, may matter. */

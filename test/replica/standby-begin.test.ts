@@ -1,6 +1,7 @@
 import test from 'ava';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { RecordFlag, RecordKind } from '../../journal/record.ts';
+import { encodeGap, encodeVolumeAdded } from '../../journal/record-bodies.ts';
 import { REPLICA_DEFAULTS, ReplicaGroup, type ReplicaGroupOptions } from '../../replica/replica-group.ts';
 import { readStamp } from '../../replica/standby/standby-stamp.ts';
 import { GROUP, HandSource, History, Model, seal } from './support/history.ts';
@@ -359,4 +360,43 @@ test('a volume that a stamp names stays in it, and in its file, while what tells
   await applied(host, last, history.lastLsn);
   t.true(isAt(host.disk, history, history.lastLsn));
   await last.close();
+});
+
+test('what a stamp says is no point stays so while the record that tells of it is damaged', async (t) => {
+  for (const what of ['gap', 'seed'] as const) {
+    const host = memoryHost(53);
+    const history = new History(53);
+    history.addVolumes();
+    history.fill(80);
+    const gapLsn = 80;
+    history.records.length = gapLsn - 1;
+    const body = { id: 2, name: 'data', size: 8192 * SECTOR, blockBytes: SECTOR, starts: 'seeded' } as const;
+    if (what === 'seed') history.push(RecordKind.volumeAdded, { payload: encodeVolumeAdded(body) });
+    else history.push(RecordKind.gap, { payload: encodeGap({ fromLsn: 70, toLsn: 79, reason: 'out of room' }) });
+    history.fill(140);
+    const toLsn = what === 'seed' ? gapLsn - 1 : 69;
+    const before = seal(history, { toLsn, recordsPerFrame: () => 1 });
+    const frames = seal(history, { fromLsn: gapLsn, recordsPerFrame: () => 1 });
+    const [group, source] = await opened(host);
+    for (const frame of [...before, ...frames.slice(0, 40)]) source.push(frame);
+    await group.idle();
+    await applied(host, group, group.headLsn);
+    await group.close();
+    const said = async (): Promise<string> => {
+      const stamp = await readStamp(host.disk, STANDBY, GROUP);
+      return stamp?.volumes.find(({ name }) => name === 'data')?.unsettled ?? 'nothing';
+    };
+    t.regex(await said(), /out of room|seeding/);
+    for (const path of host.disk.files.keys()) {
+      if (path.includes('/index/') || path === '/replica/state') host.disk.files.delete(path);
+    }
+    spoil(host.disk, frames[0]!.bytes);
+    const [next, more] = await opened(host);
+    for (const frame of frames.slice(40)) more.push(frame);
+    await next.idle();
+    await turns(host);
+    t.regex(await said(), /out of room|seeding/, what);
+    await next.close();
+    t.regex(await said(), /out of room|seeding/, what);
+  }
 });
