@@ -9,13 +9,15 @@ import {
   readBatchHeader,
 } from './batch-codec.ts';
 import { BatchView } from './batch-view.ts';
-import { type FileReads, UNREADABLE } from './file-reads.ts';
+import type { FileReads } from './file-reads.ts';
 import { FILE_HEADER_BYTES } from './journal-file-header.ts';
 import type { JournalAddress } from './position.ts';
 
 const CHUNK_BYTES = 1024 * 1024;
 /** A bad place of the medium is stepped over in pieces of this size. */
 const UNREADABLE_STEP_BYTES = 4096;
+/** The reason of a break where the medium itself fails. */
+export const UNREADABLE = 'the medium cannot be read here';
 const MAGIC = Buffer.alloc(4);
 MAGIC.writeUInt32LE(BATCH_MAGIC);
 

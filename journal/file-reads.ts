@@ -5,8 +5,6 @@ import { FILE_HEADER_BYTES, type JournalFileHeader, readFileHeader } from './jou
 const OPEN_FILES_MAX = 32;
 /** For a reader on its way through the log: the file it is in and the next. */
 export const READER_FILES_MAX: number = 2;
-/** The reason of a break where the medium itself fails. */
-export const UNREADABLE = 'the medium cannot be read here';
 const NAME = /^journal-([0-9a-f]{16})\.tmj$/;
 
 /** Name of the file that covers addresses from `sequence * fileBytes` on. */
@@ -48,14 +46,13 @@ export class FileReads {
     return this.#file(sequence).readSync(into, offset, length, position);
   }
 
-  /** As `readFileHeader`, 'missing' without a file, and `UNREADABLE` where the medium fails: it is damage like any other. */
+  /** As `readFileHeader`, and 'missing' without a file. */
   header(sequence: number): JournalFileHeader | string {
     const bytes = new Uint8Array(FILE_HEADER_BYTES);
     try {
       return readFileHeader(bytes.subarray(0, this.read(sequence, 0, bytes, 0, bytes.length)));
     } catch (error) {
       if (hasCode(error, 'trimmed')) return 'missing';
-      if (hasCode(error, 'device-failed')) return UNREADABLE;
       throw error;
     }
   }

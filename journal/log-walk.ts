@@ -1,7 +1,7 @@
 import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import type { BatchView } from './batch-view.ts';
 import type { BatchWindow } from './batch-window.ts';
-import { type FileReads, UNREADABLE } from './file-reads.ts';
+import type { FileReads } from './file-reads.ts';
 import { FILE_HEADER_BYTES } from './journal-file-header.ts';
 import type { JournalAddress, JournalTime, Lsn } from './position.ts';
 
@@ -73,7 +73,6 @@ export class LogWalk {
   #enterFile(sequence: number): string | undefined {
     const header = this.#reads.header(sequence);
     if (header === 'empty') return 'the file is gone, or empty';
-    if (header === UNREADABLE) return header;
     if (typeof header === 'string') return `file header: ${header}`;
     if (header.sequence !== sequence) return 'the file was not begun yet';
     if (this.chain !== undefined && header.chain !== this.chain) return 'the chain is broken at a file border';

@@ -1,4 +1,5 @@
-import { journalFileName, UNREADABLE } from './file-reads.ts';
+import { UNREADABLE } from './batch-window.ts';
+import { journalFileName } from './file-reads.ts';
 import type { JournalAddress, Lsn } from './position.ts';
 import type { DamagedRange, JournalCut } from './recovery-report.ts';
 import type { LogRun, LogScan } from './recovery-scan.ts';

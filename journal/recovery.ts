@@ -1,11 +1,10 @@
 import { hasCode, TidemarkError } from './base/errors.ts';
-import { BatchWindow } from './batch-window.ts';
+import { BatchWindow, UNREADABLE } from './batch-window.ts';
 import { findStretch, type StretchSearch } from './damaged-stretch.ts';
-import { FileReads, journalFileName, listSequences, UNREADABLE } from './file-reads.ts';
+import { FileReads, journalFileName, listSequences } from './file-reads.ts';
 import { goneFiles, type NeededPlace, standIn } from './gone-files.ts';
 import type { Host } from './host/host.ts';
 import { FILE_HEADER_BYTES, type JournalFileHeader } from './journal-file-header.ts';
-import type { JournalShape } from './journal-reader.ts';
 import { LsnIndex } from './lsn-index.ts';
 import { rewriteNoted } from './mending-note.ts';
 import { type Epoch, type JournalAddress, type JournalTime, LSN_NONE, type Lsn } from './position.ts';
@@ -82,17 +81,13 @@ interface FoundFiles {
   readonly gone: readonly number[];
   /** Files that were begun, ascending. */
   readonly live: readonly JournalFileHeader[];
-  /** Sequences of files whose headers the medium cannot read. */
-  readonly unreadable: readonly number[];
 }
 
 function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): FoundFiles {
   const sequences = listSequences(host.disk, options.directory);
   const live: JournalFileHeader[] = [];
-  const unreadable: number[] = [];
   for (const sequence of sequences) {
     const header = reads.header(sequence);
-    if (header === UNREADABLE) unreadable.push(sequence);
     if (typeof header === 'string') continue;
     if (header.groupId !== options.groupId) throw foreign(options.directory, header.groupId);
     if (header.fileBytes !== options.fileBytes) {
@@ -112,7 +107,7 @@ function readHeaders(host: Host, reads: FileReads, options: RecoveryOptions): Fo
   const gone = goneFiles(sequences, { needed, oldest, newest });
   if (gone.length > 0) oldest = needed;
   const all = [...sequences, ...gone].sort((one, other) => one - other);
-  return { sequences: all, oldest, gone, unreadable, live: live.filter((header) => header.sequence >= oldest) };
+  return { sequences: all, oldest, gone, live: live.filter((header) => header.sequence >= oldest) };
 }
 
 async function recoverFiles(
@@ -137,7 +132,6 @@ async function recoverFiles(
   const verdict = judge(scan, witnessed, host.bootId, fileBytes);
   const last = verdict.kept.at(-1);
   if (last === undefined) throw new TidemarkError('journal-damaged', 'the journal has no readable stretch');
-  if (verdict.endDamaged && last.endReason === UNREADABLE) assertStillUnreadable(reads, newest, last.end, scanEnd);
   const furthest = scan.runs.at(-1) ?? last;
   const endAddress = verdict.endDamaged ? untouchedFile(reads, newest.sequence, furthest, fileBytes) : last.end;
   const tailSequence = Math.floor(endAddress / fileBytes);
@@ -190,12 +184,6 @@ async function recoverFiles(
   };
   const firstSpare = endAddress % fileBytes === 0 ? tailSequence : tailSequence + 1;
   const isLog = (sequence: number): boolean => sequence >= files.oldest && sequence < firstSpare;
-  // once it can be read again it would speak of what was cut
-  const unusable = files.unreadable.filter((sequence) => sequence >= firstSpare);
-  for (const sequence of unusable) {
-    reads.drop(sequence);
-    host.disk.unlink(`${options.directory}/${journalFileName(sequence)}`);
-  }
   return {
     salt: newest.salt,
     endAddress,
@@ -203,7 +191,7 @@ async function recoverFiles(
     time: last.time,
     epoch: last.epoch,
     sequences: files.sequences.filter(isLog),
-    spareSequences: files.sequences.filter((sequence) => !isLog(sequence) && !unusable.includes(sequence)),
+    spareSequences: files.sequences.filter((sequence) => !isLog(sequence)),
     index,
     begun,
     report,
@@ -234,20 +222,6 @@ function unreadableFiles(search: StretchSearch, files: FoundFiles, start: Journa
     sequence = Math.max(sequence, Math.ceil(resumeAddress / fileBytes) - 1);
   }
   return found;
-}
-
-/**
- * What a device could not read for a moment must not end the log: records that were answered may stand there. Throws
- * `device-failed`; the next start reads it all.
- */
-function assertStillUnreadable(reads: FileReads, shape: JournalShape, at: JournalAddress, limit: JournalAddress): void {
-  const { fileBytes } = shape;
-  const found =
-    at % fileBytes === 0
-      ? reads.header(at / fileBytes)
-      : new BatchWindow(reads, fileBytes, shape.salt).batch(at, limit);
-  if (found === UNREADABLE) return;
-  throw new TidemarkError('device-failed', `journal address ${at} could not be read, and could a moment later`);
 }
 
 /** Start of the first file that damaged records at the end of the log cannot reach into. */

@@ -1,4 +1,4 @@
-import { hasCode, TidemarkError } from './base/errors.ts';
+import { TidemarkError } from './base/errors.ts';
 import { BATCH_HEADER_BYTES } from './batch-codec.ts';
 import type { BatchView } from './batch-view.ts';
 import type { BatchWindow } from './batch-window.ts';
@@ -133,18 +133,8 @@ async function open(
   const file = host.disk.open(`${directory}/${journalFileName(sequence)}`, 'write');
   files.set(sequence, file);
   const header = new Uint8Array(FILE_HEADER_BYTES);
-  if (canRead(file, header)) await rewrite(file, header, 0);
+  if (file.readSync(header, 0, header.length, 0) === header.length) await rewrite(file, header, 0);
   return file;
-}
-
-/** All of the header; one that the medium cannot read is damage, which is put back as such. */
-function canRead(file: DiskFile, header: Uint8Array): boolean {
-  try {
-    return file.readSync(header, 0, header.length, 0) === header.length;
-  } catch (error) {
-    if (!hasCode(error, 'device-failed')) throw error;
-    return false;
-  }
 }
 
 async function rewrite(file: DiskFile, bytes: Uint8Array, position: number): Promise<number> {

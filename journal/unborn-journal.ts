@@ -1,4 +1,4 @@
-import { hasCode, TidemarkError } from './base/errors.ts';
+import { TidemarkError } from './base/errors.ts';
 import type { FileReads } from './file-reads.ts';
 import { FILE_HEADER_BYTES, writeHeaderBegin } from './journal-file-header.ts';
 import type { StopMark } from './stop-mark.ts';
@@ -7,8 +7,8 @@ const READ_BYTES = 64 * 1024;
 
 /**
  * Files without a single readable header are an unborn journal only when no record ever was in them: they hold nothing, or
- * the first file holds a part of its header, or one that the medium cannot read, and nothing else, for the write of it failed
- * or was interrupted, and it is durable before anything is written behind it. Throws `journal-damaged` for anything else.
+ * the first file holds a part of its header and nothing else, for the write of it failed or was interrupted, and it is
+ * durable before anything is written behind it. Throws `journal-damaged` for anything else.
  */
 export function assertUnborn(
   sequences: readonly number[],
@@ -30,10 +30,10 @@ export function assertUnborn(
   }
 }
 
-/** What stands there in whole is as in a header of this group, or cannot be told. */
+/** What stands there in whole is as in a header of this group. */
 function isPartOfHeader(reads: FileReads, groupId: string): boolean {
   const found = new Uint8Array(FILE_HEADER_BYTES);
-  if (readIfPossible(reads, 0, 0, found, found.length) === undefined) return true;
+  reads.read(0, 0, found, 0, found.length);
   const expected = found.slice();
   writeHeaderBegin(expected, groupId);
   const length = found.findLastIndex((byte) => byte !== 0) + 1;
@@ -43,26 +43,9 @@ function isPartOfHeader(reads: FileReads, groupId: string): boolean {
 function isZero(reads: FileReads, sequence: number, from: number, to: number): boolean {
   const bytes = new Uint8Array(Math.min(READ_BYTES, Math.max(0, to - from)));
   for (let at = from; at < to; at += bytes.length) {
-    const length = readIfPossible(reads, sequence, at, bytes, Math.min(bytes.length, to - at));
-    if (length === undefined) return false;
+    const length = reads.read(sequence, at, bytes, 0, Math.min(bytes.length, to - at));
     if (length === 0) return true;
     if (bytes.subarray(0, length).some((byte) => byte !== 0)) return false;
   }
   return true;
-}
-
-/** Bytes read; undefined where the medium fails. */
-function readIfPossible(
-  reads: FileReads,
-  sequence: number,
-  at: number,
-  into: Uint8Array,
-  length: number,
-): number | undefined {
-  try {
-    return reads.read(sequence, at, into, 0, length);
-  } catch (error) {
-    if (!hasCode(error, 'device-failed')) throw error;
-    return undefined;
-  }
 }
