@@ -85,6 +85,13 @@ export interface ReplicaFeedback {
   readonly resumeOffset: string;
 }
 
+/** Where a stream goes on when the journal does not have what it sought any more. */
+export interface GoingOn {
+  readonly fromLsn: Lsn;
+  /** Readers of the stream that lack what the journal has no more, each with the first record that it lacks. */
+  readonly unserved: readonly { readonly replica: string; readonly fromLsn: Lsn }[];
+}
+
 /** One sealed frame on its way. The bytes must not change until the sink has released them. */
 export interface OutgoingFrame {
   readonly bytes: Uint8Array;
@@ -102,6 +109,11 @@ export interface FrameSink {
   readonly windowBytes: number;
   /** Frames come in LSN order without gaps, from the position the last `onSeek` named. */
   send(frame: OutgoingFrame): void;
+  /**
+   * The journal begins at `lowestLsn`, above what was sought or above what would be sent next: from where to send for those
+   * readers of this stream that it can still serve. Undefined, and absent: there are none.
+   */
+  goOn?(lowestLsn: Lsn): GoingOn | undefined;
   /**
    * What the far side holds, asked freshly, for settling a cut (rule 4): highest LSN durable at a replica or in the
    * stream, whichever is more. Rejects with stream-unavailable after `timeoutMs`.

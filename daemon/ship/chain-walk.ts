@@ -35,6 +35,13 @@ export function walkStart(journal: ShipJournal, checkpoints: ChainCheckpoints, l
   return { lsn: 0, chain: CHAIN_START, address: journal.oldestAddress };
 }
 
+/** The lowest LSN that can be sent: `walkStart` has an answer for the one before. Undefined: none can. */
+export function lowestStart(journal: ShipJournal, checkpoints: ChainCheckpoints): Lsn | undefined {
+  if (journal.oldestLsn <= 1) return 1;
+  const first = checkpoints.list.find(({ address }) => address >= journal.oldestAddress);
+  return first && first.lsn + 1;
+}
+
 /**
  * The chain where a file of the journal ends that is about to be overwritten, read from the nearest place before it;
  * undefined when nothing leads there. Throws what the reader throws.

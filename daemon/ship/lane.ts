@@ -5,9 +5,9 @@ import type { SealedFrame } from '../../journal/frame-sealer.ts';
 import type { Clock, Timer } from '../../journal/host/host.ts';
 import type { Marks } from '../../journal/marks.ts';
 import type { JournalAddress, Lsn } from '../../journal/position.ts';
-import type { FrameSink, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
+import type { FrameSink, GoingOn, ReplicaFeedback, SourceIdentity, StreamStatus } from '../../journal/stream.ts';
 import type { ChainCheckpoints } from './chain-checkpoints.ts';
-import { type ShipJournal, walkStart } from './chain-walk.ts';
+import { lowestStart, type ShipJournal, walkStart } from './chain-walk.ts';
 import type { PassedPlace, SealJob, SealPart, SealPlace } from './frame-maker.ts';
 import type { SealRunner } from './seal-runner.ts';
 import { type ShipDelay, ShipPace } from './ship-pace.ts';
@@ -70,6 +70,8 @@ export class Lane {
   readonly sink: FrameSink;
   acceptedLsn: Lsn = 0;
   halt: Halt | undefined;
+  /** Readers of the stream that cannot be served, while others are. */
+  unserved: GoingOn['unserved'] = [];
   readonly #options: LaneOptions;
   readonly #events: LaneEvents;
   /** Behind what was sealed; undefined: nothing is to be sent. */
@@ -246,10 +248,14 @@ export class Lane {
     if (this.#closed) return;
     this.#forget();
     this.halt = undefined;
+    this.unserved = this.unserved.filter((one) => one.fromLsn < fromLsn);
+    this.#begin(fromLsn, reason);
+  }
+
+  #begin(fromLsn: Lsn, reason: string): void {
     seekChannel.publish({ group: this.#options.identity.groupName, fromLsn, reason });
     this.#fromLsn = fromLsn;
     this.#sentLsn = fromLsn - 1;
-    this.acceptedLsn = Math.min(this.acceptedLsn, fromLsn - 1);
     const { journal, marks } = this.#options;
     const durableLsn = marks.lsn('durable');
     if (fromLsn > durableLsn + 1) {
@@ -259,12 +265,28 @@ export class Lane {
     }
     if (fromLsn < journal.oldestLsn) {
       const gone = `the far side needs record ${fromLsn}, the oldest in this journal is ${journal.oldestLsn}`;
-      this.stop({ code: 'needs-resync', reason: gone });
+      this.#stepOver(gone);
       return;
     }
+    this.acceptedLsn = Math.min(this.acceptedLsn, fromLsn - 1);
     this.#position(fromLsn);
     this.#events.onState();
     this.pump();
+  }
+
+  /** The journal has what comes next no more: of those who read one stream it goes on for the ones that do not lack it. */
+  #stepOver(reason: string): void {
+    const { journal, checkpoints } = this.#options;
+    this.#forget();
+    const lowestLsn = lowestStart(journal, checkpoints);
+    const going = lowestLsn === undefined ? undefined : this.sink.goOn?.(lowestLsn);
+    this.unserved = going?.unserved ?? [];
+    if (going !== undefined) {
+      this.#begin(going.fromLsn, reason);
+      return;
+    }
+    this.acceptedLsn = Math.min(this.acceptedLsn, this.#sentLsn);
+    this.stop({ code: 'needs-resync', reason });
   }
 
   #position(fromLsn: Lsn): void {
@@ -272,7 +294,7 @@ export class Lane {
     const start = walkStart(journal, checkpoints, fromLsn - 1);
     if (start === undefined) {
       const lost = `the chain at record ${fromLsn} is not known: ship.state is missing or damaged`;
-      this.stop({ code: 'needs-resync', reason: lost });
+      this.#stepOver(lost);
       return;
     }
     this.#place = { address: start.address, nextLsn: start.lsn + 1, chain: start.chain };
@@ -289,7 +311,7 @@ export class Lane {
     if (error.code === 'trimmed') {
       const { oldestLsn } = this.#options.journal;
       const reason = `record ${readLsn} was dropped before the far side had it; the oldest is ${oldestLsn}`;
-      this.stop({ code: 'needs-resync', reason });
+      this.#stepOver(reason);
     } else if (error.code === 'journal-damaged') {
       this.stop({ code: 'journal-damaged', reason: `record ${readLsn}: ${error.message}` });
       const address = error.details['address'];

@@ -289,7 +289,9 @@ export class Shipper {
   }
 
   #replicaStatus(replica: KnownReplica, nowMs: number): ShipReplicaStatus {
-    const { name, required, state, reason, durableLsn, provenLsn, lostFromLsn, heardMs } = replica;
+    const { name, required, durableLsn, provenLsn, lostFromLsn, heardMs } = replica;
+    const unserved = this.#unserved(replica);
+    const { state, reason } = unserved === undefined ? replica : { state: 'needs-resync' as const, reason: unserved };
     return {
       name,
       required,
@@ -340,7 +342,21 @@ export class Shipper {
       if (state === 'needs-resync') return { state, reason: `replica ${name}: ${reason}`, code: 'needs-resync' };
       if (state === 'diverged') return { state, reason: `replica ${name}: ${reason}`, code: 'divergence' };
     }
-    return worstStream(this.#lanes.map((lane) => lane.stream));
+    const worst = worstStream(this.#lanes.map((lane) => lane.stream));
+    for (const replica of worst.code === null ? this.#registry.replicas : []) {
+      const unserved = this.#unserved(replica);
+      const code = 'needs-resync';
+      if (unserved !== undefined) return { state: code, reason: `replica ${replica.name}: ${unserved}`, code };
+    }
+    return worst;
+  }
+
+  /** Why this one replica of a stream gets nothing, until it holds what it lacked. */
+  #unserved({ name, durableLsn = 0 }: KnownReplica): string | undefined {
+    const lacks = this.#lanes.flatMap(({ unserved }) => unserved).find(({ replica }) => replica === name);
+    if (lacks === undefined || durableLsn >= lacks.fromLsn) return undefined;
+    const { oldestLsn } = this.#options.journal;
+    return `it lacks record ${lacks.fromLsn}, the oldest in this journal is ${oldestLsn}: seed it anew, or unregister it`;
   }
 
   #announce(): void {

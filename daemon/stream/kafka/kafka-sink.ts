@@ -6,6 +6,7 @@ import { type Lsn } from '../../../journal/position.ts';
 import {
   type FrameSink,
   type FrameSinkEvents,
+  type GoingOn,
   type OutgoingFrame,
   type ReplicaFeedback,
   type SourceIdentity,
@@ -14,6 +15,7 @@ import {
 import { FarSide } from './far-side.ts';
 import { FeedbackReader } from './feedback-reader.ts';
 import { FrameSender } from './frame-sender.ts';
+import { type KafkaSinkOptions } from './kafka-sink-options.ts';
 import {
   type LogAdmin,
   type LogBounds,
@@ -26,32 +28,12 @@ import { ResendRequests } from './resend-requests.ts';
 import { RetryDelay } from './retry-delay.ts';
 import { decideSeek, heldByAll, lossOf, type Seek } from './seek-decision.ts';
 import { SendWindow } from './send-window.ts';
+import { ServedReplicas } from './served-replicas.ts';
 import { checkSuccession, forkAt, readTail } from './stream-tail.ts';
 import { TopicCap } from './topic-cap.ts';
-import { type TopicPolicy } from './topic-policy.ts';
 import { prepareTopics } from './topic-setup.ts';
 import { TopicTrimmer } from './topic-trimmer.ts';
 import { withinTime } from './within-time.ts';
-
-export interface KafkaSinkOptions {
-  /** 32 hex digits. */
-  readonly groupId: string;
-  readonly topic: string;
-  readonly feedbackTopic: string;
-  /** Registered replicas by name (rule 20): what they hold decides what may be trimmed and what is sent again. */
-  readonly replicas: readonly string[];
-  readonly policy: TopicPolicy;
-  /** Frames the sink holds, in bytes; default 16 MiB. */
-  readonly windowBytes?: number;
-  /** Frames under way at once; default 8. */
-  readonly windowFrames?: number;
-  /** How long an answer to a frame may take at first; grows on a slow line. Default 5000. */
-  readonly sendTimeoutMs?: number;
-  /** How often the topic is compared with what it acknowledged; default 60000. */
-  readonly checkIntervalMs?: number;
-  /** How often a refused configuration is looked at again; default 30000. */
-  readonly recheckMs?: number;
-}
 
 const WINDOW_BYTES = 16 * 1024 * 1024;
 const WINDOW_FRAMES = 8;
@@ -86,6 +68,7 @@ export class KafkaSink implements FrameSink {
   readonly #window: SendWindow;
   readonly #sender: FrameSender;
   readonly #resends: ResendRequests;
+  readonly #served: ServedReplicas;
   readonly #retry: RetryDelay;
   readonly #closing = Promise.withResolvers<void>();
   readonly #ending = new AbortController();
@@ -126,6 +109,7 @@ export class KafkaSink implements FrameSink {
       this.#accepted(lsn, offset),
     );
     this.#resends = new ResendRequests(host.clock, options.replicas);
+    this.#served = new ServedReplicas(options.replicas);
     this.#retry = new RetryDelay(host.clock, host.random);
   }
 
@@ -167,6 +151,14 @@ export class KafkaSink implements FrameSink {
     this.#nextLsn = frame.lastLsn + 1;
     this.#full = this.windowBytes <= 0;
     this.#sender.wake();
+  }
+
+  goOn(lowestLsn: Lsn): GoingOn | undefined {
+    const going = this.#served.goOn(lowestLsn, this.#feedback.statesOf(this.#options.replicas));
+    if (going === undefined) return undefined;
+    this.#tail = this.#served.tail;
+    this.#nextLsn = going.fromLsn;
+    return going;
   }
 
   async settle(timeoutMs: number): Promise<{ highestLsn: Lsn }> {
@@ -261,7 +253,7 @@ export class KafkaSink implements FrameSink {
     this.#frameBytesMax = prepared.frameBytesMax;
     const bounds = await this.#reader.bounds();
     if (bounds === undefined) throw new TidemarkError('stream-unavailable', `topic ${this.#options.topic} went away`);
-    this.#lost ??= this.#lossOf(bounds);
+    if (this.#acknowledged !== undefined) this.#lost ??= lossOf(this.#options.topic, this.#acknowledged, bounds);
     if (this.#acknowledged === undefined || this.#lost !== undefined || this.#requested !== undefined) {
       await this.#seek(bounds, identity, events);
     }
@@ -277,14 +269,16 @@ export class KafkaSink implements FrameSink {
     if (tail.last === undefined && identity.incarnation.counter > 1) await this.#hearReplicas();
     checkSuccession(tail, identity);
     this.#tail = this.#requested === undefined ? tail.last : undefined;
-    const seek = decideSeek({
+    const input = {
       bounds,
       tailLsn: tail.last?.lastLsn ?? 0,
       requested: this.#requested,
       lost: this.#lost,
       acceptedLsn: this.#acceptedLsn,
       replicas: this.#feedback.statesOf(this.#options.replicas),
-    });
+    };
+    const seek = decideSeek(input);
+    this.#served.sought(input, tail.last);
     this.#requested = undefined;
     this.#lost = undefined;
     this.#window.clear();
@@ -306,11 +300,6 @@ export class KafkaSink implements FrameSink {
     await this.#bounded(2 * FEEDBACK_WAIT_MS, late, this.#feedback.heard(unheard, FEEDBACK_WAIT_MS));
   }
 
-  /** Rule 19: the topic does not have what it acknowledged. */
-  #lossOf(bounds: LogBounds): string | undefined {
-    return this.#acknowledged === undefined ? undefined : lossOf(this.#options.topic, this.#acknowledged, bounds);
-  }
-
   /** When the records before this frame are not the ones the topic holds, it leads to a seek or ends everything. */
   #checkTail(frame: OutgoingFrame): void {
     const fork = this.#tail === undefined ? undefined : forkAt(this.#tail, frame);
@@ -318,7 +307,7 @@ export class KafkaSink implements FrameSink {
     if (fork === undefined) return;
     if (fork.code === 'gap') {
       const fromLsn = heldByAll(this.#feedback.statesOf(this.#options.replicas)) + 1;
-      this.#requested = { fromLsn, reason: fork.message };
+      this.#requested = { fromLsn, reason: fork.message, isForked: true };
     } else this.#finished = true;
     this.#sender.fail(fork);
   }
@@ -356,7 +345,9 @@ export class KafkaSink implements FrameSink {
     this.#trimmer.note(feedback);
     events.onFeedback(feedback);
     if (this.#acknowledged === undefined) return;
-    const seek = this.#resends.asks(feedback, this.#nextLsn);
+    const seek =
+      this.#resends.asks(feedback, this.#nextLsn) ??
+      this.#served.comesBack(this.#feedback.statesOf(this.#options.replicas));
     if (seek === undefined) return;
     this.#requested = seek;
     this.#sender.fail(new TidemarkError('gap', seek.reason));

@@ -20,6 +20,8 @@ export interface SeekInput {
 export interface Seek {
   readonly fromLsn: Lsn;
   readonly reason: string;
+  /** What the topic holds is not what the journal holds: it is not believed. */
+  readonly isForked?: boolean;
 }
 
 /**
@@ -44,6 +46,16 @@ export function decideSeek(input: SeekInput): Seek {
     if (needed !== undefined && needed.fromLsn < fromLsn) ({ fromLsn, reason } = needed);
   }
   return { fromLsn, reason };
+}
+
+/** Where one replica would have us send from, if there were no other. */
+export function neededBy(feedback: ReplicaFeedback | undefined, { bounds, tailLsn, lost }: SeekInput): Lsn {
+  const resume = feedback && parseStreamOffset(feedback.resumeOffset);
+  const durableLsn = feedback?.durableLsn ?? 0;
+  const needed = feedback && neededFrom(feedback, bounds);
+  if (needed !== undefined) return needed.fromLsn;
+  // of one that stands nowhere in a topic that lost something nobody knows that it finds what it needs
+  return (lost !== undefined && resume === undefined ? durableLsn : Math.max(tailLsn, durableLsn)) + 1;
 }
 
 /** What every replica that was ever heard holds; 0: nothing, or none was heard. */
