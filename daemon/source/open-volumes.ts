@@ -1,4 +1,5 @@
-import { open } from 'node:fs/promises';
+import { existsSync, renameSync } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { TidemarkError } from '../../journal/base/errors.ts';
 import { openBacking } from '../backing/open-backing.ts';
@@ -29,16 +30,21 @@ export async function openVolumes(configs: readonly VolumeConfig[]): Promise<Vol
   return opened;
 }
 
-/** Nothing happens to a file that exists. */
+/** Nothing happens to a file that exists. It gets its name when it is whole: one cut short would be refused as resized. */
 async function makeRawFile(path: string, size: number): Promise<void> {
+  if (existsSync(path)) return;
+  const unfinished = `${path}.tidemark-unfinished`;
   try {
-    const file = await open(path, 'wx', 0o640);
+    await rm(unfinished, { force: true });
+    const file = await open(unfinished, 'wx', 0o640);
     try {
       await file.truncate(size);
       await file.sync();
     } finally {
       await file.close();
     }
+    if (existsSync(path)) return;
+    renameSync(unfinished, path);
     const directory = await open(dirname(path), 'r');
     try {
       await directory.sync();
@@ -46,7 +52,6 @@ async function makeRawFile(path: string, size: number): Promise<void> {
       await directory.close();
     }
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return;
     const reason = error instanceof Error ? error.message : String(error);
     throw new TidemarkError('device-failed', `${path}: cannot be made: ${reason}`, { cause: error });
   }
