@@ -50,7 +50,15 @@ export class MountedViews {
       owner: name,
       scratchBytesMax: writable ? SCRATCH_BYTES_MAX : 0,
     });
-    const exports = view.volumes.map(({ volume, device }) => this.#serve(name, volume.name, device, writable));
+    const exports: ViewReply['exports'][number][] = [];
+    try {
+      for (const { volume, device } of view.volumes) exports.push(this.#serve(name, volume.name, device, writable));
+    } catch (error) {
+      // nobody could unmount it, and it would hold history for good
+      for (const { volume } of exports) await this.#server.server.removeExport(exportName(name, volume));
+      await this.#group.views.close(view.id);
+      throw error;
+    }
     const time = choice.at === undefined ? null : isoTime(choice.at.time);
     const reply: ViewReply = {
       name,

@@ -61,7 +61,9 @@ export class RestoreJobs {
     if (running >= RUNNING_MAX && request.dryRun !== true) {
       throw new TidemarkError('precondition-failed', `${running} restores run already: wait for one or cancel it`);
     }
-    const id = `restore-${this.#lastId + 1}`;
+    // taken at once: another may be planned meanwhile, and who asks for one must not be told of the other
+    this.#lastId += 1;
+    const id = `restore-${this.#lastId}`;
     const { plan, view, device } = await this.#plan(request, id);
     const reply = planReply(this.#groupName, plan);
     try {
@@ -75,7 +77,6 @@ export class RestoreJobs {
       await this.#group.views.close(view.id);
       return { plan: reply, job: null };
     }
-    this.#lastId += 1;
     const job: Job = {
       reply: {
         id,

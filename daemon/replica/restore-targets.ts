@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdtemp, rename, rm, stat } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -211,7 +211,8 @@ async function openQcow2(host: Host, path: string, sizeBytes: number): Promise<O
       await device.flush();
       await device.close();
       await leave();
-      await rename(unfinished, path);
+      host.disk.rename(unfinished, path);
+      await host.disk.syncDirectory(dirname(path));
     },
     abandon: async () => {
       await device.close();

@@ -97,7 +97,13 @@ export class ViewManager {
     }
     this.#lastId += 1;
     const id = this.#lastId;
-    const opened = volumes.map((volume) => ({ volume, device: this.#device(id, volume, request) }));
+    const opened: { volume: VolumeAt; device: BlockDevice }[] = [];
+    try {
+      for (const volume of volumes) opened.push({ volume, device: this.#device(id, volume, request) });
+    } catch (error) {
+      for (const { device } of opened) void device.close();
+      throw error;
+    }
     const view: GroupView = { id, lsn, owner: request.owner, volumes: opened };
     this.#views.set(id, view);
     return view;
