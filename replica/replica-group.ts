@@ -2,7 +2,8 @@ import { TidemarkError } from '../journal/base/errors.ts';
 import type { DirectoryLock, Host } from '../journal/host/host.ts';
 import type { JournalTime, Lsn } from '../journal/position.ts';
 import type { FrameSource } from '../journal/stream.ts';
-import { BaseImage } from './base/base-image.ts';
+import type { BaseImage } from './base/base-image.ts';
+import { BaseImages } from './base/base-images.ts';
 import { FloorMover } from './base/floor-mover.ts';
 import { Leases } from './base/leases.ts';
 import { decideRetention, type RetentionDecision } from './base/retention-policy.ts';
@@ -49,7 +50,7 @@ export class ReplicaGroup {
   readonly #catalog: CatalogBuilder;
   readonly #frames: FrameReader;
   readonly #feed: RecordFeed;
-  readonly #bases = new Map<number, Promise<BaseImage>>();
+  readonly #bases: BaseImages;
   readonly #space: SpaceWatch;
   readonly #promise: PromiseOfSource;
   readonly #receiver: Receiver;
@@ -74,7 +75,8 @@ export class ReplicaGroup {
     this.#frames = opened.frames;
     this.#feed = opened.feed;
     this.#savedCatalogAt = opened.keeper.state.catalog.upToLsn;
-    const base = (volume: number): Promise<BaseImage> => this.#base(volume);
+    this.#bases = new BaseImages(host, { directory: `${options.directory}/base`, groupId: options.groupId });
+    const base = (volume: number): Promise<BaseImage> => this.#bases.of(volume);
     this.#book = opened.book;
     this.history = new HistoryReader(opened.index, opened.frames, base, () => opened.book.unindexedFrom);
     opened.frames.onDamage = (segment, offset, reason) => void this.#damaged(segment, offset, reason);
@@ -269,8 +271,7 @@ export class ReplicaGroup {
     const catalog = this.#catalog.snapshot();
     const state = this.#keeper.state;
     const segments = this.#store.segments;
-    let baseBytes = 0;
-    for (const base of this.#bases.values()) baseBytes += (await base).dataBytes;
+    const baseBytes = await this.#bases.dataBytes();
     const wallMicros = this.#host.clock.wallMicros();
     return {
       groupId: this.#options.groupId,
@@ -327,7 +328,7 @@ export class ReplicaGroup {
       await this.#index.close();
       await this.#store.close();
       await this.#mark.close();
-      for (const base of this.#bases.values()) await (await base).close();
+      await this.#bases.close();
       this.#lock.release();
     }
   }
@@ -380,15 +381,5 @@ export class ReplicaGroup {
         if (mode === 'sync' && this.#promise.waitsForApplied) this.#receiver.tell();
       },
     });
-  }
-
-  #base(volume: number): Promise<BaseImage> {
-    let base = this.#bases.get(volume);
-    if (base === undefined) {
-      const { directory, groupId } = this.#options;
-      base = BaseImage.open(this.#host, { directory: `${directory}/base`, groupId }, volume);
-      this.#bases.set(volume, base);
-    }
-    return base;
   }
 }
