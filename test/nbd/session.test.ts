@@ -593,7 +593,7 @@ test('a slow handshake and a request that stops in the middle are cut off', asyn
 test('a long write that had to wait longer than it may stand still goes on where it was', async (t) => {
   const scripted = new ScriptedExport();
   const reasons: string[] = [];
-  const limits = { requestProgressMs: 800, windowBytes: 8192 };
+  const limits = { requestProgressMs: 3000, windowBytes: 8192 };
   const onDisconnect = (_client: unknown, reason: string) => void reasons.push(reason);
   const server = await startServer({ exports: [scripted], limits, onDisconnect });
   const client = new RawClient(server.socketPath);
@@ -602,9 +602,9 @@ test('a long write that had to wait longer than it may stand still goes on where
   client.write(request(1, 1, 0, 16_384, { payload: Buffer.alloc(8192) }));
   while (scripted.submitted.length === 0) await new Promise(setImmediate);
   scripted.replies.pause();
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await new Promise((resolve) => setTimeout(resolve, 3300));
   scripted.replies.resume();
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await new Promise((resolve) => setTimeout(resolve, 900));
   t.deepEqual(reasons, []);
   client.write(Buffer.alloc(8192));
   t.deepEqual(await client.simpleReply(), { errno: 0, cookie: 1 });
