@@ -289,11 +289,10 @@ export class Destager {
     if (ahead >= this.#options.flushBytes) return true;
     if (this.#drains.waitsFor(this.#position.lsn)) return true;
     if (this.#options.pressure() >= URGENT_FROM && (caughtUp || ahead >= this.#options.flushBytes / 8)) return true;
-    return (
-      caughtUp &&
-      this.#dirty.size > 0 &&
-      this.#host.clock.monotonicMs() - this.#dirtySinceMs >= this.#options.flushAgeMs
-    );
+    if (!caughtUp) return false;
+    if (this.#dirty.size > 0) return this.#host.clock.monotonicMs() - this.#dirtySinceMs >= this.#options.flushAgeMs;
+    // what held the checkpoint back is gone; no write may come that takes it along
+    return this.#checkpoint.address < this.#applied.address && this.#reachable.address > this.#checkpoint.address;
   }
 
   /** Where the checkpoint may go when all up to the position is synced. */
