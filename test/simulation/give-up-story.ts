@@ -82,9 +82,9 @@ export class GiveUpStory {
     if (!(await this.#standsStill(rotten))) return;
     await this.#guestsWrite(10);
     if (refused.includes('away')) await this.#refuseAway();
-    if (refused.includes('disks-lack')) await this.#refuseNeeded();
-    if (refused.includes('dry-run')) await this.#askOnly(rotten);
-    await this.#give(rotten);
+    const isGiven = refused.includes('disks-lack') && (await this.#refuseNeeded()) === 'given';
+    if (refused.includes('dry-run') && !isGiven) await this.#askOnly(rotten);
+    if (!isGiven) await this.#give(rotten);
     if (this.#options.waits) await this.#wordWaits();
     if (this.#options.arrivesAfterAll) await this.#arrives(rotten);
     else await this.#carryOut(rotten);
@@ -268,19 +268,22 @@ export class GiveUpStory {
     this.#comeBack();
   }
 
-  /** Something rots that no disk has yet: the guests' own data would be lost. The bit turns back, and the source starts anew. */
-  async #refuseNeeded(): Promise<void> {
+  /**
+   * Something rots that no disk has yet: the guests' own data would be lost. The bit turns back, and the source starts anew.
+   * `given`: the disks got it while the word was asked for, so that it stands for what they do not need.
+   */
+  async #refuseNeeded(): Promise<'given' | undefined> {
     const world = this.#world;
     await this.#connected();
     await this.#guestsWrite(6);
     const { running } = world.source;
-    if (running === undefined) return;
+    if (running === undefined) return undefined;
     const { group } = running;
     const isDurable = (): boolean => group.status().durableLsn >= world.model.history.lastLsn;
     await this.#until('G5', 'it is durable', () => world.source.group !== group || isDurable());
-    if (world.source.group !== group) return;
+    if (world.source.group !== group) return undefined;
     const [newest] = this.#rot.pickNeeded(group.writtenOut.checkpoint.address);
-    if (newest === undefined) return;
+    if (newest === undefined) return undefined;
     this.#rot.turn([newest]);
     const before = standingOf(running.host);
     const why = await outcomeOf(sayGiveUp(running, this.#reason, false));
@@ -291,8 +294,13 @@ export class GiveUpStory {
       must('G5', before === standingOf(running.host), () => 'a refused word changed something');
     }
     this.#rot.turnBack(newest);
+    if (!(why instanceof Error)) {
+      world.model.history.lost.given(why.word.stretches, why.word.reason);
+      return 'given';
+    }
     await this.#crash('kill');
     await this.#connected();
+    return undefined;
   }
 
   async #askOnly(rotten: readonly RottenBatch[]): Promise<void> {
