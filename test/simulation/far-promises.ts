@@ -39,7 +39,7 @@ export class FarPromises {
     const degree = this.#view.degree();
     const isOurs = degree?.ack === 'replica' || degree?.ack === 'applied';
     if (!isOurs || (degree.ackAt === 'flush' && !durable)) return;
-    const heldLsn = degree.ack === 'applied' ? this.#view.replicaAppliedLsn() : this.#view.replicaDurableLsn();
+    const heldLsn = this.#heldLsn(degree.ack);
     if (lsn <= heldLsn) {
       if (degree.to !== 'degraded') this.held++;
       return;
@@ -51,10 +51,15 @@ export class FarPromises {
     must('P6', named, () => `LSN ${lsn} is answered without the replica, named is from ${brokenFromLsn} on`);
     const stated = this.#view.degree(this.#view.sourceDurableLsn() ?? 0);
     // until then the old promise is kept, and it may be one that a plain write does not wait for
-    const asPromised = stated?.ack === 'stream' || (stated?.ackAt === 'flush' && !durable);
+    const isHeld = stated !== undefined && lsn <= this.#heldLsn(stated.ack);
+    const asPromised = isHeld || stated?.ack === 'stream' || (stated?.ackAt === 'flush' && !durable);
     const isDurable = stated === undefined || stated.to === 'degraded' || stated.to === 'off' || asPromised;
     must('P6', isDurable, () => `LSN ${lsn} is answered before the record ${atLsn} is durable that says so`);
     this.checkClaim();
+  }
+
+  #heldLsn(ack: string | undefined): Lsn {
+    return ack === 'applied' ? this.#view.replicaAppliedLsn() : this.#view.replicaDurableLsn();
   }
 
   /** What was cut is given again. */
