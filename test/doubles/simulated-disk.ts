@@ -60,6 +60,10 @@ export class SimulatedDisk {
   onNameGoes: (path: string) => void = () => undefined;
   /** Told of what a blocking write of a program is asked to write, before any of it is. */
   onWrite: (path: string, bytes: Uint8Array) => void = () => undefined;
+  /** Told of each name that a file has got by a rename. */
+  onNamed: (path: string) => void = () => undefined;
+  /** Whether the sync of a directory fails that covers the changes of these names, beside those that fail by chance. */
+  refusesNames: (paths: readonly string[]) => boolean = () => false;
   /** Told how many bytes a program reads. */
   onRead: (path: string, bytes: number) => void = () => undefined;
   #changes: DirectoryChange[] = [];
@@ -224,6 +228,7 @@ class MountedDisk implements Disk {
       if (replaced === undefined) files.delete(to);
       else files.set(to, replaced);
     });
+    this.#disk.onNamed(to);
   }
 
   unlink(path: string): void {
@@ -257,7 +262,8 @@ class MountedDisk implements Disk {
   }
 
   #endSync(path: string, covered: ReadonlySet<DirectoryChange>): void {
-    const fails = this.#scheduler.random.chance(this.#disk.faults.syncFails);
+    const isRefused = this.#disk.refusesNames([...covered].map((change) => change.path));
+    const fails = this.#scheduler.random.chance(this.#disk.faults.syncFails) || isRefused;
     this.#scheduler.trace(`sync directory ${path}`, covered.size, fails ? 0 : 1);
     if (fails) throw new TidemarkError('sync-failed', `fsync ${path}: simulated EIO`);
     this.#disk.changesDurable(covered);

@@ -51,6 +51,8 @@ export class SimulatedKafka {
   readonly #frozenRequests: (() => void)[] = [];
   #down = false;
   #frozen = false;
+  /** Who cannot reach the brokers, though others can; it hears no answers either. */
+  readonly cutOff: Set<SimulatedProcess> = new Set();
   #made = 0;
 
   constructor(scheduler: Scheduler, faults: KafkaFaults) {
@@ -274,7 +276,7 @@ class Port {
       const breaks = (lostRequest || lostAnswer) && random.chance(0.7);
       const travel = late ? boundMs * 1000 + random.below(LATE_MICROS_MAX) : this.#latency();
       scheduler.after(travel, () => {
-        if (this.#kafka.down) {
+        if (this.#kafka.down || this.#kafka.cutOff.has(this.#process)) {
           fail('connection refused');
           return;
         }

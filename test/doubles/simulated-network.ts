@@ -42,6 +42,8 @@ export class SimulatedNetwork {
   readonly #listening: Map<string, Listening> = new Map();
   readonly #ends: Set<WireEnd> = new Set();
   #blocked: Blocked = 'none';
+  /** Of one listener's address only. */
+  readonly #blockedTo: Map<string, Blocked> = new Map();
 
   constructor(scheduler: Scheduler, faults: NetworkFaults) {
     this.scheduler = scheduler;
@@ -57,6 +59,17 @@ export class SimulatedNetwork {
     this.#blocked = value;
     this.scheduler.trace(`blocked ${value}`);
     if (value === 'none') for (const end of this.#ends) end.healed();
+  }
+
+  /** The same for the connections of one listener. */
+  block(address: string, value: Blocked): void {
+    this.#blockedTo.set(address, value);
+    this.scheduler.trace(`blocked ${value} ${address}`);
+    if (value === 'none') for (const end of this.#ends) if (end.address === address) end.healed();
+  }
+
+  blockedTo(address: string): Blocked {
+    return this.#blocked === 'none' ? (this.#blockedTo.get(address) ?? 'none') : this.#blocked;
   }
 
   /** Breaks every connection after all that was sent to listeners has arrived: the answers are what gets lost. */
@@ -99,7 +112,7 @@ export class SimulatedNetwork {
         if (process.alive) reject(new TidemarkError('stream-unavailable', `${address}: ${why}`));
       };
       this.scheduler.trace(`dial ${address}`);
-      if (this.#blocked !== 'none') {
+      if (this.blockedTo(address) !== 'none') {
         this.scheduler.after(timeoutMs * 1000, () => refuse('no answer'));
         return;
       }
@@ -110,8 +123,8 @@ export class SimulatedNetwork {
           refuse('connection refused');
           return;
         }
-        const near = new WireEnd(this, process, address, true);
-        const far = new WireEnd(this, listening.process, 'a dialer', false);
+        const near = new WireEnd(this, process, address, address, true);
+        const far = new WireEnd(this, listening.process, 'a dialer', address, false);
         near.join(far);
         for (const end of [near, far]) {
           this.#ends.add(end);
@@ -135,6 +148,8 @@ interface Packet {
 
 class WireEnd implements Wire {
   readonly remote: string;
+  /** Of the listener. */
+  readonly address: string;
   readonly isDialer: boolean;
   readonly #network: SimulatedNetwork;
   readonly #process: SimulatedProcess;
@@ -151,10 +166,17 @@ class WireEnd implements Wire {
   #broken: string | undefined;
   atEnd: () => void = () => undefined;
 
-  constructor(network: SimulatedNetwork, process: SimulatedProcess, remote: string, isDialer: boolean) {
+  constructor(
+    network: SimulatedNetwork,
+    process: SimulatedProcess,
+    remote: string,
+    address: string,
+    isDialer: boolean,
+  ) {
     this.#network = network;
     this.#process = process;
     this.remote = remote;
+    this.address = address;
     this.isDialer = isDialer;
     process.atDeath(() => this.#died());
   }
@@ -230,7 +252,7 @@ class WireEnd implements Wire {
 
   #deliver(): void {
     if (this.#closed || !this.#process.alive) return;
-    const { blocked } = this.#network;
+    const blocked = this.#network.blockedTo(this.address);
     if (blocked === 'both' || blocked === (this.isDialer ? 'to-dialer' : 'to-listener')) return;
     const events = this.#events;
     if (events === undefined) return;

@@ -2,6 +2,7 @@ import { CHECKER_BUGS } from './checker-bugs.ts';
 import { DEGREE_BUGS } from './degree-bugs.ts';
 import { GIVE_UP_BUGS } from './give-up-bugs.ts';
 import { JOURNAL_BUGS } from './journal-bugs.ts';
+import { LATE_BUGS } from './late-bugs.ts';
 import { LOST_BUGS } from './lost-bugs.ts';
 import type { PlantedBug } from './planted-bug.ts';
 import { REPAIR_BUGS } from './repair-bugs.ts';
@@ -22,5 +23,6 @@ export const ALL_BUGS: readonly PlantedBug[] = [
   ...DEGREE_BUGS,
   ...STANDBY_BUGS,
   ...LOST_BUGS,
+  ...LATE_BUGS,
   ...CHECKER_BUGS,
 ];

@@ -1,4 +1,5 @@
 import type { Lsn } from '../../journal/position.ts';
+import type { ReplicaNode } from './replica-node.ts';
 import { must } from './violation.ts';
 import type { World } from './world.ts';
 
@@ -10,11 +11,16 @@ const AROUND_BORDER = 2;
 
 /** When all faults are over and the replica has caught up: positions it offers, every bookmark, the source's disks. */
 export async function checkAtEnd(world: World): Promise<void> {
-  const { model, replica, scheduler, source } = world;
+  const { replicas, source } = world;
   if (source.group !== undefined) {
     await source.checkContent(source.group);
     await source.life.checkGivenUp(source.group);
   }
+  for (const replica of replicas) await checkReplica(world, replica);
+}
+
+async function checkReplica(world: World, replica: ReplicaNode): Promise<void> {
+  const { model, scheduler } = world;
   const { group } = replica;
   must('L1', group !== undefined, () => 'the replica is down at the end');
   replica.note();

@@ -9,11 +9,11 @@ export interface FarView {
   degree(upToLsn?: Lsn): (DegreeChangeBody & { readonly lsn: Lsn }) | undefined;
   /** What the source's journal holds durably; undefined: it is down. */
   sourceDurableLsn(): Lsn | undefined;
-  /** What the replica has called durable, and applied to its standby image. */
+  /** What every required replica has called durable, and applied to its standby image. */
   replicaDurableLsn(): Lsn;
   replicaAppliedLsn(): Lsn;
-  /** What the replica says; undefined: it is down. */
-  claim(): RpoClaim | undefined;
+  /** What each replica says, required or not, and what it has called durable; undefined: it is down. */
+  claims(): readonly { readonly claim: RpoClaim | undefined; readonly durableLsn: Lsn }[];
 }
 
 /**
@@ -69,13 +69,13 @@ export class FarPromises {
   }
 
   checkClaim(): void {
-    const claim = this.#view.claim();
-    if (claim?.rpo !== 'zero') return;
-    this.claims++;
-    const newest = claim.promise.endsWith('write') ? this.#newest.write : this.#newest.flush;
-    const heldLsn = this.#view.replicaDurableLsn();
-    must('P6', newest <= heldLsn, () => {
-      return `the replica says RPO 0 (${claim.promise}) at LSN ${heldLsn}, a guest was answered up to ${newest}`;
-    });
+    for (const { claim, durableLsn } of this.#view.claims()) {
+      if (claim?.rpo !== 'zero') continue;
+      this.claims++;
+      const newest = claim.promise.endsWith('write') ? this.#newest.write : this.#newest.flush;
+      must('P6', newest <= durableLsn, () => {
+        return `the replica says RPO 0 (${claim.promise}) at LSN ${durableLsn}, a guest was answered up to ${newest}`;
+      });
+    }
   }
 }

@@ -23,6 +23,21 @@ export interface GiveUpOptions {
   readonly ends: 'stop' | 'kill' | 'losePower';
   /** The starts that carry it out die so often: so long after the start, or after the first write of what is put back. */
   readonly crashes: readonly StartCrash[];
+  /** The disks fail now and then from the end of the source on, for so long; absent: they do not. */
+  readonly faults?: WordFaults;
+}
+
+/** Probabilities per call, as in `DiskFaults`. */
+export interface WordFaults {
+  readonly micros: number;
+  readonly syncFails: number;
+  readonly writeFails: number;
+  readonly writeShort: number;
+  readonly readFails: number;
+  /** The source's disk has no room but what its files take. */
+  readonly full: boolean;
+  /** The replica's disk fails, too. */
+  readonly replica: boolean;
 }
 
 export interface StartCrash {
@@ -38,6 +53,8 @@ type RefusedWord = (typeof REFUSED)[number];
 const SHARE = 0.2;
 /** The runs before had no such end, and keep it. */
 const FIRST_SEED = 8_200_000;
+/** The same for faults of disks while a word is carried out. */
+const FAULTS_FIRST_SEED = 41_000_000;
 const OWN_GENERATOR = 0x6715_e0b5;
 /** A block of a seed is one batch of the journal. */
 const FILE_BYTES_MIN = 512 * 1024;
@@ -58,6 +75,21 @@ export function drawGiveUp(seed: number, options: RunOptions): GiveUpOptions | u
     arrivesAfterAll: random.chance(0.2),
     ends: random.pick(['stop', 'kill', 'losePower']),
     crashes: Array.from({ length: random.pick([0, 1, 1, 2]) }, () => drawCrash(random)),
+    ...(seed >= FAULTS_FIRST_SEED && random.chance(0.8) ? { faults: drawFaults(random) } : {}),
+  };
+}
+
+function drawFaults(random: SeededRandom): WordFaults {
+  const rate = random.pick([0.005, 0.03, 0.15]);
+  const maybe = (): number => (random.chance(0.5) ? rate : 0);
+  return {
+    micros: random.between(1, random.pick([30_000, 600_000, 5_000_000])),
+    syncFails: maybe(),
+    writeFails: maybe(),
+    writeShort: maybe(),
+    readFails: maybe(),
+    full: random.chance(0.2),
+    replica: random.chance(0.3),
   };
 }
 

@@ -2,9 +2,10 @@ import { hasCode, TidemarkError } from '../../journal/base/errors.ts';
 import { FrameView } from '../../journal/frame-view.ts';
 import type { Lsn } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
+import type { DiskFaults } from '../doubles/simulated-disk.ts';
 import { LATE_MICROS_MAX } from '../doubles/simulated-kafka.ts';
 import { BitRot, type RottenBatch } from './bit-rot.ts';
-import type { GiveUpOptions } from './give-up-options.ts';
+import type { GiveUpOptions, WordFaults } from './give-up-options.ts';
 import { GROUP_ID, TOPIC } from './names.ts';
 import { isWordGiven, type RunningSource, sayGiveUp, standingOf } from './operator.ts';
 import type { SeededRandom } from './seeded-random.ts';
@@ -398,6 +399,7 @@ export class GiveUpStory {
     // the disks are behind what the journal has
     for (let count = 0; count < LAST_WRITES; count++) for (const client of world.source.clients) client.act();
     await this.#endSource(this.#options.ends);
+    const ends = this.#options.faults === undefined ? Promise.resolve() : this.#fails(this.#options.faults);
     for (const { how, micros, after } of this.#options.crashes) {
       await this.#until('G6', 'a start', () => world.source.machine.running, START_POLL_MICROS);
       if (after === 'repair') await this.#repairs();
@@ -410,16 +412,31 @@ export class GiveUpStory {
     for (let count = 0; ; count++) {
       await this.#until('G6', 'the source is up', () => world.source.running !== undefined);
       if (!isWordGiven(this.#observed())) break;
+      await ends;
       must('G6', count < 5, () => `the word is not carried out: ${world.source.wordWaits}`);
       await this.#connected();
       await this.#endSource('stop');
     }
+    await ends;
     const found = lost.all().slice(-expected.length).join();
     must('G1', found === expected.join() && lost.count === before + expected.length, () => {
       return `LOST are ${lost.all().join()}, given up was ${expected.join()}`;
     });
     const isSeeded = (): boolean => world.source.group?.status().state === 'protecting';
     await this.#until('G6', 'the new seed has ended', isSeeded);
+  }
+
+  /** Disks that fail now and then, or have no room; resolves when that is over. */
+  async #fails({ micros, full, replica, ...rates }: WordFaults): Promise<void> {
+    const world = this.#world;
+    const { disk } = world.source.machine;
+    const disks = replica ? [disk, world.replica.machine.disk] : [disk];
+    const before = disks.map(({ faults }) => faults);
+    for (const one of disks) one.faults = { ...one.faults, ...rates };
+    if (full) disk.capacityBytes = disk.usedBytes();
+    await this.#pause(micros);
+    for (const [index, one] of disks.entries()) one.faults = before[index] as DiskFaults;
+    disk.capacityBytes = disk.sizeBytes;
   }
 
   /** The first write of a batch in the place of another one; the source is up at last. */

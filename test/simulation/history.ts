@@ -133,6 +133,11 @@ export class History {
    * seeded again when a start finds nothing that says so; nobody has written to it.
    */
   seededAt(lsn: Lsn, seeded: (volume: number) => boolean): boolean {
+    return this.unsettledAt(lsn, seeded).size === 0;
+  }
+
+  /** The volumes that are no point at this LSN: they are being seeded, or lack what was lost. */
+  unsettledAt(lsn: Lsn, seeded: (volume: number) => boolean): Set<number> {
     const open = new Set<number>();
     for (const { content, kind, lsn: at, volume } of this.#controls) {
       if (at > lsn) break;
@@ -141,7 +146,13 @@ export class History {
       else if (kind === RecordKind.volumeAdded) open.add(decodeVolumeAdded(body).id);
       else if (kind === RecordKind.seedEnd) open.delete(decodeSeedEnd(body).volume);
     }
-    return [...open].every((volume) => !seeded(volume)) && this.lost.isPoint(lsn, this.#controls);
+    return new Set([...[...open].filter(seeded), ...this.lost.openAt(lsn, this.#controls)]);
+  }
+
+  /** The volumes that were added at or below this LSN. */
+  volumesAt(lsn: Lsn): Set<number> {
+    const added = this.#controls.filter((one) => one.kind === RecordKind.volumeAdded && one.lsn <= lsn);
+    return new Set(added.map(({ content }) => decodeVolumeAdded(Buffer.from(content, 'hex')).id));
   }
 
   /** The newest record of a kind; 0: there is none. */

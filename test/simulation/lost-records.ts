@@ -58,11 +58,11 @@ export class LostRecords {
   }
 
   /**
-   * Whether no volume lacks what was lost at this LSN: one that history knew then does until a seed of it has ended that
-   * began behind the loss, with a BLANK. `controls`: the records that say so, in order.
+   * Volumes that lack what was lost at this LSN: one that history knew then does until a seed of it has ended that began
+   * behind the loss, with a BLANK. `controls`: the records that say so, in order.
    */
-  isPoint(at: Lsn, controls: readonly ModelRecord[]): boolean {
-    if (this.#lost.size === 0) return true;
+  openAt(at: Lsn, controls: readonly ModelRecord[]): readonly number[] {
+    if (this.#lost.size === 0) return [];
     const known = new Set<number>();
     /** True: a seed has begun. */
     const open = new Map<number, boolean>();
@@ -88,6 +88,6 @@ export class LostRecords {
       }
     }
     lose(at);
-    return open.size === 0;
+    return [...open.keys()];
   }
 }

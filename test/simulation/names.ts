@@ -17,3 +17,8 @@ export interface ReplicaPlace {
 }
 
 export const REPLICA: ReplicaPlace = { name: 'r', address: 'replica:10809', required: true };
+/** The other one, where there are two. */
+export const SECOND: Omit<ReplicaPlace, 'required'> = { name: 'r2', address: 'second:10809' };
+
+/** The machines of a run. */
+export type NodeName = 'source' | 'replica' | 'second';

@@ -1,10 +1,10 @@
 import type { SimulatedDisk } from '../doubles/simulated-disk.ts';
+import type { NodeName } from './names.ts';
+import type { ReplicaNode } from './replica-node.ts';
 import { rotReplica, rotSource } from './rot.ts';
 import type { NemesisAction } from './run-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import type { World } from './world.ts';
-
-type NodeName = 'source' | 'replica';
 
 /** A partition may outlast every timeout of the product. */
 const PARTITION_MICROS_MAX = 15_000_000;
@@ -52,13 +52,13 @@ export class Nemesis {
         this.#losePower('source');
         break;
       case 'kill-replica':
-        world.crash('replica', 'kill');
+        world.crash(this.#one(), 'kill');
         break;
       case 'power-replica':
-        world.crash('replica', 'losePower');
+        world.crash(this.#one(), 'losePower');
         break;
       case 'power-both':
-        this.#losePower('source', 'replica');
+        this.#losePower('source', ...this.#some());
         break;
       case 'cut-network':
         world.network.cutAll();
@@ -76,7 +76,7 @@ export class Nemesis {
         world.idle(random.between(100_000, 4_000_000));
         break;
       case 'clock-jump':
-        for (const { machine } of [world.source, world.replica]) {
+        for (const { machine } of [world.source, ...world.replicas]) {
           if (random.chance(0.7)) machine.jumpClock(random.between(-3_600_000_000, 3_600_000_000));
         }
         break;
@@ -84,13 +84,13 @@ export class Nemesis {
         this.#fill(world.source.machine.disk);
         break;
       case 'fill-replica':
-        this.#fill(world.replica.machine.disk);
+        this.#fill(world.node(this.#one()).machine.disk);
         break;
       case 'slow-disk':
-        this.#slow(world[random.pick<NodeName>(['source', 'replica'])].machine.disk);
+        this.#slow(world.node(random.pick<NodeName>(world.names)).machine.disk);
         break;
       case 'rot-replica':
-        rotReplica(world, random);
+        rotReplica(world, world.node(this.#one()) as ReplicaNode, random);
         break;
       case 'rot-source':
         rotSource(world, random);
@@ -99,9 +99,34 @@ export class Nemesis {
         this.#stop('source');
         break;
       case 'stop-replica':
-        this.#stop('replica');
+        this.#stop(this.#one());
+        break;
+      case 'cut-off-one':
+        this.#cutOff(world.node(this.#one()) as ReplicaNode);
         break;
     }
+  }
+
+  /** A replica; no number is drawn where there is one. */
+  #one(): 'replica' | 'second' {
+    return this.#world.replicas.length > 1 && this.#random.chance(0.5) ? 'second' : 'replica';
+  }
+
+  #some(): readonly NodeName[] {
+    const isBoth = this.#world.replicas.length > 1 && this.#random.chance(0.5);
+    return isBoth ? ['replica', 'second'] : [this.#one()];
+  }
+
+  /** Nothing reaches this replica, or nothing of it the source; the others go on. */
+  #cutOff({ machine, place }: ReplicaNode): void {
+    const { kafka, network, scheduler } = this.#world;
+    const { process } = machine;
+    network.block(place.address, this.#random.pick(['both', 'both', 'to-listener', 'to-dialer']));
+    if (process !== undefined) kafka.cutOff.add(process);
+    scheduler.after(this.#random.between(1000, PARTITION_MICROS_MAX), () => {
+      network.block(place.address, 'none');
+      if (process !== undefined) kafka.cutOff.delete(process);
+    });
   }
 
   /** Now, or very soon after a bookmark was told: what was told before it was durable is lost then. */
@@ -156,7 +181,7 @@ export class Nemesis {
   }
 
   #stop(name: NodeName): void {
-    const node = this.#world[name];
+    const node = this.#world.node(name);
     if (node.group === undefined) return;
     this.#world.watch(node.stop().then(() => this.#world.restart(name)));
   }

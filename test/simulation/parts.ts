@@ -98,6 +98,7 @@ export class SourceParts {
         frameVersion: FRAME_VERSION,
       },
       sinks: this.#makeSinks(),
+      requiredSinks: this.#streams.requiredSinks,
       givenUp: group.status().givenUp,
       replicas: this.#streams.replicas,
       onFar: () => group.degree.moved(),

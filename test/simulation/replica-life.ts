@@ -16,14 +16,7 @@ import { must } from './violation.ts';
 const SCRATCH_BYTES = 256 * 1024;
 const FULL_MICROS_MAX = 3_000_000;
 /** What a failing or full disk of the replica may answer; the product says so and goes on. */
-const DISK_TROUBLE: readonly string[] = [
-  'no-space',
-  'device-failed',
-  'sync-failed',
-  'short-write',
-  'trimmed',
-  'not-found',
-];
+const DISK_TROUBLE: readonly string[] = ['no-space', 'device-failed', 'sync-failed', 'short-write'];
 const DAMAGE: readonly string[] = ['frame-damaged', 'journal-damaged', 'verification-failed'];
 
 /** A view that somebody keeps open, with what it must show. */
@@ -108,6 +101,7 @@ export class ReplicaLife {
       const lsn = random.between(group.floorLsn, group.headLsn);
       if (!this.#replica.isSeeded(lsn)) return;
       const scratch = random.chance(0.5);
+      if (!this.#replica.hasVolumes(lsn)) return;
       const view = group.openView({ lsn, owner: 'life', scratchBytesMax: scratch ? SCRATCH_BYTES : 0 });
       const written = scratch ? new Map(view.volumes.map(({ volume }) => [volume.id, new Map()])) : undefined;
       this.#held = { view, scratch: written };
@@ -163,7 +157,7 @@ export class ReplicaLife {
   async #restore(group: ReplicaGroup): Promise<void> {
     const { host } = this.#replica;
     const lsn = this.#random.between(group.floorLsn, group.headLsn);
-    if (host === undefined || !this.#replica.isSeeded(lsn)) return;
+    if (host === undefined || !this.#replica.isSeeded(lsn) || !this.#replica.hasVolumes(lsn)) return;
     const view = group.openView({ lsn, owner: 'restore', scratchBytesMax: 0, kind: 'restore' });
     try {
       const chosen = this.#random.pick(view.volumes);

@@ -36,6 +36,9 @@ export class ReplicaNode {
   /** Its clean stop began last, and no start since. */
   #heldBefore: Lsn = 0;
   #stopping: ReplicaGroup | undefined;
+  /** What it has called durable before somebody took some of it away. */
+  #heldEver: Lsn = 0;
+  #loses = false;
   #reopens = false;
   #stream: { close(): Promise<void> } | undefined;
   /** What it has called durable, ever. */
@@ -49,6 +52,10 @@ export class ReplicaNode {
   rottenEnd = '';
   /** How often a read was refused because of that. */
   refusals = 0;
+  /** Of the image, in the process started last. */
+  apply: RunOptions['apply'];
+  /** Draws another one for each start; undefined: it stays. */
+  drawsApply: (() => RunOptions['apply']) | undefined;
   /** Of the process started last. */
   host: Host | undefined;
   starts = 0;
@@ -65,8 +72,9 @@ export class ReplicaNode {
     this.machine = machine;
     this.place = place;
     this.#options = options;
+    this.apply = options.apply;
     this.#model = model;
-    this.standby = new StandbyCheck(machine, model);
+    this.standby = new StandbyCheck(machine, model, (volume) => options.life.seeded && volume === 1);
     this.#streams = streams;
     this.#seams = seams;
   }
@@ -83,6 +91,7 @@ export class ReplicaNode {
     this.#heldBefore = this.#heldLsn;
     this.#stopping = undefined;
     this.starts++;
+    this.apply = this.drawsApply?.() ?? this.#options.apply;
     const { historyBytes, replicaFills } = this.#options.life;
     const group = await ReplicaGroup.open(this.#seams.replicaHost(host), {
       ...REPLICA_DEFAULTS,
@@ -96,7 +105,7 @@ export class ReplicaNode {
       memtableEntries: this.#options.memtableEntries,
       chunkCacheBytesMax: 1024 * 1024,
       layoutCacheBytesMax: 1024 * 1024,
-      apply: this.#options.apply,
+      apply: this.apply,
       standbyTimes: { roundMs: 100, settleMs: 60, retryMs: 200 },
       // the daemon's worker ends and is started again
       onReopen: () => {
@@ -104,6 +113,7 @@ export class ReplicaNode {
       },
     });
     this.#reopens = false;
+    if (this.#loses) this.#lost(group.headLsn);
     must('P5', group.headLsn >= this.#durableLsn, () => {
       return `the replica called LSN ${this.#durableLsn} durable and came up with ${group.headLsn}`;
     });
@@ -133,6 +143,18 @@ export class ReplicaNode {
     this.#group = undefined;
     this.machine.losePower();
     this.standby.afterCrash(this.#heldLsn, true);
+  }
+
+  /** Somebody has taken files of its history away: it comes up with less. */
+  loses(): void {
+    this.#heldEver = this.#heldLsn;
+    this.#loses = true;
+  }
+
+  #lost(headLsn: Lsn): void {
+    this.#loses = false;
+    this.#durableLsn = Math.min(this.#durableLsn, headLsn);
+    this.standby.lostBehind(headLsn);
   }
 
   /** A clean stop, as SIGTERM does it; the process has to be ended then. */
@@ -178,14 +200,24 @@ export class ReplicaNode {
     return this.#durableLsn;
   }
 
+  /** The same, and what somebody has taken away since. */
+  get durableEverLsn(): Lsn {
+    return Math.max(this.#durableLsn, this.#heldEver);
+  }
+
   /** Durable there: during a clean stop more than what it said last, and the image may have it. */
   get #heldLsn(): Lsn {
-    return Math.max(this.#durableLsn, this.#heldBefore, this.#stopping?.headLsn ?? 0);
+    return Math.max(this.durableEverLsn, this.#heldBefore, this.#stopping?.headLsn ?? 0);
   }
 
   /** Whether a volume that began with content of its own is whole at this LSN: it is no point before. */
   isSeeded(lsn: Lsn): boolean {
     return this.#model.history.seededAt(lsn, (volume) => this.#options.life.seeded && volume === 1);
+  }
+
+  /** Nothing can be shown before the record that adds the first volume. */
+  hasVolumes(lsn: Lsn): boolean {
+    return this.#model.history.volumesAt(lsn).size > 0;
   }
 
   /** All volumes of the view at this LSN are, to the byte, what the model has at it; nothing when it is being stopped. */
@@ -201,8 +233,8 @@ export class ReplicaNode {
 
   /** The source's word about this replica: never more than it has called durable. */
   checkTold(told: Lsn | undefined): void {
-    must('P7', (told ?? 0) <= this.#durableLsn, () => {
-      return `the source says the replica holds LSN ${told}, it never said more than ${this.#durableLsn}`;
+    must('P7', (told ?? 0) <= this.durableEverLsn, () => {
+      return `the source says the replica holds LSN ${told}, it never said more than ${this.durableEverLsn}`;
     });
   }
 
@@ -220,14 +252,12 @@ export class ReplicaNode {
           await group.views.close(held.view.id);
         }
       }
-      if (!this.isSeeded(lsn)) return;
+      // The floor may have passed the position while the other view was read.
+      if (lsn < group.floorLsn || !this.isSeeded(lsn) || !this.hasVolumes(lsn)) return;
       const view = group.openView({ lsn, owner: 'held', scratchBytesMax: 0 });
       this.#held = { group, view, lsn };
     } catch (error) {
-      if (!(error instanceof TidemarkError)) throw error;
-      // The floor may have passed the position while the other view was read.
-      const gone = error.code === 'not-found' || (error.code === 'trimmed' && lsn < group.floorLsn);
-      if (this.#group === group && !gone && !this.#mayRefuse(error)) throw error;
+      if (!(error instanceof TidemarkError) || (this.#group === group && !this.#mayRefuse(error))) throw error;
     }
   }
 
@@ -255,7 +285,8 @@ export class ReplicaNode {
       view = group.openView({ lsn, owner: 'simulation', scratchBytesMax: 0 });
     } catch (error) {
       if (!(error instanceof TidemarkError)) throw error;
-      if (error.code === 'not-found' || (error.code === 'precondition-failed' && !this.isSeeded(lsn))) return;
+      if (error.code === 'not-found' && !this.hasVolumes(lsn)) return;
+      if (error.code === 'precondition-failed' && !this.isSeeded(lsn)) return;
       throw error;
     }
     must('P1', this.isSeeded(lsn), () => `LSN ${lsn} was shown while a seed is under way`);

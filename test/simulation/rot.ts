@@ -1,6 +1,7 @@
 import { journalFileName } from '../../journal/file-reads.ts';
 import type { SimulatedDisk } from '../doubles/simulated-disk.ts';
 import { JOURNAL_DIRECTORY, REPLICA_DIRECTORY } from './names.ts';
+import type { ReplicaNode } from './replica-node.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import type { World } from './world.ts';
 
@@ -12,7 +13,7 @@ const SEGMENT_HEADER_BYTES = 4096;
  * journal what the replica holds. Never the disks of the source, where there may be no other copy, and of one run's two
  * sides only one.
  */
-function segmentFiles(disk: SimulatedDisk): string[] {
+export function segmentFiles(disk: SimulatedDisk): string[] {
   const segments = [...disk.files.keys()].filter((path) => path.startsWith(REPLICA_DIRECTORY) && path.endsWith('.seg'));
   return segments.sort();
 }
@@ -26,8 +27,7 @@ function indexRuns(disk: SimulatedDisk): string[] {
 }
 
 /** A bit of the replica turns, or a write of an index run lands in history: named or mended, and never shown as data. */
-export function rotReplica(world: World, random: SeededRandom): void {
-  const { replica, source } = world;
+export function rotReplica({ source }: World, replica: ReplicaNode, random: SeededRandom): void {
   if (source.rotten) return;
   const { disk } = replica.machine;
   const segments = segmentFiles(disk);
@@ -66,9 +66,15 @@ export function rotReplica(world: World, random: SeededRandom): void {
  * was mended and could not be synced stands in the page cache only until it is mended again.
  */
 export function rotSource(world: World, random: SeededRandom): void {
-  const { model, options, replica, source } = world;
+  const { model, options, replica, replicas, source } = world;
   const isAsked = options.stream.kind === 'direct' && options.life.historyBytes === 0;
-  if (!isAsked || options.sourceDisk.syncFails > 0 || replica.rotten || source.group === undefined) return;
+  if (
+    !isAsked ||
+    options.sourceDisk.syncFails > 0 ||
+    replicas.some(({ rotten }) => rotten) ||
+    source.group === undefined
+  )
+    return;
   model.catchUp();
   const { follower, history } = model;
   if (follower === undefined || history.gaps().length > 0) return;

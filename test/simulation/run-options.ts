@@ -3,13 +3,14 @@ import { type DiskFaults, NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import type { NetworkFaults } from '../doubles/simulated-network.ts';
 import { ALONE, type DegreeOptions, drawDegree } from './degree-options.ts';
 import type { GiveUpOptions } from './give-up-options.ts';
+import type { LateOptions } from './late-options.ts';
 import { CALM_LIFE, drawLife, type LifeOptions } from './life-options.ts';
 import type { SeededRandom } from './seeded-random.ts';
 import { DIRECT, drawStream, type StreamOptions } from './stream-options.ts';
 import type { Habits } from './volume-client.ts';
 
 /** Everything about a run that is drawn from its seed before it begins: the swarm. Printed when a run fails. */
-export interface RunOptions {
+export interface RunOptions extends LateOptions {
   readonly volumes: readonly { readonly id: number; readonly sectors: number; readonly clients: number }[];
   readonly habits: Habits;
   /** Between two acts of one client, mean. */
@@ -57,10 +58,13 @@ export const NEMESIS_ACTIONS = [
   'rot-source',
   'stop-source',
   'stop-replica',
+  'cut-off-one',
 ] as const;
 export type NemesisAction = (typeof NEMESIS_ACTIONS)[number];
 /** Drawn behind everything else, so that it changed nothing of what a seed draws. */
 const DRAWN_LAST: NemesisAction = 'rot-source';
+/** Drawn elsewhere. */
+const DRAWN_LATE: NemesisAction = 'cut-off-one';
 
 const KIB = 1024;
 
@@ -115,7 +119,7 @@ export function drawOptions(random: SeededRandom): RunOptions {
     memtableEntries: random.pick([64, 1024, 8192]),
     activeMicros: random.pick([2, 5, 12]) * 1_000_000,
     nemesisMicros: random.pick([200_000, 800_000, 2_000_000]),
-    nemesis: NEMESIS_ACTIONS.filter((action) => action !== DRAWN_LAST && random.chance(0.4)),
+    nemesis: NEMESIS_ACTIONS.filter((action) => action !== DRAWN_LAST && action !== DRAWN_LATE && random.chance(0.4)),
     sourceDisk: disk(),
     replicaDisk: disk(),
     network: {

@@ -64,6 +64,12 @@ function at<T extends object, K extends keyof T>(whole: T, key: K, value: T[K]):
   return whole[key] === value ? whole : { ...whole, [key]: value };
 }
 
+function without(options: RunOptions, name: (typeof LATE)[number]): RunOptions {
+  const { [name]: _, ...others } = options;
+  return others;
+}
+
+const LATE = ['second', 'image', 'degreeFile', 'giveUp'] as const;
 const DISKS = ['sourceDisk', 'replicaDisk'] as const;
 const RATES = ['zeroes', 'trims', 'flushes', 'fua', 'longRequests', 'abandons', 'reads'] as const;
 const SHORTEST_MICROS = 500_000;
@@ -91,6 +97,10 @@ const SIMPLIFICATIONS: readonly Simplification[] = [
   ...RATES.map((habit) => ({
     name: `no ${habit}`,
     apply: (options: RunOptions): RunOptions => at(options, 'habits', at(options.habits, habit, 0)),
+  })),
+  ...LATE.map((name) => ({
+    name: `no ${name}`,
+    apply: (options: RunOptions): RunOptions => (name in options ? without(options, name) : options),
   })),
   { name: 'one sector', apply: (options) => at(options, 'habits', at(options.habits, 'sectorsMax', 1)) },
   {

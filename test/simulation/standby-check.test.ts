@@ -1,7 +1,7 @@
 import test from 'ava';
 import { SECTOR_BYTES } from '../../journal/position.ts';
 import { RecordKind } from '../../journal/record.ts';
-import { type StandbyState, writeStamp } from '../../replica/standby/standby-stamp.ts';
+import { type StandbyStamp, type StandbyState, writeStamp } from '../../replica/standby/standby-stamp.ts';
 import { NO_DISK_FAULTS } from '../doubles/simulated-disk.ts';
 import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { StandbyCheck } from './checkers/standby-check.ts';
@@ -41,7 +41,7 @@ async function verdict(
   state: StandbyState,
   ids: readonly number[],
   crash: 'kill' | 'power' | 'power, then kill',
-  toldLsn = 0,
+  { toldLsn = 0, ...edit }: Partial<StandbyStamp> & { readonly toldLsn?: number } = {},
 ): Promise<string> {
   const scheduler = new Scheduler(1);
   const machine = new SimulatedMachine('r', scheduler, NO_DISK_FAULTS, 1 << 20);
@@ -60,7 +60,7 @@ async function verdict(
     file.writeSync(bytes, 0, bytes.length, 0);
     await file.dataSync();
     const { bootId } = host;
-    await writeStamp(host.disk, DIRECTORY, { format: 1, groupId: GROUP_ID, state, ...at, bootId, volumes });
+    await writeStamp(host.disk, DIRECTORY, { format: 1, groupId: GROUP_ID, state, ...at, bootId, volumes, ...edit });
     written = true;
   };
   void write();
@@ -93,14 +93,29 @@ test('an image that is written to is one position for as long as the machine run
   // a process that was killed before it could stamp what the power loss has left has said nothing new
   t.is(await verdict('applying', mixture, 'power, then kill'), 'fine');
   t.regex(await verdict('settled', prefix, 'power, then kill'), /stamped as that of LSN 0/);
-  t.is(await verdict('settling', mixture, 'kill'), 'not looked at');
+});
+
+test('of a mixture nothing is older than its stamp says, nor of a copy what it calls copied', async (t) => {
+  for (const crash of ['kill', 'power'] as const) {
+    t.is(await verdict('settling', [0, 2, 0, 4], crash), 'fine');
+    t.is(await verdict('settling', [1, 2, 0, 4], crash, { lsn: 2 }), 'fine');
+    t.regex(await verdict('settling', [1, 0, 0, 4], crash, { lsn: 2 }), /1:1 .* settling from LSN 2 on is 0/);
+    t.is(await verdict('copying', [1, 0, 0, 0], crash, { lsn: 2, copied: { 1: 512 } }), 'fine');
+    t.regex(
+      await verdict('copying', [1, 0, 0, 0], crash, { lsn: 2, copied: { 1: 1024 } }),
+      /1:1 .* copying from LSN 2/,
+    );
+  }
 });
 
 test('a write that failed in the middle of a sector leaves it torn when power goes: one sector, and none that was told', async (t) => {
   const torn = FOREIGN_SECTOR;
   t.is(await verdict('applying', [1, torn, 0, 0], 'power'), 'fine');
-  t.is(await verdict('applying', [1, torn, 0, 0], 'power', 1), 'fine');
-  t.regex(await verdict('applying', [1, torn, 0, 0], 'power', 2), /1:1 .* older than LSN 2, which was synced/);
+  t.is(await verdict('applying', [1, torn, 0, 0], 'power', { toldLsn: 1 }), 'fine');
+  t.regex(
+    await verdict('applying', [1, torn, 0, 0], 'power', { toldLsn: 2 }),
+    /1:1 .* older than LSN 2, which was synced/,
+  );
   t.regex(await verdict('applying', [1, torn, torn, 0], 'power'), /1:2 .* older than LSN 0/);
   t.regex(await verdict('settled', [torn, 0, 0, 0], 'power'), /stamped as that of LSN 0, and is not/);
 });

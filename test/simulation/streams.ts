@@ -37,6 +37,11 @@ export class Streams {
     return this.#replicas;
   }
 
+  /** Of the source's ends, whether somebody has to be waited for there. */
+  get requiredSinks(): boolean[] {
+    return this.#options.kind === 'kafka' ? [true] : this.#replicas.map(({ required }) => required);
+  }
+
   /** Of the source's ends, for a person. */
   get names(): string[] {
     return this.#options.kind === 'kafka' ? [`topic ${TOPIC}`] : this.#replicas.map(({ name }) => `replica ${name}`);

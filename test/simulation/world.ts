@@ -6,6 +6,7 @@ import { SimulatedMachine } from '../doubles/simulated-machine.ts';
 import { NO_NETWORK_FAULTS, SimulatedNetwork } from '../doubles/simulated-network.ts';
 import { Autopsy } from './checkers/autopsy.ts';
 import { TopicFaults } from './checkers/topic-faults.ts';
+import { DegreeFileNemesis } from './degree-file-nemesis.ts';
 import { ALONE, drawPolicy } from './degree-options.ts';
 import { checkAtEnd } from './end-check.ts';
 import { FarPromises } from './far-promises.ts';
@@ -13,8 +14,10 @@ import { drawGiveUp, giveUpRandom } from './give-up-options.ts';
 import { GiveUpStory } from './give-up-story.ts';
 import { History } from './history.ts';
 import { tendImage } from './image-operator.ts';
+import { ImageStory } from './image-story.ts';
 import { KafkaNemesis } from './kafka-nemesis.ts';
-import { REPLICA } from './names.ts';
+import { lateRandom, withLate } from './late-options.ts';
+import { type NodeName, REPLICA, SECOND } from './names.ts';
 import { Nemesis } from './nemesis.ts';
 import { NO_SEAMS, type Seams } from './parts.ts';
 import { ReplicaLife } from './replica-life.ts';
@@ -23,6 +26,7 @@ import { drawOptions, type RunOptions } from './run-options.ts';
 import { Scheduler } from './scheduler.ts';
 import { SourceModel } from './source-model.ts';
 import { SourceNode } from './source-node.ts';
+import { StampNemesis } from './stamp-nemesis.ts';
 import { Streams } from './streams.ts';
 import { must, Violation } from './violation.ts';
 
@@ -66,18 +70,22 @@ export class World {
   readonly network: SimulatedNetwork;
   readonly model: SourceModel;
   readonly source: SourceNode;
+  /** The first, and often the only one. */
   readonly replica: ReplicaNode;
+  readonly replicas: readonly ReplicaNode[];
   readonly far: FarPromises;
   readonly kafka: SimulatedKafka;
   readonly #seed: number;
   readonly #nemesis: Nemesis;
   readonly #kafkaNemesis: KafkaNemesis | undefined;
+  #stampNemeses: readonly StampNemesis[] = [];
+  readonly #degreeFileNemesis: DegreeFileNemesis | undefined;
   readonly #topicFaults: TopicFaults | undefined;
-  readonly #replicaLife: ReplicaLife;
+  readonly #replicaLives: readonly ReplicaLife[];
   readonly #autopsy: Autopsy;
   #failure: Error | undefined;
   /** Nobody starts it for now. */
-  readonly heldDown: Set<'source' | 'replica'> = new Set();
+  readonly heldDown: Set<NodeName> = new Set();
   #loaded = true;
   #healedMicros: number | undefined;
   /** Most of the time nothing happens, for simulated minutes. */
@@ -94,7 +102,8 @@ export class World {
     const drawn = drawOptions(scheduler.random.fork());
     const giveUp = drawGiveUp(seed, drawn);
     // a guest that waits for a replica which is away would keep the story from its end
-    this.options = change(giveUp === undefined ? drawn : { ...drawn, giveUp, degree: ALONE, apply: 'off' });
+    const whole: RunOptions = giveUp === undefined ? drawn : { ...drawn, giveUp, degree: ALONE, apply: 'off' };
+    this.options = change(withLate(seed, whole));
     const { options } = this;
     this.network = new SimulatedNetwork(scheduler, options.network);
     const sizes = new Map(options.volumes.map(({ id, sectors }) => [id, sectors]));
@@ -105,22 +114,31 @@ export class World {
     const { stream } = options;
     const kafka = new SimulatedKafka(scheduler, stream.kind === 'kafka' ? stream.faults : NO_KAFKA_FAULTS);
     this.kafka = kafka;
-    const streams = new Streams(stream, network, kafka, [REPLICA]);
+    const places = options.second === undefined ? [REPLICA] : [REPLICA, { ...SECOND, ...options.second }];
+    const streams = new Streams(stream, network, kafka, places);
     this.source = new SourceNode(sourceMachine, options, model, scheduler.random.fork(), streams, seams);
     this.replica = new ReplicaNode(replicaMachine, REPLICA, options, model, streams, seams);
+    const others = places.slice(1).map((place) => {
+      const machine = new SimulatedMachine('second', scheduler, options.replicaDisk, DISK_BYTES);
+      return new ReplicaNode(machine, place, options, model, streams, seams);
+    });
+    this.replicas = [this.replica, ...others];
+    const required = this.replicas.filter(({ place }) => place.required);
     this.far = new FarPromises({
       degree: (upToLsn) => {
         model.keepUp();
         return model.history.degree(upToLsn);
       },
       sourceDurableLsn: () => this.source.durableLsn,
-      replicaDurableLsn: () => this.replica.durableLsn,
-      replicaAppliedLsn: () => this.replica.standby.toldLsn,
-      claim: () => this.replica.group?.rpoClaim,
+      replicaDurableLsn: () => Math.min(...required.map(({ durableEverLsn }) => durableEverLsn)),
+      replicaAppliedLsn: () => Math.min(...required.map(({ standby }) => standby.toldLsn)),
+      claims: () => this.replicas.map(({ group, durableLsn }) => ({ claim: group?.rpoClaim, durableLsn })),
     });
     model.onAnswered = (lsn, durable): void => this.far.answered(lsn, durable);
     model.onRecovered = (lsn): void => this.far.recovered(lsn);
-    this.#replicaLife = new ReplicaLife(this.replica, options.life, model, scheduler, scheduler.random.fork());
+    this.#replicaLives = this.replicas.map((replica) => {
+      return new ReplicaLife(replica, options.life, model, scheduler, scheduler.random.fork());
+    });
     this.#autopsy = new Autopsy(seed, options, this.source.appended);
     this.#nemesis = new Nemesis(this, scheduler.random.fork());
     if (stream.kind === 'kafka') {
@@ -128,6 +146,33 @@ export class World {
       const struck = this.#topicFaults.struck.bind(this.#topicFaults);
       this.#kafkaNemesis = new KafkaNemesis(kafka, stream, scheduler.random.fork(), struck);
     }
+    if (options.image?.changes === true) {
+      for (const replica of this.replicas) {
+        const random = scheduler.random.fork();
+        replica.drawsApply = () => random.pick(['off', 'async', 'sync']);
+      }
+    }
+    const { dies } = options.image ?? {};
+    if (dies !== undefined && dies.times > 0) {
+      this.#stampNemeses = this.names.slice(1).map((name) => {
+        return new StampNemesis(this, name, scheduler.random.fork(), dies.share, dies.times);
+      });
+    }
+    if (options.degreeFile !== undefined) {
+      this.#degreeFileNemesis = new DegreeFileNemesis(this, scheduler.random.fork(), options.degreeFile.share);
+    }
+  }
+
+  /** Of every machine there is. */
+  get names(): readonly NodeName[] {
+    return this.replicas.length > 1 ? ['source', 'replica', 'second'] : ['source', 'replica'];
+  }
+
+  node(name: NodeName): SourceNode | ReplicaNode {
+    if (name === 'source') return this.source;
+    const replica = this.replicas[name === 'replica' ? 0 : 1];
+    if (replica === undefined) throw new Error(`there is no ${name}`);
+    return replica;
   }
 
   /** Runs to the end or to the first broken promise. */
@@ -175,46 +220,50 @@ export class World {
   }
 
   /** A crash, and some time later a start. */
-  crash(node: 'source' | 'replica', how: 'kill' | 'losePower'): void {
-    if (!this[node].machine.running) return;
+  crash(name: NodeName, how: 'kill' | 'losePower'): void {
+    const node = this.node(name);
+    if (!node.machine.running) return;
     this.crashes++;
-    this.scheduler.trace(`${how} ${node}`);
-    this[node][how]();
-    if (node === 'source' && !this.#isTelling) this.#autopsy.consider(this.source.machine);
+    this.scheduler.trace(`${how} ${name}`);
+    node[how]();
+    if (name === 'source' && !this.#isTelling) this.#autopsy.consider(this.source.machine);
     this.model.borders.add(this.model.history.lastLsn);
-    this.startSoon(node);
+    this.startSoon(name);
   }
 
   /** Ends a process that has said it is finished. In an event of its own: what it does at this moment it still does. */
-  restart(node: 'source' | 'replica'): void {
-    const { machine } = this[node];
+  restart(name: NodeName): void {
+    const node = this.node(name);
+    const { machine } = node;
     const which = machine.process;
     this.scheduler.after(0, () => {
       if (machine.process !== which) return;
-      this[node].kill();
-      this.startSoon(node);
+      node.kill();
+      this.startSoon(name);
     });
   }
 
-  startSoon(node: 'source' | 'replica'): void {
+  startSoon(name: NodeName): void {
+    const node = this.node(name);
     this.scheduler.after(this.scheduler.random.below(RESTART_MICROS_MAX), () => {
-      if (this[node].machine.running || this.heldDown.has(node)) return;
+      if (node.machine.running || this.heldDown.has(name)) return;
       this.#watch(
-        this[node].start().catch((error: unknown) => {
+        node.start().catch((error: unknown) => {
           if (!(error instanceof TidemarkError)) throw error;
-          this.#noteRefusal(node, error);
-          this.restart(node);
+          this.#noteRefusal(name, error);
+          this.restart(name);
         }),
       );
     });
   }
 
   /** Faults are over and starts still end the same way: counted as long as nobody else can help. */
-  #noteRefusal(node: 'source' | 'replica', error: TidemarkError): void {
+  #noteRefusal(name: NodeName, error: TidemarkError): void {
     const before = this.#lastStartError;
-    this.#lastStartError = `${node}: ${error.code}: ${error.message}`;
-    const other = node === 'source' ? this.replica : this.source;
-    const final = !this.#loaded && ['ask-operator', 'stop'].includes(error.next) && other.group !== undefined;
+    this.#lastStartError = `${name}: ${error.code}: ${error.message}`;
+    const others = name === 'source' ? this.replicas : [this.source];
+    const isThere = others.every(({ group }) => group !== undefined);
+    const final = !this.#loaded && ['ask-operator', 'stop'].includes(error.next) && isThere;
     this.#refusedStarts = final && before === this.#lastStartError ? this.#refusedStarts + 1 : 0;
   }
 
@@ -228,8 +277,7 @@ export class World {
   }
 
   async #story(): Promise<void> {
-    this.startSoon('source');
-    this.startSoon('replica');
+    for (const name of this.names) this.startSoon(name);
     this.#every(this.options.actMicros, () => this.#act());
     this.#every(300_000, () => this.#lookAfter());
     this.#nemesis.begin();
@@ -240,7 +288,7 @@ export class World {
       const { group } = this.source;
       const standing = group?.status().state ?? 'failed';
       const whole = standing !== 'failed' && standing !== 'seeding' && !this.source.life.someAway;
-      return whole && this.replica.group !== undefined;
+      return whole && this.replicas.every((replica) => replica.group !== undefined);
     };
     await this.#until(() => up() || this.#refusedStarts >= REFUSED_STARTS_MAX, CATCH_UP_MICROS);
     const isUp = up();
@@ -249,7 +297,7 @@ export class World {
     this.#demand(isIdle, 'L1', () => 'requests of guests are not answered');
     this.model.catchUp();
     await this.#catchUp();
-    await this.#finish(this.#checkHealed());
+    for (const replica of this.replicas) await this.#finish(this.#checkHealed(replica));
     const { giveUp } = this.options;
     if (giveUp !== undefined && !this.#isNamed()) {
       this.#isTelling = true;
@@ -257,26 +305,44 @@ export class World {
       this.#isTelling = false;
       this.model.catchUp();
       await this.#catchUp();
-      await this.#finish(this.#checkHealed());
+      await this.#finish(this.#checkHealed(this.replica));
     }
-    await this.#finish(this.#checkImage());
+    await this.#takeImages();
+    for (const replica of this.replicas) await this.#finish(this.#checkImage(replica));
     await this.#finish(checkAtEnd(this));
   }
 
+  async #takeImages(): Promise<void> {
+    const { image } = this.options;
+    const isLevel = this.replicas.every((replica) => !this.#isNamed(replica) && !replica.rotten);
+    if (image === undefined || image.taken === 0 || !isLevel) return;
+    const random = lateRandom(this.#seed).fork();
+    const name = this.replicas.length > 1 && random.chance(0.5) ? 'second' : 'replica';
+    await this.#finish(new ImageStory(this, name, random).play(image.taken), STORY_MICROS);
+    this.model.catchUp();
+    await this.#catchUp();
+    for (const replica of this.replicas) await this.#finish(this.#checkHealed(replica));
+  }
+
   /** The standby image has come to the head, and is that. Damage nobody can put back keeps it where it is, and is named. */
-  async #checkImage(): Promise<void> {
+  async #checkImage(replica: ReplicaNode): Promise<void> {
     if (this.options.apply === 'off') return;
-    const goal = this.replica.group?.headLsn ?? 0;
+    if (replica.apply !== this.options.apply) {
+      replica.drawsApply = undefined;
+      await replica.stop();
+      this.restart(replica === this.replica ? 'replica' : 'second');
+    }
+    const goal = replica.group?.headLsn ?? replica.durableLsn;
     for (const until = this.scheduler.nowMicros + HEAL_MICROS; ; ) {
-      const standby = (await this.replica.group?.status())?.standby;
+      const standby = (await replica.group?.status())?.standby;
       const isThere = (standby?.appliedLsn ?? 0) >= goal && standby?.state === 'settled';
       if (isThere && standby !== undefined) {
         this.model.catchUp();
-        this.replica.standby.checkAt(standby.appliedLsn);
+        replica.standby.checkAt(standby.appliedLsn, !replica.rotten);
         return;
       }
       const isOver = this.scheduler.nowMicros >= until;
-      if (isOver && this.replica.rotten && /^(frame|journal)-damaged: /.test(standby?.reason ?? '')) return;
+      if (isOver && replica.rotten && /^(frame|journal)-damaged: /.test(standby?.reason ?? '')) return;
       must('L1', !isOver, () => `the image does not follow: ${JSON.stringify(standby)}`);
       await new Promise<void>((resolve) => {
         this.scheduler.after(20_000, resolve);
@@ -286,16 +352,21 @@ export class World {
 
   async #catchUp(): Promise<void> {
     const goal = this.model.history.lastLsn;
-    const level = (): boolean => (this.replica.group?.headLsn ?? 0) >= goal;
-    const reached = await this.#until(() => level() || this.#isNamed(), CATCH_UP_MICROS);
-    const why = reached ? '' : JSON.stringify((await this.#finish(this.replica.group?.status()))?.receiver);
-    this.#demand(
-      reached,
-      'P3',
-      () => `the replica has LSN ${this.replica.group?.headLsn} of ${goal}: ${why} ${JSON.stringify(this.source.ship)}`,
-    );
+    for (const replica of this.replicas) {
+      const level = (): boolean => (replica.group?.headLsn ?? 0) >= goal;
+      const reached = await this.#until(() => level() || this.#isNamed(replica), CATCH_UP_MICROS);
+      const why = reached ? '' : JSON.stringify((await this.#finish(replica.group?.status()))?.receiver);
+      const { name } = replica.place;
+      this.#demand(
+        reached,
+        'P3',
+        () =>
+          `replica ${name} has LSN ${replica.group?.headLsn} of ${goal}: ${why} ${JSON.stringify(this.source.ship)}`,
+      );
+    }
     const { degree } = this.options;
-    const kept = (): boolean => this.source.group?.status().degree.holds !== false || this.#isNamed();
+    const isSomeNamed = (): boolean => this.#required.some((replica) => this.#isNamed(replica));
+    const kept = (): boolean => this.source.group?.status().degree.holds !== false || isSomeNamed();
     const isKept =
       (await this.#until(kept, HEAL_MICROS)) ||
       (await this.#isImageStuck()) ||
@@ -303,26 +374,33 @@ export class World {
     this.#demand(isKept, 'L1', () => `ack ${degree.policy.ack} does not hold again: ${this.source.degree}`);
   }
 
+  get #required(): readonly ReplicaNode[] {
+    return this.replicas.filter(({ place }) => place.required);
+  }
+
   /** The promise waits for an image that damaged history keeps where it is. */
   async #isImageStuck(): Promise<boolean> {
     const waits = this.source.group?.status().degree.configured.ack === 'applied';
-    const status = await this.#finish(this.replica.group?.status());
-    return waits && this.replica.rotten && (status?.damage.length ?? 0) > 0;
+    for (const replica of this.#required) {
+      const status = await this.#finish(replica.group?.status());
+      if (waits && replica.rotten && (status?.damage.length ?? 0) > 0) return true;
+    }
+    return false;
   }
 
   /**
    * Damage is put back, and indexed by the next start. Over direct the source is asked, which still has it or not; what a
    * topic still has is not known here, so that it is waited for and no more.
    */
-  async #checkHealed(): Promise<void> {
+  async #checkHealed(replica: ReplicaNode): Promise<void> {
     const isDirect = this.options.stream.kind === 'direct';
     for (const until = this.scheduler.nowMicros + HEAL_MICROS; ; ) {
       const oldestLsn = isDirect ? (this.source.group?.journal.oldestLsn ?? 0) : 0;
-      const status = await this.replica.group?.status();
+      const status = await replica.group?.status();
       const waiting = status?.damage.filter(
         (one) => 'records' in one && one.toLsn - Number(one.records) + 1 >= oldestLsn,
       );
-      const reopens = (await this.replica.stoppedBecause()) !== '';
+      const reopens = (await replica.stoppedBecause()) !== '';
       if (waiting?.length === 0 && !reopens) return;
       const isOver = this.scheduler.nowMicros >= until;
       if (isOver && !isDirect && !reopens && status !== undefined) return;
@@ -338,12 +416,16 @@ export class World {
 
   /** What was done to the topics is healed, also what nobody waited for before, or one end names it. */
   async #accountForTopics(): Promise<void> {
+    for (const replica of this.replicas) await this.#accountFor(replica);
+  }
+
+  async #accountFor(replica: ReplicaNode): Promise<void> {
     const faults = this.#topicFaults;
     if (faults === undefined) return;
-    const goal = this.replica.durableLsn;
-    for (const until = this.scheduler.nowMicros + ACCOUNT_MICROS; !this.#isNamed(); ) {
-      const receiver = (await this.replica.group?.status())?.receiver;
-      const open = faults.open({ ship: this.source.ship, receiver }, goal);
+    const goal = replica.durableLsn;
+    for (const until = this.scheduler.nowMicros + ACCOUNT_MICROS; !this.#isNamed(replica); ) {
+      const receiver = (await replica.group?.status())?.receiver;
+      const open = faults.open({ ship: this.source.ship, receiver }, goal, replica.place.name);
       if (open.length === 0) return;
       must('P4', this.scheduler.nowMicros < until, () => `neither healed nor named: ${open.join(', ')}`);
       await new Promise<void>((resolve) => {
@@ -352,12 +434,13 @@ export class World {
     }
   }
 
-  /** The journal gave up what the replica needs, and says so (rules 13 and 22). */
-  #isNamed(): boolean {
+  /** The journal gave up what a replica needs, and says so (rules 13 and 22); for one that is not required it keeps nothing. */
+  #isNamed(replica: ReplicaNode = this.replica): boolean {
     const { group } = this.source;
-    const headLsn = this.replica.group?.headLsn ?? 0;
-    if (group?.status().givenUp === undefined) return false;
-    if (group.journal.oldestLsn <= headLsn + 1) return false;
+    const headLsn = replica.group?.headLsn ?? 0;
+    if (group === undefined || group.journal.oldestLsn <= headLsn + 1) return false;
+    if (!replica.place.required && this.source.shippingStopped === 'needs-resync') return true;
+    if (group.status().givenUp === undefined) return false;
     this.model.catchUp();
     const announced = this.model.history.gaps().some(({ fromLsn, toLsn }) => fromLsn <= headLsn + 1 && headLsn < toLsn);
     return announced && this.source.shippingStopped === 'needs-resync';
@@ -419,28 +502,35 @@ export class World {
       this.source.life.takeBack();
       this.#watch(this.source.stop().then(() => this.restart('source')));
     }
-    this.replica.note();
+    for (const replica of this.replicas) replica.note();
     this.far.checkClaim();
     this.#changeDegree();
     const healedMicros = this.#healedMicros;
     const isStill = healedMicros !== undefined && this.scheduler.nowMicros >= healedMicros + HEAL_MICROS;
-    if (isStill && this.options.apply !== 'off') this.#watch(tendImage(this.source, this.replica));
-    this.replica.checkTold(this.source.replicaTold(this.replica.place.name));
+    for (const replica of this.replicas) {
+      if (isStill && this.options.apply !== 'off') this.#watch(tendImage(this.source, replica));
+      replica.checkTold(this.source.replicaTold(replica.place.name));
+    }
     this.#checkTrim();
     this.source.checkRoom();
     this.source.checkIdle(this.scheduler.nowMicros);
-    if (this.#loaded) this.#watch(this.#replicaLife.act());
-    const { group } = this.replica;
+    for (const life of this.#replicaLives) if (this.#loaded) this.#watch(life.act());
+    for (const [index, replica] of this.replicas.entries()) this.#lookAt(replica, index === 0 ? 'replica' : 'second');
+  }
+
+  #lookAt(replica: ReplicaNode, name: NodeName): void {
+    const { random } = this.scheduler;
+    const { group } = replica;
     if (group === undefined) return;
     this.#watch(
-      this.replica.stoppedBecause().then((reason) => {
-        if (reason !== '' && this.replica.group === group) this.restart('replica');
+      replica.stoppedBecause().then((reason) => {
+        if (reason !== '' && replica.group === group) this.restart(name);
       }),
     );
     if (this.#isTelling && random.chance(0.85)) return;
     if (group.headLsn > group.floorLsn) {
-      this.#watch(this.replica.checkView(random.between(group.floorLsn, group.headLsn)));
-      if (random.chance(0.3)) this.#watch(this.replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
+      this.#watch(replica.checkView(random.between(group.floorLsn, group.headLsn)));
+      if (random.chance(0.3)) this.#watch(replica.checkHeldView(random.between(group.floorLsn, group.headLsn)));
     }
   }
 
@@ -451,7 +541,8 @@ export class World {
     const { random } = this.scheduler;
     if (!this.#loaded || !degree.changes || group === undefined || !random.chance(0.1)) return;
     const drawnPolicy = drawPolicy(random, life.outOfRoom === 'block');
-    const hasImage = this.options.apply === 'sync' || drawnPolicy.ack !== 'applied';
+    const isSteady = this.options.apply === 'sync' && this.options.image?.changes !== true;
+    const hasImage = isSteady || drawnPolicy.ack !== 'applied';
     const wanted: DegreePolicy = hasImage ? drawnPolicy : { ...drawnPolicy, ack: 'replica' };
     this.#watch(
       group.degree.change(wanted, random.chance(0.2)).catch((error: unknown) => {
@@ -464,7 +555,7 @@ export class World {
   #checkTrim(): void {
     const journal = this.source.group?.journal;
     if (journal === undefined || this.options.life.outOfRoom !== 'block') return;
-    const { durableLsn } = this.replica;
+    const durableLsn = Math.min(...this.#required.map((replica) => replica.durableEverLsn));
     const { oldestLsn } = journal;
     must(
       'V2',
@@ -476,11 +567,15 @@ export class World {
   #heal(): void {
     this.#nemesis.end();
     this.#kafkaNemesis?.end();
+    this.#degreeFileNemesis?.end();
+    for (const one of this.#stampNemeses) one.end();
     this.#loaded = false;
     this.#healedMicros = this.scheduler.nowMicros;
     this.network.blocked = 'none';
     this.network.faults = NO_NETWORK_FAULTS;
-    for (const { machine } of [this.source, this.replica]) {
+    if (this.replicas.length > 1) for (const { place } of this.replicas) this.network.block(place.address, 'none');
+    this.kafka.cutOff.clear();
+    for (const { machine } of [this.source, ...this.replicas]) {
       machine.disk.faults = { ...NO_DISK_FAULTS, latencyMicrosMax: 100 };
       machine.disk.capacityBytes = machine.disk.sizeBytes;
     }

@@ -34,9 +34,9 @@ export class TopicFaults {
   }
 
   /** The kinds that are neither healed nor named, each with why; `goal`: what both sides must have told one another. */
-  open({ ship, receiver }: BothEnds, goal: Lsn): string[] {
+  open({ ship, receiver }: BothEnds, goal: Lsn, replica: string = REPLICA.name): string[] {
     if (ship === undefined || receiver === undefined) return this.#struck.size === 0 ? [] : ['one end is down'];
-    const told = ship.replicas.find(({ name }) => name === REPLICA.name)?.durableLsn ?? 0;
+    const told = ship.replicas.find(({ name }) => name === replica)?.durableLsn ?? 0;
     const sending = ship.state === 'streaming' ? '' : `the source is ${ship.state}: ${ship.reason}`;
     const reading = receiver.stream?.state === 'streaming' ? '' : `the replica is ${receiver.stream?.state}`;
     const taking = receiver.state === 'receiving' ? '' : `the replica is ${receiver.state}: ${receiver.reason}`;
