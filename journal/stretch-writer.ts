@@ -89,6 +89,11 @@ export class StretchWriter {
     return new StretchWriter(home, stretch, await noteMending(home.host.disk, directory, note));
   }
 
+  /** The record that is to come now. */
+  get nextLsn(): Lsn {
+    return this.#nextLsn;
+  }
+
   /** Records come in order. Throws `trimmed` when the place was reused meanwhile, `journal-damaged` when they do not fit. */
   add(record: MendedRecord): void {
     assert(record.lsn === this.#nextLsn, `record ${record.lsn} is mended instead of ${this.#nextLsn}`);

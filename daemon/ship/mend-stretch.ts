@@ -58,14 +58,14 @@ async function write(
   }
 }
 
-/** Puts the records of a frame back that lie in the stretch. */
+/** Puts the records of a frame back that lie in the stretch. It may begin before what the frame before it has brought. */
 export function addRecords(
   writer: StretchWriter,
   view: FrameView,
   { fromLsn, toLsn }: Pick<DamagedStretch, 'fromLsn' | 'toLsn'>,
 ): void {
   view.forEach((record, index) => {
-    if (record.lsn < fromLsn || record.lsn > toLsn) return;
+    if (record.lsn < Math.max(fromLsn, writer.nextLsn) || record.lsn > toLsn) return;
     const { kind, flags, volume, sector, sectors, requestId, time, lsn } = record;
     const payload = view.payloadOf(index);
     writer.add({ lsn, kind, flags, volume, sector, sectors, requestId, time, payload, epoch: view.epoch });
